@@ -1,0 +1,5 @@
+//! A log receiver that speaks Token TCP.
+
+pub mod error;
+pub mod limits;
+pub mod wire;

@@ -1,0 +1,7 @@
+//! The protocol's words and grammar: tokens, entries, reasons to store nothing. No state, no I/O.
+
+pub mod entry;
+pub mod token;
+
+pub use entry::{Entry, Reject};
+pub use token::Token;

@@ -1,0 +1,125 @@
+//! The token: a UUID in its 36-byte text form that names a log.
+//!
+//! ```text
+//! 2bfbea1e-10c3-4419-bdad-7e6435882e1f      hex digits 8-4-4-4-12, either case, any version
+//!         8    13   18   23                 positions of the dashes
+//! ```
+//! A token is a secret (whoever knows it can write to the log): `Debug` shortens it, so that no log line or panic
+//! message can leak one; `Display` is the whole text and is for file names and for what `ls` and `cat` print.
+
+use std::fmt;
+use std::str::FromStr;
+
+use uuid::Uuid;
+
+/// Length of a token's text in bytes.
+pub const TOKEN_BYTES: usize = 36;
+
+/// Positions of the dashes in a token's text.
+pub const DASHES: [usize; 4] = [8, 13, 18, 23];
+
+/// Names a log. Compares and hashes by value, whatever the case of the text was.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Token(Uuid);
+
+impl Token {
+    /// The token with this 128-bit value, first digit of the text in the first byte.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// The 128-bit value, first digit of the text in the first byte.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+
+    /// Parses exactly the 36-byte form; `None` for every other text that `Uuid` would take.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        if text.len() != TOKEN_BYTES {
+            return None;
+        }
+        // Uuid's parser knows one form of this length.
+        Uuid::try_parse_ascii(text).ok().map(Self)
+    }
+
+    /// The first digits, for log lines and errors: enough to recognise a token, too few to use it.
+    #[must_use]
+    pub fn shortened(&self) -> String {
+        let mut text = self.to_string();
+        text.truncate(DASHES[0]);
+        text.push('…');
+        text
+    }
+}
+
+/// The text is not a token: 36 bytes, hex digits 8-4-4-4-12.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotAToken;
+
+impl fmt::Display for NotAToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a token; a token is 36 bytes, hex digits 8-4-4-4-12")
+    }
+}
+
+impl std::error::Error for NotAToken {}
+
+impl FromStr for Token {
+    type Err = NotAToken;
+
+    fn from_str(text: &str) -> Result<Self, NotAToken> {
+        Self::parse(text.as_bytes()).ok_or(NotAToken)
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_hyphenated().fmt(f)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shortened())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
+
+    #[test]
+    fn parses_either_case_to_the_same_value() {
+        let token: Token = TEXT.parse().unwrap();
+        assert_eq!(TEXT.to_uppercase().parse(), Ok(token));
+        assert_eq!(token.to_string(), TEXT);
+        assert_eq!(token.as_bytes()[..2], [0x2b, 0xfb]);
+    }
+
+    #[test]
+    fn refuses_other_forms_of_a_uuid() {
+        for text in [
+            "2bfbea1e10c34419bdad7e6435882e1f",
+            "{2bfbea1e-10c3-4419-bdad-7e6435882e1f}",
+            "urn:uuid:2bfbea1e-10c3-4419-bdad-7e6435882e1f",
+            "2bfbea1e-10c3-4419-bdad-7e6435882e1",
+            "2bfbea1e-10c3-4419-bdad-7e6435882e1g",
+            "2bfbea1e-10c3-4419-bdad_7e6435882e1f",
+            "2bfbea1e010c3-4419-bdad-7e6435882e1f",
+            "",
+        ] {
+            assert_eq!(text.parse::<Token>(), Err(NotAToken), "{text}");
+        }
+    }
+
+    #[test]
+    fn debug_does_not_leak() {
+        let token: Token = TEXT.parse().unwrap();
+        assert_eq!(format!("{token:?}"), "2bfbea1e…");
+    }
+}
