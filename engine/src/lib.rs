@@ -2,4 +2,5 @@
 
 pub mod error;
 pub mod limits;
+pub mod scan;
 pub mod wire;
