@@ -2,4 +2,6 @@
 
 pub mod error;
 pub mod limits;
+pub mod segment;
+pub mod sys;
 pub mod wire;
