@@ -166,6 +166,27 @@ fn hostile_streams_equal_python() {
     assert_equals_python(&cases);
 }
 
+#[test]
+fn other_protocols_equal_python() {
+    if !support::require_tool("python3") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut cases = Vec::new();
+    for method in ["GE", "GET", "OPTIONS", "CONNECTS", "GEt", "get", "", "\x16", "\x16\x03"] {
+        for target in ["", " ", " /", "  / x", "\t/", " \r"] {
+            for end in ["", " HTTP/1.1", " HTTP/1.0", " HTTP/1.2", "HTTP/1.1", " HTTP/1.1 ", " HTTP/1.1\0"] {
+                for end_of_line in ["", "\r", "\n", "\r\n", "\r\r\n", "\n\n"] {
+                    let path = folder.path().join(format!("{}.bin", cases.len()));
+                    std::fs::write(&path, [method, target, end, end_of_line].concat()).unwrap();
+                    cases.push(Case { path, line_bytes_max: 14, oversize: Oversize::Split });
+                }
+            }
+        }
+    }
+    assert_equals_python(&cases);
+}
+
 /// One stream and the settings to read it with.
 struct Case {
     path: PathBuf,

@@ -96,16 +96,16 @@ struct Writer {
 
 impl Writer {
     fn stream(&mut self) {
-        match self.random.below(40) {
+        match self.random.below(24) {
             0 => return, // A connection that says nothing.
             1 => self.out.extend(b"\x16\x03\x01\x02\x00"),
             2 => self.out.extend(b"\x16"),
             3 => self.out.extend(b"POST /v1/noformat/x HTTP/1.1\r\nHost: x\r\n\r\n"),
-            4 => {
+            4 | 5 => {
                 self.http_like();
                 self.end_of_line();
             }
-            5 => self.out.extend(b"\r\n\n \t\n"),
+            6 => self.out.extend(b"\r\n\n \t\n"),
             _ => (),
         }
         let lines = 1 + self.random.below(60);
