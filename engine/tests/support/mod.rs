@@ -7,6 +7,7 @@
 pub mod captures;
 pub mod hostile;
 pub mod oracle;
+pub mod process;
 
 use std::path::{Path, PathBuf};
 
