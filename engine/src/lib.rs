@@ -2,4 +2,7 @@
 
 pub mod error;
 pub mod limits;
+pub mod scan;
+pub mod segment;
+pub mod sys;
 pub mod wire;

@@ -1,0 +1,6 @@
+//! System calls that std lacks, as whole operations. Decides nothing.
+
+pub mod data_dir;
+pub mod file;
+
+pub use data_dir::{DataDir, DataLock};
