@@ -105,6 +105,12 @@ impl Oracle {
         entries.iter().flat_map(|entry| entry.iter().copied().chain([b'\n'])).collect()
     }
 
+    /// Bytes of all logs, LFs included.
+    pub fn entry_bytes(&self) -> u64 {
+        let entries = self.entries.values().flatten();
+        entries.map(|entry| u64::try_from(entry.len() + 1).unwrap()).sum()
+    }
+
     /// One wire line, terminator removed.
     fn line(&mut self, line: &[u8]) {
         if line.len() <= self.line_bytes_max && is_blank(line) {

@@ -294,6 +294,7 @@ impl Summary {
         let expected = [
             ("lines", counters.lines()),
             ("entries", counters.entries),
+            ("entry_bytes", oracle.entry_bytes()),
             ("split_lines", counters.split),
             ("split_pieces", counters.pieces),
             ("rejected.empty", counters.empty),
