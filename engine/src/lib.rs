@@ -15,4 +15,5 @@ pub mod segment;
 
 pub mod shard;
 
+pub mod driver;
 pub mod sys;

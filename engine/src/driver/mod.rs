@@ -15,4 +15,3 @@
 use crate::shard::Shard;
 
 pub mod sim;
-pub mod uring;

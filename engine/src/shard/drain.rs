@@ -10,6 +10,7 @@
 //! The cut is exact: from `shutdown(both)` on the kernel acknowledges nothing new, and all that it had acknowledged can
 //! still be read, up to the end of stream. A storage that still refuses at the timeout ends the shard with bytes unstored.
 
+use super::connection::Life;
 use super::op::{ConnectionId, Op, ShutdownSide};
 use super::{Listener, Shard, listener_id};
 use crate::limits::DRAIN_SETTLE;
@@ -124,7 +125,7 @@ impl Shard {
 
     fn shutdown_all(&mut self, side: ShutdownSide) {
         for (index, connection) in self.connections.iter().enumerate() {
-            if connection.is_some() {
+            if connection.as_ref().is_some_and(|connection| connection.life != Life::Closing) {
                 let id = ConnectionId(u32::try_from(index).expect("connections are numbered by u32"));
                 self.ops.push_back(Op::Shutdown(id, side));
             }
