@@ -37,8 +37,8 @@ impl Phase {
     pub(super) fn timeout(self) -> Option<Time> {
         match self {
             Self::Settling { until, .. } => Some(until),
-            Self::Waiting { deadline } | Self::Flushing { deadline } => Some(deadline),
-            Self::Serving | Self::Emptying { .. } | Self::Cutting { .. } | Self::Done => None,
+            Self::Emptying { deadline } | Self::Waiting { deadline } | Self::Flushing { deadline } => Some(deadline),
+            Self::Serving | Self::Cutting { .. } | Self::Done => None,
         }
     }
 }
@@ -83,10 +83,16 @@ impl Shard {
         }
     }
 
-    /// Takes what the kernel accepted, listener by listener.
+    /// Takes what the kernel accepted, listener by listener; an accept that fails is tried again until the deadline.
     fn empty_listeners(&mut self, deadline: Time) -> Phase {
         for (index, state) in self.listeners.iter_mut().enumerate() {
-            if *state == Listener::Idle {
+            if *state != Listener::Idle {
+                continue;
+            }
+            if self.now >= deadline && self.now < self.accept_from {
+                *state = Listener::Closed;
+                self.ops.push_back(Op::CloseListener(listener_id(index)));
+            } else if self.now >= self.accept_from {
                 *state = Listener::Emptying;
                 self.ops.push_back(Op::AcceptRest(listener_id(index)));
             }

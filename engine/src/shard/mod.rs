@@ -431,13 +431,13 @@ impl Shard {
         if !more {
             self.listeners[listener.0 as usize] = Listener::Idle;
         }
-        if !more && before == Listener::Emptying {
-            self.listeners[listener.0 as usize] = Listener::Closed;
-            self.ops.push_back(Op::CloseListener(listener));
-        }
         match result {
             Ok(id) => self.open(id),
-            Err(error) if before == Listener::Accepting && error.kind() != io::ErrorKind::ConnectionAborted => {
+            Err(error) if before == Listener::Emptying && error.kind() == io::ErrorKind::WouldBlock => {
+                self.listeners[listener.0 as usize] = Listener::Closed;
+                self.ops.push_back(Op::CloseListener(listener));
+            }
+            Err(error) if before != Listener::Stopping && error.kind() != io::ErrorKind::ConnectionAborted => {
                 self.accept_from = self.now + ACCEPT_RETRY;
                 self.notices.push_back(Notice::AcceptFailed(error));
             }
