@@ -112,6 +112,27 @@ impl Expected {
         assert_conserved(counters, case);
     }
 
+    /// The same after this many repetitions.
+    #[track_caller]
+    pub fn assert_counted_times(mut self, counters: &Counters, times: u64, case: &str) {
+        let sum = &mut self.counters;
+        let all = [
+            &mut sum.entries,
+            &mut sum.empty,
+            &mut sum.keepalive,
+            &mut sum.no_token,
+            &mut sum.split,
+            &mut sum.pieces,
+            &mut sum.http,
+            &mut sum.tls_on_plain,
+            &mut self.cut,
+        ];
+        for count in all {
+            *count *= times;
+        }
+        self.assert_counted(counters, case);
+    }
+
     /// The logs hold exactly this.
     #[track_caller]
     pub fn assert_stored(&self, sim: &Sim, case: &str) {
