@@ -11,9 +11,9 @@ pub enum When {
     /// Each time with a chance of one in this many.
     OneIn(u32),
     /// This operation and no other.
-    Nth(u64),
+    Nth(u32),
     /// The operations from the first number up to, and without, the second.
-    During(u64, u64),
+    During(u32, u32),
 }
 
 /// What can go wrong around a shard.
@@ -75,7 +75,7 @@ impl Faults {
 pub(super) struct Chance {
     state: u64,
     faults: Faults,
-    asked: [u64; Fault::COUNT],
+    asked: [u32; Fault::COUNT],
 }
 
 impl Chance {

@@ -36,6 +36,7 @@ pub enum Ending {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about both sides of a connection")]
 struct Peer {
     connection: Option<ConnectionId>,
     unsent: VecDeque<u8>,
