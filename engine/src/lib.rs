@@ -1,7 +1,9 @@
 //! A log receiver that speaks Token TCP.
 
+pub mod diag;
 pub mod error;
 pub mod limits;
+pub mod metrics;
 pub mod time;
 pub mod wire;
 
@@ -9,10 +11,14 @@ pub mod buf;
 pub mod scan;
 
 pub mod framing;
-pub mod metrics;
 pub mod route;
 pub mod segment;
 
 pub mod shard;
 
+pub mod driver;
 pub mod sys;
+
+pub mod config;
+
+pub mod cli;

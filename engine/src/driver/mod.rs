@@ -14,5 +14,4 @@
 #[cfg(doc)]
 use crate::shard::Shard;
 
-pub mod sim;
 pub mod uring;
