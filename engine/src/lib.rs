@@ -2,7 +2,17 @@
 
 pub mod error;
 pub mod limits;
-pub mod scan;
-pub mod segment;
-pub mod sys;
+pub mod time;
 pub mod wire;
+
+pub mod buf;
+pub mod scan;
+
+pub mod framing;
+pub mod metrics;
+pub mod route;
+pub mod segment;
+
+pub mod shard;
+
+pub mod sys;

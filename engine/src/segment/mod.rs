@@ -9,8 +9,10 @@
 //! A segment is named by its base, the offset of its first byte, in 20 decimal digits: as many as any offset can have,
 //! so that names sort like numbers. `base + size` is the base of the next segment.
 
+mod appender;
 pub mod meta;
 
+pub use appender::{AppendOp, Appended, Appender, FileId};
 pub use meta::Meta;
 
 /// Hard link to the active segment, for `tail -F`.
