@@ -1,37 +1,38 @@
 //! The scan with AVX2: 64 bytes a step.
 //!
 //! ```text
-//! mark_lines   for each block of 64 bytes:                        (1)
+//! mark_lines   for each block of 64 bytes:                                           (1)
 //!                  bits = block == LF
 //!                  for each bit, lowest first:
 //!                      line = what lies between the last LF and this one
-//!                      mark its end, and parse(line[..36])        (2)
+//!                      mark its end, and parse(line[..36])                           (2)
 //!
 //! parse        text[8, 13, 18, 23] all '-', else none
-//!              digits  = the 32 other bytes, in order, in one register            (3)
-//!              nibbles = min(saturated digit value, saturated letter value); any above 15: none
+//!              digits  = the 32 other bytes, in order, in one register               (3)
+//!              nibbles = min(value as decimal digit, value as letter), both saturated; any above 15: none
 //!              token   = pairs of nibbles joined (multiply by 16 and 1, add)
 //!
-//! find_token   for each window of 64 starts, 99 bytes:            (4)
-//!                  starts = window[+8] == '-' & window[+13] == '-' & window[+18] == '-' & window[+23] == '-'
-//!                  none: next window
-//!                  parse at the first; done if it is a token      (5)
-//!                  starts &= runs of hex digits 8-4-4-4-12, as bits                (6)
-//!                  parse at the first that is left, else next window
+//! find_token   for each window of 84 bytes, which holds 49 starts:                   (4)
+//!                  dashes = window[8..72] == '-', as bits
+//!                  starts = dashes & dashes >> 5 & dashes >> 10 & dashes >> 15
+//!                  several: starts &= digits in runs of 8-4-4-4-12, as bits          (5)
+//!                  parse at the first start; none is left, or it is no token: next window
 //! ```
 //!
 //! 1. Going by blocks and not from line to line leaves no chain of dependent loads from one LF to the next: the CPU
-//!    works on several lines at once. Skipping the token's 36 bytes in the search for LF saved less than that chain costs.
+//!    works on several lines at once. In exchange the bytes of a token are searched for LF as well.
 //! 2. A line shorter than a token is not parsed; a longer one lies in the slice, so nothing is read outside.
 //! 3. Three loads of 16 bytes, at 0, 8 and 20, hold all digits such that two shuffles order them: no lane crossing.
-//! 4. 64 starts are what one word of bits holds, and the last of them ends at byte 99. What is left at the end of
-//!    the bytes is a window that overlaps the one before; bytes shorter than a window are copied into one.
-//! 5. Text almost never has four dashes at these distances, unless there is a token.
-//! 6. Input made of dashes or of near misses makes many starts. Testing them one after the other would cost up to 64
-//!    parses a window; as bits all are tested in a dozen steps, so hostile bytes cost a small constant more than others.
+//! 4. 64 dashes are what one word of bits holds; the last start with all its dashes among them is the 49th. Four shifted
+//!    compares of bytes find the same starts with four times the loads. What is left at the end of the bytes is a
+//!    window that overlaps the one before; bytes shorter than a window are copied into one.
+//! 5. Text almost never has four dashes at these distances, unless there is a token. Input made of dashes or of near
+//!    misses has many starts; one parse each would cost fifty times a window. As bits all are tested in some thirty
+//!    steps, so hostile bytes cost a small constant more than others (corpora `all_dashes`, `dash_patterns` and
+//!    `near_tokens` of the bench `scan`).
 //!
-//! Loads take references to arrays of their size, so that no length is ever checked by hand. AVX2 machines all have
-//! BMI, which makes the walks over bits one instruction a step.
+//! Loads take references to arrays whose size is checked against the offset at compile time. AVX2 machines all have
+//! BMI, which makes the walk over bits one instruction a step.
 
 #![allow(unsafe_code, reason = "vector loads and the call of functions that need AVX2 have no safe form")]
 
@@ -47,11 +48,18 @@ use super::LineMark;
 use crate::wire::Token;
 use crate::wire::token::{DASHES, TOKEN_BYTES};
 
-/// Bytes of a step of the LF walk, and starts of a window of the token search: one bit each in a word.
+/// Bytes that are tested at once: one bit each in a word.
 const BLOCK: usize = 64;
 
-/// Bytes that the starts of a block can reach.
-const WINDOW: usize = BLOCK + TOKEN_BYTES - 1;
+/// Distance of a token's dashes.
+const DASH_GAP: usize = DASHES[1] - DASHES[0];
+const _: () = assert!(DASHES[2] - DASHES[1] == DASH_GAP && DASHES[3] - DASHES[2] == DASH_GAP);
+
+/// Starts in a window of the token search: those whose dashes are all in one block.
+const STARTS: usize = BLOCK - 3 * DASH_GAP;
+
+/// Bytes that the tokens at these starts reach.
+const WINDOW: usize = STARTS + TOKEN_BYTES - 1;
 
 /// Proof that this CPU has AVX2, BMI1 and BMI2.
 #[derive(Clone, Copy, Debug)]
@@ -99,13 +107,13 @@ fn mark_lines(bytes: &[u8], marks: &mut [LineMark]) -> usize {
     let mut walk = Walk { bytes, marks, start: 0, count: 0 };
     let mut base = 0;
     for block in blocks {
-        if !walk.mark(base, lf_bits(block)) {
+        if !walk.mark(base, bits_equal(block, b'\n')) {
             return walk.count;
         }
         base += BLOCK;
     }
     if !tail.is_empty() {
-        walk.mark(base, lf_bits(&padded(tail)));
+        walk.mark(base, bits_equal(&padded(tail), b'\n'));
     }
     walk.count
 }
@@ -145,62 +153,49 @@ fn find_lf(bytes: &[u8]) -> Option<usize> {
     let (blocks, tail) = bytes.as_chunks::<BLOCK>();
     let mut base = 0;
     for block in blocks {
-        let bits = lf_bits(block);
+        let bits = bits_equal(block, b'\n');
         if bits != 0 {
             return Some(base + bits.trailing_zeros() as usize);
         }
         base += BLOCK;
     }
-    let bits = lf_bits(&padded(tail));
+    let bits = bits_equal(&padded(tail), b'\n');
     (bits != 0).then(|| base + bits.trailing_zeros() as usize)
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2")]
-fn find_token(bytes: &[u8], from: usize) -> Option<(usize, Token)> {
+fn find_token(bytes: &[u8], mut from: usize) -> Option<(usize, Token)> {
     let last_start = bytes.len().checked_sub(TOKEN_BYTES)?;
-    let Some(last_window) = bytes.last_chunk::<WINDOW>() else {
-        // Starts past the last one that fits would need digits where the padding has none.
-        return token_in_window(&padded(bytes), starts_from(from));
+    let copy;
+    let bytes = if bytes.len() < WINDOW {
+        copy = padded::<WINDOW>(bytes);
+        &copy
+    } else {
+        bytes
     };
-    let mut base = from;
-    while let Some(window) = bytes.get(base..).and_then(<[u8]>::first_chunk) {
-        if let Some((at, token)) = token_in_window(window, u64::MAX) {
+    while from <= last_start {
+        let base = from.min(bytes.len() - WINDOW);
+        let window = bytes[base..].first_chunk().expect("a window begins a window before the end or earlier");
+        if let Some((at, token)) = token_in_window(window, u64::MAX << (from - base)) {
             return Some((base + at, token));
         }
-        base += BLOCK;
+        from += STARTS;
     }
-    let last_base = last_start + 1 - BLOCK;
-    let (at, token) = token_in_window(last_window, starts_from(base.saturating_sub(last_base)))?;
-    Some((last_base + at, token))
-}
-
-/// The starts of a window from this one on, as bits.
-fn starts_from(first: usize) -> u64 {
-    if first < BLOCK { u64::MAX << first } else { 0 }
+    None
 }
 
 /// The first token of a window at one of the `allowed` starts.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2")]
 fn token_in_window(window: &[u8; WINDOW], allowed: u64) -> Option<(usize, Token)> {
-    let starts = dashed_starts(window) & allowed;
+    let mut starts = dashed_starts(window) & allowed;
+    let several = starts & starts.wrapping_sub(1) != 0;
+    if several {
+        starts &= hex_starts(window);
+    }
     if starts == 0 {
         return None;
     }
-    if let Some(found) = token_at_first(window, starts) {
-        return Some(found);
-    }
-    let others = starts & (starts - 1);
-    if others == 0 {
-        return None;
-    }
-    token_at_first(window, others & hex_starts(window))
-}
-
-/// The token at the lowest of the starts, if there is a start and it is a token.
-#[inline]
-#[target_feature(enable = "avx2,bmi1,bmi2")]
-fn token_at_first(window: &[u8; WINDOW], starts: u64) -> Option<(usize, Token)> {
     let at = starts.trailing_zeros() as usize;
     let text = window.get(at..)?.first_chunk()?;
     Some((at, parse(text)?))
@@ -210,58 +205,46 @@ fn token_at_first(window: &[u8; WINDOW], starts: u64) -> Option<(usize, Token)> 
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2")]
 fn dashed_starts(window: &[u8; WINDOW]) -> u64 {
-    let low = _mm256_and_si256(
-        _mm256_and_si256(dashes::<{ DASHES[0] }>(window), dashes::<{ DASHES[1] }>(window)),
-        _mm256_and_si256(dashes::<{ DASHES[2] }>(window), dashes::<{ DASHES[3] }>(window)),
-    );
-    let high = _mm256_and_si256(
-        _mm256_and_si256(dashes::<{ DASHES[0] + 32 }>(window), dashes::<{ DASHES[1] + 32 }>(window)),
-        _mm256_and_si256(dashes::<{ DASHES[2] + 32 }>(window), dashes::<{ DASHES[3] + 32 }>(window)),
-    );
-    bits_of(low) | bits_of(high) << 32
-}
-
-#[inline]
-#[target_feature(enable = "avx2,bmi1,bmi2")]
-fn dashes<const AT: usize>(window: &[u8; WINDOW]) -> __m256i {
-    _mm256_cmpeq_epi8(load_32::<AT, WINDOW>(window), _mm256_set1_epi8(b'-'.cast_signed()))
+    let dashes = bits_equal(block::<{ DASHES[0] }>(window), b'-');
+    let two = dashes & dashes >> DASH_GAP;
+    two & two >> (2 * DASH_GAP)
 }
 
 /// Starts of a window with hex digits wherever a token has them, as bits.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2")]
 fn hex_starts(window: &[u8; WINDOW]) -> u64 {
-    const LAST: usize = WINDOW - 32;
-    let low = hex_bits::<0>(window) | hex_bits::<32>(window) << 32;
-    let high = hex_bits::<64>(window) | hex_bits::<LAST>(window) << (LAST - 64);
-    let hex = u128::from(low) | u128::from(high) << 64;
-    // Bit n of each: that many digits from n on.
+    const SECOND: usize = WINDOW - BLOCK;
+    // A block holds whole tokens at 29 starts: two blocks that overlap cover the window's.
+    const { assert!(SECOND <= BLOCK - TOKEN_BYTES + 1) };
+    hex_runs(block::<0>(window)) | hex_runs(block::<SECOND>(window)) << SECOND
+}
+
+/// Where in a block hex digits in runs of 8-4-4-4-12 begin, as bits.
+#[inline]
+#[target_feature(enable = "avx2,bmi1,bmi2")]
+fn hex_runs(block: &[u8; BLOCK]) -> u64 {
+    // Bit n of each word: that many digits from n on.
+    let hex = bits_of(is_hex(load_32::<0>(block)), is_hex(load_32::<32>(block)));
     let two = hex & hex >> 1;
     let four = two & two >> 2;
     let eight = four & four >> 4;
     let twelve = eight & four >> 8;
-    let starts =
-        eight & four >> (DASHES[0] + 1) & four >> (DASHES[1] + 1) & four >> (DASHES[2] + 1) & twelve >> (DASHES[3] + 1);
-    // The bits above the starts are those of bytes that a start in the window reaches.
-    #[expect(clippy::cast_possible_truncation, reason = "only the lower half holds starts")]
-    let starts = starts as u64;
-    starts
+    eight & four >> (DASHES[0] + 1) & four >> (DASHES[1] + 1) & four >> (DASHES[2] + 1) & twelve >> (DASHES[3] + 1)
 }
 
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2")]
-fn hex_bits<const AT: usize>(window: &[u8; WINDOW]) -> u64 {
-    let bytes = load_32::<AT, WINDOW>(window);
-    let digits = in_range(bytes, b'0', 10);
-    let letters = in_range(_mm256_or_si256(bytes, _mm256_set1_epi8(0x20)), b'a', 6);
-    bits_of(_mm256_or_si256(digits, letters))
+fn is_hex(bytes: __m256i) -> __m256i {
+    let lower = _mm256_or_si256(bytes, all(0x20));
+    _mm256_or_si256(in_range(bytes, b'0', 10), in_range(lower, b'a', 6))
 }
 
 /// Whether bytes are one of the `count` from `first` on. AVX2 compares signed bytes only: `first` goes to the lowest.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2")]
 fn in_range(bytes: __m256i, first: u8, count: i8) -> __m256i {
-    let moved = _mm256_add_epi8(bytes, _mm256_set1_epi8(i8::MIN.wrapping_sub_unsigned(first)));
+    let moved = _mm256_add_epi8(bytes, all(0x80_u8.wrapping_sub(first)));
     _mm256_cmpgt_epi8(_mm256_set1_epi8(i8::MIN + count), moved)
 }
 
@@ -337,28 +320,35 @@ fn all(byte: u8) -> __m256i {
     _mm256_set1_epi8(byte.cast_signed())
 }
 
-/// The LFs of a block, as bits.
+/// Which bytes of a block are this one, as bits.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2")]
-fn lf_bits(block: &[u8; BLOCK]) -> u64 {
-    let lf = all(b'\n');
-    let low = _mm256_cmpeq_epi8(load_32::<0, BLOCK>(block), lf);
-    let high = _mm256_cmpeq_epi8(load_32::<32, BLOCK>(block), lf);
-    bits_of(low) | bits_of(high) << 32
+fn bits_equal(block: &[u8; BLOCK], byte: u8) -> u64 {
+    let (low, high) = (load_32::<0>(block), load_32::<32>(block));
+    bits_of(_mm256_cmpeq_epi8(low, all(byte)), _mm256_cmpeq_epi8(high, all(byte)))
+}
+
+/// The top bits of 64 bytes in a word.
+#[inline]
+#[target_feature(enable = "avx2,bmi1,bmi2")]
+fn bits_of(low: __m256i, high: __m256i) -> u64 {
+    let [low, high] = [low, high].map(|half| u64::from(_mm256_movemask_epi8(half).cast_unsigned()));
+    low | high << 32
+}
+
+/// The block at this offset of a window.
+#[inline]
+fn block<const AT: usize>(window: &[u8; WINDOW]) -> &[u8; BLOCK] {
+    const { assert!(AT + BLOCK <= WINDOW) };
+    window[AT..].first_chunk().expect("the window has a block there, by the assertion above")
 }
 
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2")]
-fn bits_of(bytes: __m256i) -> u64 {
-    u64::from(_mm256_movemask_epi8(bytes).cast_unsigned())
-}
-
-#[inline]
-#[target_feature(enable = "avx2,bmi1,bmi2")]
-fn load_32<const AT: usize, const SIZE: usize>(bytes: &[u8; SIZE]) -> __m256i {
-    const { assert!(AT + 32 <= SIZE) };
-    // SAFETY: the assertion above, at compile time: the array has 32 bytes from `AT` on.
-    unsafe { _mm256_loadu_si256(bytes[AT..].as_ptr().cast()) }
+fn load_32<const AT: usize>(block: &[u8; BLOCK]) -> __m256i {
+    const { assert!(AT + 32 <= BLOCK) };
+    // SAFETY: the assertion above, at compile time: the block has 32 bytes from `AT` on.
+    unsafe { _mm256_loadu_si256(block[AT..].as_ptr().cast()) }
 }
 
 #[inline]
