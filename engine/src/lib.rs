@@ -3,5 +3,6 @@
 pub mod error;
 pub mod limits;
 pub mod segment;
+pub mod store;
 pub mod sys;
 pub mod wire;
