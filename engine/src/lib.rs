@@ -1,7 +1,9 @@
 //! A log receiver that speaks Token TCP.
 
+pub mod diag;
 pub mod error;
 pub mod limits;
+pub mod metrics;
 pub mod time;
 pub mod wire;
 
@@ -9,7 +11,6 @@ pub mod buf;
 pub mod scan;
 
 pub mod framing;
-pub mod metrics;
 pub mod route;
 pub mod segment;
 
@@ -17,3 +18,10 @@ pub mod shard;
 
 pub mod driver;
 pub mod sys;
+
+pub mod store;
+
+pub mod config;
+pub mod engine;
+
+pub mod cli;

@@ -48,6 +48,11 @@ pub const STORAGE_RETRY: Duration = Duration::from_millis(250);
 /// How often free space is looked at.
 pub const DISK_WATCH: Duration = Duration::from_millis(100);
 
+/// Entries of a shard's submission queue; a full one is submitted early.
+pub const SUBMISSION_ENTRIES: u32 = 4096;
+/// Entries of its completion queue; the kernel keeps what overflows, at a cost.
+pub const COMPLETION_ENTRIES: u32 = 16_384;
+
 /// Receive buffers of a shard, all of one size.
 pub const RECV_BUFFERS: u16 = 256;
 /// Bytes of one receive buffer: 5.8-6.2 GB/s per core at 1,000 connections.
@@ -61,6 +66,8 @@ pub const BUDGET_RESUME_PARTS: usize = 3;
 pub const CONNECTIONS_MAX_DEFAULT: u64 = 65_536;
 /// Descriptors that are neither connections nor segments: ring, directory, lock, listeners, pipes.
 pub const DESCRIPTORS_RESERVED: u64 = 64;
+/// Descriptors that segments have at least.
+pub const OPEN_FILES_MIN: u64 = 64;
 /// Pending connections of a listener; the kernel caps it at net.core.somaxconn.
 pub const BACKLOG: i32 = 4096;
 /// After a refused accept (no descriptors, no memory) the next try waits this long.
@@ -77,6 +84,9 @@ pub const DRAIN_SETTLE: Duration = Duration::from_millis(10);
 /// At most one log line per kind of notice and this time.
 pub const NOTICE_GAP: Duration = Duration::from_secs(1);
 
+// While that many segments are being opened, none of them may be the one to close.
+const _: () = assert!(OPENS_IN_FLIGHT_MAX as u64 <= OPEN_FILES_MIN);
+const _: () = assert!(RECV_BUFFERS.is_power_of_two());
 const _: () = assert!(BUDGET_RESUME_PARTS < BUDGET_PARTS);
 const _: () = assert!(LINE_BYTES_MAX_DEFAULT * LINE_PARTS_OF_BUFFER <= BUFFER_BYTES_DEFAULT);
 const _: () = assert!(LINE_BYTES_MAX_MIN * LINE_PARTS_OF_BUFFER <= BUFFER_BYTES_MIN);

@@ -15,3 +15,4 @@
 use crate::shard::Shard;
 
 pub mod sim;
+pub mod uring;

@@ -1,7 +1,7 @@
 //! The scan one word or one byte at a time: the reference of every vector version, and what machines without one use.
 //!
 //! Its speed may not hang on the input either: the LF walk takes eight bytes a step, the token search jumps over every
-//! byte that no token can contain, and no shape is tested digit by digit before its dashes are there.
+//! byte that cannot be a token's last and from dash to dash, and no digit is looked at before all dashes are there.
 
 use super::LineMark;
 use crate::wire::Token;
@@ -26,20 +26,7 @@ pub fn mark_lines(bytes: &[u8], marks: &mut [LineMark]) -> usize {
 /// See [`super::find_lf`].
 #[must_use]
 pub fn find_lf(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::MAX / 0xff;
-    const TOPS: u64 = ONES * 0x80;
-
-    let (words, tail) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let differs = u64::from_le_bytes(*word) ^ (ONES * u64::from(b'\n'));
-        // The lowest top bit left is that of the first zero byte; borrows disturb only the bytes behind it.
-        let zeros = differs.wrapping_sub(ONES) & !differs & TOPS;
-        if zeros != 0 {
-            return Some(index * 8 + zeros.trailing_zeros() as usize / 8);
-        }
-    }
-    let at = tail.iter().position(|&byte| byte == b'\n')?;
-    Some(words.len() * 8 + at)
+    find_byte(bytes, b'\n')
 }
 
 /// See [`super::token_at_start`].
@@ -57,16 +44,36 @@ pub fn find_token(bytes: &[u8], from: usize) -> Option<(usize, Token)> {
 
     let mut at = from;
     while let Some(text) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
-        at += match text[LAST] {
-            b'-' => AFTER_DASH,
-            last if NIBBLES[usize::from(last)] == NOT_HEX => TOKEN_BYTES,
-            _ => match parse(text) {
-                Some(token) => return Some((at, token)),
-                None => 1,
-            },
-        };
+        if text[LAST] == b'-' {
+            at += AFTER_DASH;
+        } else if NIBBLES[usize::from(text[LAST])] == NOT_HEX {
+            at += TOKEN_BYTES;
+        } else if text[DASHES[0]] != b'-' {
+            at += find_byte(&bytes[at + DASHES[0]..], b'-')?;
+        } else if let Some(token) = parse(text) {
+            return Some((at, token));
+        } else {
+            at += 1;
+        }
     }
     None
+}
+
+fn find_byte(bytes: &[u8], byte: u8) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 0xff;
+    const TOPS: u64 = ONES * 0x80;
+
+    let (words, tail) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let differs = u64::from_le_bytes(*word) ^ (ONES * u64::from(byte));
+        // The lowest top bit left is that of the first zero byte; borrows disturb only the bytes behind it.
+        let zeros = differs.wrapping_sub(ONES) & !differs & TOPS;
+        if zeros != 0 {
+            return Some(index * 8 + zeros.trailing_zeros() as usize / 8);
+        }
+    }
+    let at = tail.iter().position(|&other| other == byte)?;
+    Some(words.len() * 8 + at)
 }
 
 fn parse(text: &[u8; TOKEN_BYTES]) -> Option<Token> {

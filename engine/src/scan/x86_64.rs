@@ -1,37 +1,40 @@
 //! The scan with AVX2: 64 bytes a step.
 //!
 //! ```text
-//! mark_lines   for each block of 64 bytes:                        (1)
+//! mark_lines   for each block of 64 bytes:                                           (1)
 //!                  bits = block == LF
 //!                  for each bit, lowest first:
 //!                      line = what lies between the last LF and this one
-//!                      mark its end, and parse(line[..36])        (2)
+//!                      mark its end, and parse(line[..36])                           (2)
 //!
 //! parse        text[8, 13, 18, 23] all '-', else none
-//!              digits  = the 32 other bytes, in order, in one register            (3)
-//!              nibbles = min(saturated digit value, saturated letter value); any above 15: none
+//!              digits  = the 32 other bytes, in order, in one register               (3)
+//!              nibbles = min(value as decimal digit, value as letter), both saturated; any above 15: none
 //!              token   = pairs of nibbles joined (multiply by 16 and 1, add)
 //!
-//! find_token   for each window of 64 starts, 99 bytes:            (4)
-//!                  starts = window[+8] == '-' & window[+13] == '-' & window[+18] == '-' & window[+23] == '-'
-//!                  none: next window
-//!                  parse at the first; done if it is a token      (5)
-//!                  starts &= runs of hex digits 8-4-4-4-12, as bits                (6)
-//!                  parse at the first that is left, else next window
+//! find_token   for each window of 84 bytes, which holds 49 starts:                   (4)
+//!                  dashes = window[8..72] == '-', as bits
+//!                  starts = dashes & dashes >> 5 & dashes >> 10 & dashes >> 15
+//!                  several: starts &= runs of 8-4-4-4-12 hex digits, as bits         (5)
+//!                  parse at the first start; none is left, or it is no token: next window
 //! ```
 //!
 //! 1. Going by blocks and not from line to line leaves no chain of dependent loads from one LF to the next: the CPU
-//!    works on several lines at once. Skipping the token's 36 bytes in the search for LF saved less than that chain costs.
-//! 2. A line shorter than a token is not parsed; a longer one lies in the slice, so nothing is read outside.
+//!    works on several lines at once. In exchange the bytes of a token are searched for LF as well.
+//! 2. A line shorter than a token is not parsed; the token of a longer one lies in the slice.
 //! 3. Three loads of 16 bytes, at 0, 8 and 20, hold all digits such that two shuffles order them: no lane crossing.
-//! 4. 64 starts are what one word of bits holds, and the last of them ends at byte 99. What is left at the end of
-//!    the bytes is a window that overlaps the one before; bytes shorter than a window are copied into one.
-//! 5. Text almost never has four dashes at these distances, unless there is a token.
-//! 6. Input made of dashes or of near misses makes many starts. Testing them one after the other would cost up to 64
-//!    parses a window; as bits all are tested in a dozen steps, so hostile bytes cost a small constant more than others.
+//! 4. 64 dashes are what one word of bits holds; the last start with all its dashes among them is the 49th. Four shifted
+//!    compares of bytes were tried: the same starts for four times the loads, and no faster. The last window ends with
+//!    the bytes and overlaps the one before. Bytes shorter than a window give their bits in parts that overlap; to copy
+//!    them into a window took three times as long (corpus `token_middle_64` of the bench `scan`), because the loads
+//!    wait for the copy.
+//! 5. Text almost never has four dashes at these distances, unless there is a token. Input made of dashes has a start
+//!    at every byte, and a parse each would cost (a guess) fifty times a window. As bits all are tested in some thirty
+//!    steps, so hostile bytes cost a small constant more than others (corpora `all_dashes`, `dash_patterns` and
+//!    `near_tokens`).
 //!
-//! Loads take references to arrays of their size, so that no length is ever checked by hand. AVX2 machines all have
-//! BMI, which makes the walks over bits one instruction a step.
+//! Nothing is read outside the slices: loads take references to arrays of their size. Machines with AVX2 have BMI,
+//! which makes the walk over bits one instruction a step; `detect` asks for both.
 
 #![allow(unsafe_code, reason = "vector loads and the call of functions that need AVX2 have no safe form")]
 
@@ -47,11 +50,22 @@ use super::LineMark;
 use crate::wire::Token;
 use crate::wire::token::{DASHES, TOKEN_BYTES};
 
-/// Bytes of a step of the LF walk, and starts of a window of the token search: one bit each in a word.
+/// Bytes that are tested at once: one bit each in a word.
 const BLOCK: usize = 64;
 
-/// Bytes that the starts of a block can reach.
-const WINDOW: usize = BLOCK + TOKEN_BYTES - 1;
+/// Distance of a token's dashes.
+const DASH_GAP: usize = DASHES[1] - DASHES[0];
+const _: () = assert!(DASHES[2] - DASHES[1] == DASH_GAP && DASHES[3] - DASHES[2] == DASH_GAP);
+
+/// Starts in a window of the token search: those whose dashes are all in one block.
+const STARTS: usize = BLOCK - 3 * DASH_GAP;
+
+/// Bytes that the tokens at these starts reach.
+const WINDOW: usize = STARTS + TOKEN_BYTES - 1;
+
+/// A block holds whole tokens at 29 starts: with a second one, here, all of a window's.
+const SECOND: usize = WINDOW - BLOCK;
+const _: () = assert!(SECOND <= BLOCK - TOKEN_BYTES + 1);
 
 /// Proof that this CPU has AVX2, BMI1 and BMI2.
 #[derive(Clone, Copy, Debug)]
@@ -99,13 +113,13 @@ fn mark_lines(bytes: &[u8], marks: &mut [LineMark]) -> usize {
     let mut walk = Walk { bytes, marks, start: 0, count: 0 };
     let mut base = 0;
     for block in blocks {
-        if !walk.mark(base, lf_bits(block)) {
+        if !walk.mark(base, bits_equal(block, b'\n')) {
             return walk.count;
         }
         base += BLOCK;
     }
     if !tail.is_empty() {
-        walk.mark(base, lf_bits(&padded(tail)));
+        walk.mark(base, bits_equal(&padded(tail), b'\n'));
     }
     walk.count
 }
@@ -145,123 +159,119 @@ fn find_lf(bytes: &[u8]) -> Option<usize> {
     let (blocks, tail) = bytes.as_chunks::<BLOCK>();
     let mut base = 0;
     for block in blocks {
-        let bits = lf_bits(block);
+        let bits = bits_equal(block, b'\n');
         if bits != 0 {
             return Some(base + bits.trailing_zeros() as usize);
         }
         base += BLOCK;
     }
-    let bits = lf_bits(&padded(tail));
+    let bits = bits_equal(&padded(tail), b'\n');
     (bits != 0).then(|| base + bits.trailing_zeros() as usize)
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2")]
-fn find_token(bytes: &[u8], from: usize) -> Option<(usize, Token)> {
+fn find_token(bytes: &[u8], mut from: usize) -> Option<(usize, Token)> {
     let last_start = bytes.len().checked_sub(TOKEN_BYTES)?;
-    let Some(last_window) = bytes.last_chunk::<WINDOW>() else {
-        // Starts past the last one that fits would need digits where the padding has none.
-        return token_in_window(&padded(bytes), starts_from(from));
-    };
-    let mut base = from;
-    while let Some(window) = bytes.get(base..).and_then(<[u8]>::first_chunk) {
-        if let Some((at, token)) = token_in_window(window, u64::MAX) {
+    while from <= last_start {
+        let Some(last_window) = bytes.len().checked_sub(WINDOW) else {
+            return find_token_in_short(bytes, from);
+        };
+        let base = from.min(last_window);
+        let window: &[u8; WINDOW] = part(bytes, base);
+        let starts = dashed_starts(bits_equal(part(window, DASHES[0]), b'-')) & u64::MAX << (from - base);
+        let hex = || [hex_bits(part(window, 0)), hex_bits(part(window, SECOND))];
+        if let Some((at, token)) = first_token(window, starts, hex) {
             return Some((base + at, token));
         }
-        base += BLOCK;
+        from += STARTS;
     }
-    let last_base = last_start + 1 - BLOCK;
-    let (at, token) = token_in_window(last_window, starts_from(base.saturating_sub(last_base)))?;
-    Some((last_base + at, token))
+    None
 }
 
-/// The starts of a window from this one on, as bits.
-fn starts_from(first: usize) -> u64 {
-    if first < BLOCK { u64::MAX << first } else { 0 }
-}
-
-/// The first token of a window at one of the `allowed` starts.
+/// `find_token` in bytes that are fewer than a window; a token fits behind `from`.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2")]
-fn token_in_window(window: &[u8; WINDOW], allowed: u64) -> Option<(usize, Token)> {
-    let starts = dashed_starts(window) & allowed;
+fn find_token_in_short(bytes: &[u8], from: usize) -> Option<(usize, Token)> {
+    let last_at = bytes.len() - 32;
+    let second_at = last_at.min(32);
+    let [first, second, last] = [0, second_at, last_at].map(|at| part(bytes, at));
+    // The bits of all bytes from those of three parts that overlap.
+    let joined = |first: u64, second: u64, last: u64| {
+        u128::from(first | second << second_at) | u128::from(last >> (BLOCK - last_at)) << BLOCK
+    };
+    let equal = |part| bits_of(_mm256_cmpeq_epi8(load_32(part), all(b'-')));
+    let dashes = joined(equal(first), equal(second), equal(last));
+    let starts = dashed_starts(word_at::<{ DASHES[0] }>(dashes)) & u64::MAX << from;
+    let hex = || {
+        let digit = |part| bits_of(is_hex(load_32(part)));
+        let digits = joined(digit(first), digit(second), digit(last));
+        [word_at::<0>(digits), word_at::<SECOND>(digits)]
+    };
+    first_token(bytes, starts, hex)
+}
+
+/// The token at the first of these starts that has one. `hex` tells of two blocks, at 0 and at `SECOND`, which bytes
+/// are hex digits.
+#[inline]
+#[target_feature(enable = "avx2,bmi1,bmi2")]
+fn first_token(bytes: &[u8], mut starts: u64, hex: impl FnOnce() -> [u64; 2]) -> Option<(usize, Token)> {
+    let several = starts & starts.wrapping_sub(1) != 0;
+    if several {
+        let [first, second] = hex();
+        starts &= hex_runs(first) | hex_runs(second) << SECOND;
+    }
     if starts == 0 {
         return None;
     }
-    if let Some(found) = token_at_first(window, starts) {
-        return Some(found);
-    }
-    let others = starts & (starts - 1);
-    if others == 0 {
-        return None;
-    }
-    token_at_first(window, others & hex_starts(window))
-}
-
-/// The token at the lowest of the starts, if there is a start and it is a token.
-#[inline]
-#[target_feature(enable = "avx2,bmi1,bmi2")]
-fn token_at_first(window: &[u8; WINDOW], starts: u64) -> Option<(usize, Token)> {
     let at = starts.trailing_zeros() as usize;
-    let text = window.get(at..)?.first_chunk()?;
+    let text = bytes.get(at..)?.first_chunk()?;
     Some((at, parse(text)?))
 }
 
-/// Starts of a window with a dash wherever a token has one, as bits.
+/// Starts with a dash wherever a token has one, of the bits that say which of the bytes from `DASHES[0]` on is one.
 #[inline]
-#[target_feature(enable = "avx2,bmi1,bmi2")]
-fn dashed_starts(window: &[u8; WINDOW]) -> u64 {
-    let low = _mm256_and_si256(
-        _mm256_and_si256(dashes::<{ DASHES[0] }>(window), dashes::<{ DASHES[1] }>(window)),
-        _mm256_and_si256(dashes::<{ DASHES[2] }>(window), dashes::<{ DASHES[3] }>(window)),
-    );
-    let high = _mm256_and_si256(
-        _mm256_and_si256(dashes::<{ DASHES[0] + 32 }>(window), dashes::<{ DASHES[1] + 32 }>(window)),
-        _mm256_and_si256(dashes::<{ DASHES[2] + 32 }>(window), dashes::<{ DASHES[3] + 32 }>(window)),
-    );
-    bits_of(low) | bits_of(high) << 32
+fn dashed_starts(dashes: u64) -> u64 {
+    let two = dashes & dashes >> DASH_GAP;
+    two & two >> (2 * DASH_GAP)
 }
 
+/// Starts of runs of 8-4-4-4-12 hex digits, of the bits that say which bytes are hex digits.
 #[inline]
-#[target_feature(enable = "avx2,bmi1,bmi2")]
-fn dashes<const AT: usize>(window: &[u8; WINDOW]) -> __m256i {
-    _mm256_cmpeq_epi8(load_32::<AT, WINDOW>(window), _mm256_set1_epi8(b'-'.cast_signed()))
-}
-
-/// Starts of a window with hex digits wherever a token has them, as bits.
-#[inline]
-#[target_feature(enable = "avx2,bmi1,bmi2")]
-fn hex_starts(window: &[u8; WINDOW]) -> u64 {
-    const LAST: usize = WINDOW - 32;
-    let low = hex_bits::<0>(window) | hex_bits::<32>(window) << 32;
-    let high = hex_bits::<64>(window) | hex_bits::<LAST>(window) << (LAST - 64);
-    let hex = u128::from(low) | u128::from(high) << 64;
-    // Bit n of each: that many digits from n on.
+fn hex_runs(hex: u64) -> u64 {
+    // Bit n of each word: that many digits from n on.
     let two = hex & hex >> 1;
     let four = two & two >> 2;
     let eight = four & four >> 4;
     let twelve = eight & four >> 8;
-    let starts =
-        eight & four >> (DASHES[0] + 1) & four >> (DASHES[1] + 1) & four >> (DASHES[2] + 1) & twelve >> (DASHES[3] + 1);
-    // The bits above the starts are those of bytes that a start in the window reaches.
-    #[expect(clippy::cast_possible_truncation, reason = "only the lower half holds starts")]
-    let starts = starts as u64;
-    starts
+    eight & four >> (DASHES[0] + 1) & four >> (DASHES[1] + 1) & four >> (DASHES[2] + 1) & twelve >> (DASHES[3] + 1)
+}
+
+#[inline]
+fn word_at<const AT: usize>(bits: u128) -> u64 {
+    #[expect(clippy::cast_possible_truncation, reason = "a word of the bits is wanted")]
+    let word = (bits >> AT) as u64;
+    word
+}
+
+/// Which bytes of a block are hex digits, as bits.
+#[inline]
+#[target_feature(enable = "avx2,bmi1,bmi2")]
+fn hex_bits(block: &[u8; BLOCK]) -> u64 {
+    bits_of(is_hex(load_32(part(block, 0)))) | bits_of(is_hex(load_32(part(block, 32)))) << 32
 }
 
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2")]
-fn hex_bits<const AT: usize>(window: &[u8; WINDOW]) -> u64 {
-    let bytes = load_32::<AT, WINDOW>(window);
-    let digits = in_range(bytes, b'0', 10);
-    let letters = in_range(_mm256_or_si256(bytes, _mm256_set1_epi8(0x20)), b'a', 6);
-    bits_of(_mm256_or_si256(digits, letters))
+fn is_hex(bytes: __m256i) -> __m256i {
+    let lower = _mm256_or_si256(bytes, all(0x20));
+    _mm256_or_si256(in_range(bytes, b'0', 10), in_range(lower, b'a', 6))
 }
 
 /// Whether bytes are one of the `count` from `first` on. AVX2 compares signed bytes only: `first` goes to the lowest.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2")]
 fn in_range(bytes: __m256i, first: u8, count: i8) -> __m256i {
-    let moved = _mm256_add_epi8(bytes, _mm256_set1_epi8(i8::MIN.wrapping_sub_unsigned(first)));
+    let moved = _mm256_add_epi8(bytes, all(0x80_u8.wrapping_sub(first)));
     _mm256_cmpgt_epi8(_mm256_set1_epi8(i8::MIN + count), moved)
 }
 
@@ -272,12 +282,12 @@ fn parse(text: &[u8; TOKEN_BYTES]) -> Option<Token> {
     const DASH_BITS: i32 =
         1 << (DASHES[0] - MIDDLE) | 1 << (DASHES[1] - MIDDLE) | 1 << (DASHES[2] - MIDDLE) | 1 << (DASHES[3] - MIDDLE);
 
-    let middle = load_16::<MIDDLE>(text);
+    let middle = load_16(part(text, MIDDLE));
     let dashes = _mm_movemask_epi8(_mm_cmpeq_epi8(middle, _mm_set1_epi8(b'-'.cast_signed())));
     if dashes & DASH_BITS != DASH_BITS {
         return None;
     }
-    let outer = _mm256_set_m128i(load_16::<20>(text), load_16::<0>(text));
+    let outer = _mm256_set_m128i(load_16(part(text, 20)), load_16(part(text, 0)));
     let nibbles = nibbles(digits_in_order(outer, middle))?;
     Some(joined(nibbles))
 }
@@ -326,7 +336,7 @@ fn joined(nibbles: __m256i) -> Token {
     let words = _mm256_maddubs_epi16(nibbles, _mm256_set1_epi16(0x0110));
     let bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
     let mut value = [0; 16];
-    // SAFETY: `value` has the 16 bytes that the store writes.
+    // SAFETY: `value` has the 16 bytes that the store writes; it needs no alignment.
     unsafe { _mm_storeu_si128((&raw mut value).cast(), bytes) };
     Token::from_bytes(value)
 }
@@ -337,13 +347,12 @@ fn all(byte: u8) -> __m256i {
     _mm256_set1_epi8(byte.cast_signed())
 }
 
-/// The LFs of a block, as bits.
+/// Which bytes of a block are this one, as bits.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2")]
-fn lf_bits(block: &[u8; BLOCK]) -> u64 {
-    let lf = all(b'\n');
-    let low = _mm256_cmpeq_epi8(load_32::<0, BLOCK>(block), lf);
-    let high = _mm256_cmpeq_epi8(load_32::<32, BLOCK>(block), lf);
+fn bits_equal(block: &[u8; BLOCK], byte: u8) -> u64 {
+    let low = _mm256_cmpeq_epi8(load_32(part(block, 0)), all(byte));
+    let high = _mm256_cmpeq_epi8(load_32(part(block, 32)), all(byte));
     bits_of(low) | bits_of(high) << 32
 }
 
@@ -355,24 +364,28 @@ fn bits_of(bytes: __m256i) -> u64 {
 
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2")]
-fn load_32<const AT: usize, const SIZE: usize>(bytes: &[u8; SIZE]) -> __m256i {
-    const { assert!(AT + 32 <= SIZE) };
-    // SAFETY: the assertion above, at compile time: the array has 32 bytes from `AT` on.
-    unsafe { _mm256_loadu_si256(bytes[AT..].as_ptr().cast()) }
+fn load_32(bytes: &[u8; 32]) -> __m256i {
+    // SAFETY: the array has the 32 bytes that the load reads; it needs no alignment.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2")]
-fn load_16<const AT: usize>(text: &[u8; TOKEN_BYTES]) -> __m128i {
-    const { assert!(AT + 16 <= TOKEN_BYTES) };
-    // SAFETY: the assertion above, at compile time: the text has 16 bytes from `AT` on.
-    unsafe { _mm_loadu_si128(text[AT..].as_ptr().cast()) }
+fn load_16(bytes: &[u8; 16]) -> __m128i {
+    // SAFETY: the array has the 16 bytes that the load reads; it needs no alignment.
+    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 
-/// A copy of bytes that are fewer than a block or window, with zeros behind: neither LF, nor dash, nor digit.
+/// The part of this size at this offset. The check is gone where both sizes and the offset are constants.
 #[inline]
-fn padded<const SIZE: usize>(bytes: &[u8]) -> [u8; SIZE] {
-    let mut block = [0; SIZE];
+fn part<const SIZE: usize>(bytes: &[u8], at: usize) -> &[u8; SIZE] {
+    bytes[at..].first_chunk().expect("the caller stays inside the bytes")
+}
+
+/// A copy of bytes that are fewer than a block, with zeros behind.
+#[inline]
+fn padded(bytes: &[u8]) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
     block[..bytes.len()].copy_from_slice(bytes);
     block
 }

@@ -136,7 +136,7 @@ impl DataDir {
         match read {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(refused("cannot be read; give it back to the engine's user").because(error)),
+            Err(error) => return Err(refused("cannot be read; give this user permission to").because(error)),
         }
         match Meta::parse(&String::from_utf8_lossy(&bytes)) {
             Ok(meta) => Ok(Some(meta)),
@@ -150,7 +150,7 @@ impl DataDir {
     }
 
     /// Makes an empty segment, and the log's directory if it is missing, and points `current` to it. Opened for
-    /// writing at explicit positions.
+    /// writing at explicit positions. From the first try on nothing more may be appended to the segment before it.
     ///
     /// # Errors
     /// Those of the system calls; `AlreadyExists` when there is a segment of that base that is not empty. An empty one

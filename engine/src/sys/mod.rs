@@ -2,5 +2,6 @@
 
 pub mod data_dir;
 pub mod file;
+pub mod listener;
 
 pub use data_dir::{DataDir, DataLock};

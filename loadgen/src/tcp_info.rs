@@ -1,0 +1,119 @@
+//! What the kernel knows of a TCP connection: its state, and how many bytes the peer's kernel has acknowledged.
+//!
+//! `getsockopt(TCP_INFO)` answers on a connection that was reset as well, for as long as its descriptor is open. The
+//! kernel writes as much of `struct tcp_info` (linux/tcp.h) as the caller has room for; the struct grows at its end from
+//! release to release. So the bytes go into a buffer, and two fields are taken from their offsets:
+//!
+//! | field | offset | since |
+//! | --- | --- | --- |
+//! | `tcpi_state` | 0 | 2.4 |
+//! | `tcpi_bytes_acked` | 120 | Linux 4.1; RFC 4898 `tcpEStatsAppHCThruOctetsAcked` |
+//!
+//! Unsafe, because neither std, rustix nor socket2 offers this option.
+#![allow(unsafe_code, reason = "getsockopt(TCP_INFO) has no safe wrapper")]
+
+use std::io;
+use std::mem::offset_of;
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+
+const STATE_AT: usize = offset_of!(libc::tcp_info, tcpi_state);
+const BYTES_ACKED_AT: usize = offset_of!(libc::tcp_info, tcpi_bytes_acked);
+/// Room for the struct: more than the two fields need.
+const ROOM_BYTES: usize = 256;
+/// `TCP_CLOSE` of the kernel's `include/net/tcp_states.h`.
+const TCP_CLOSE: u8 = 7;
+
+const _: () = assert!(STATE_AT == 0 && BYTES_ACKED_AT == 120);
+
+/// A connection as the kernel sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// Sequence numbers that the peer has acknowledged: bytes, and one each for SYN and FIN.
+    pub acknowledged: u64,
+    /// Nothing can change any more: both sides have ended, or one has reset the connection.
+    pub closed: bool,
+}
+
+/// Asks the kernel about a connection.
+///
+/// # Errors
+///
+/// When the kernel refuses, or is older than the fields.
+pub fn tcp_info(stream: &TcpStream) -> io::Result<TcpInfo> {
+    let mut info = [0_u8; ROOM_BYTES];
+    let mut length: libc::socklen_t = 256;
+    debug_assert_eq!(length as usize, info.len());
+    // SAFETY: the descriptor is open while `stream` is borrowed. `info` is writable for the `length` bytes given beside
+    // it (ROOM_BYTES, a literal 256), any bytes are valid in it, and the kernel keeps neither pointer.
+    let result = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if (length as usize) < BYTES_ACKED_AT + size_of::<u64>() {
+        return Err(io::Error::other("this kernel does not tell tcpi_bytes_acked; Linux 4.1 or newer does"));
+    }
+    Ok(TcpInfo { acknowledged: u64_at(&info, BYTES_ACKED_AT), closed: info[STATE_AT] == TCP_CLOSE })
+}
+
+#[expect(clippy::host_endian_bytes, reason = "the kernel writes a native integer into memory of this process")]
+fn u64_at(info: &[u8; ROOM_BYTES], at: usize) -> u64 {
+    let mut bytes = [0; size_of::<u64>()];
+    bytes.copy_from_slice(&info[at..at + size_of::<u64>()]);
+    u64::from_ne_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (sender, listener.accept().unwrap().0)
+    }
+
+    fn wait_until_closed(stream: &TcpStream) -> TcpInfo {
+        loop {
+            let info = tcp_info(stream).unwrap();
+            if info.closed {
+                return info;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn acknowledged_bytes_are_counted() {
+        let (mut sender, mut receiver) = pair();
+        let before = tcp_info(&sender).unwrap();
+        assert!(!before.closed);
+        sender.write_all(&[7; 1000]).unwrap();
+        receiver.read_exact(&mut [0; 1000]).unwrap();
+        drop(receiver);
+        sender.shutdown(std::net::Shutdown::Write).unwrap();
+        // One more for the FIN.
+        assert_eq!(wait_until_closed(&sender).acknowledged - before.acknowledged, 1001);
+    }
+
+    #[test]
+    fn a_reset_connection_still_tells() {
+        let (mut sender, mut receiver) = pair();
+        let before = tcp_info(&sender).unwrap();
+        sender.write_all(&[7; 1000]).unwrap();
+        receiver.read_exact(&mut [0; 10]).unwrap();
+        // Closing with unread bytes resets; all of them had been acknowledged.
+        drop(receiver);
+        assert_eq!(wait_until_closed(&sender).acknowledged - before.acknowledged, 1000);
+    }
+}
