@@ -5,9 +5,17 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::PathBuf;
+use std::time::Duration;
 
+use engine::config::Config;
+use engine::diag::Level;
 use engine::driver::sim::{Ending, Faults, PeerId, Sim};
+use engine::engine::Engine;
 use engine::metrics::Counters;
+use engine::segment::parse_segment_name;
 use engine::shard::{Command, ShardConfig};
 use engine::wire::{Reject, Token};
 
@@ -246,6 +254,124 @@ fn conformance_config() -> ShardConfig {
     let mut config = config(LINE_BYTES_MAX);
     config.logs.segment_bytes = SEGMENT_BYTES;
     config
+}
+
+// The io_uring driver, with real sockets and files.
+
+/// Reads of a peer, and looks at files, end in an error after this.
+const DEADLINE: Duration = Duration::from_mins(1);
+/// Between two looks at a file.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+struct Real {
+    engine: Option<Engine>,
+    folder: tempfile::TempDir,
+}
+
+impl Real {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let shard = conformance_config();
+        let config = Config {
+            data: folder.path().join("data"),
+            tcp: vec!["127.0.0.1:0".parse().unwrap()],
+            tokens_max: shard.logs.tokens_max,
+            connections_max: None,
+            line_bytes_max: shard.line_bytes_max,
+            oversize: shard.oversize,
+            buffer_bytes: shard.buffer_bytes,
+            linger: shard.logs.linger,
+            segment_bytes: shard.logs.segment_bytes,
+            disk_free_min: Some(0),
+            drain_timeout: shard.drain_timeout,
+            log_level: Level::Warn,
+        };
+        Self { engine: Some(Engine::start(&config).unwrap()), folder }
+    }
+
+    fn log_folder(&self, token: Token) -> PathBuf {
+        self.folder.path().join("data").join(token.to_string())
+    }
+}
+
+impl World for Real {
+    type Peer = TcpStream;
+
+    fn connect(&mut self) -> TcpStream {
+        let peer = TcpStream::connect(self.engine.as_ref().unwrap().addresses()[0]).unwrap();
+        peer.set_read_timeout(Some(DEADLINE)).unwrap();
+        peer.set_write_timeout(Some(DEADLINE)).unwrap();
+        peer.set_nodelay(true).unwrap();
+        peer
+    }
+
+    fn send(&mut self, peer: &mut TcpStream, bytes: &[u8]) {
+        peer.write_all(bytes).unwrap();
+    }
+
+    fn close(&mut self, peer: &mut TcpStream) {
+        peer.shutdown(Shutdown::Write).unwrap();
+    }
+
+    fn reset(&mut self, peer: TcpStream) {
+        socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
+    fn wait_until_closed(&mut self, peer: &mut TcpStream) {
+        match peer.read_to_end(&mut Vec::new()) {
+            Ok(count) => assert_eq!(count, 0, "the engine never writes"),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a deadline in real time")]
+    fn wait_until_stored(&mut self, token: Token, bytes: &[u8]) {
+        let until = std::time::Instant::now() + DEADLINE;
+        while log_bytes(self, token) != bytes {
+            assert!(std::time::Instant::now() < until, "{token}: waited in vain");
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    fn let_a_roll_pass(&mut self) {
+        std::thread::sleep(2 * engine::limits::ROLL_GAP);
+    }
+
+    fn drain(&mut self, polite: Vec<TcpStream>) -> Counters {
+        let engine = self.engine.take().unwrap();
+        engine.drainer().drain();
+        for mut peer in polite {
+            self.wait_until_closed(&mut peer);
+        }
+        let outcome = engine.join().unwrap();
+        assert_eq!(outcome.unstored_bytes, 0);
+        assert_conserved(&outcome.counters, "conformance");
+        outcome.counters
+    }
+
+    fn segments(&self, token: Token) -> Vec<(u64, Vec<u8>)> {
+        let Ok(folder) = std::fs::read_dir(self.log_folder(token)) else { return Vec::new() };
+        let names = folder.map(|file| file.unwrap().file_name().into_string().unwrap());
+        let mut segments: Vec<_> = names
+            .filter_map(|name| Some((parse_segment_name(&name)?.0, name)))
+            .map(|(base, name)| (base, std::fs::read(self.log_folder(token).join(name)).unwrap()))
+            .collect();
+        segments.sort_unstable();
+        segments
+    }
+
+    fn tokens(&self) -> Vec<Token> {
+        let folder = std::fs::read_dir(self.folder.path().join("data")).unwrap();
+        let names = folder.map(|file| file.unwrap().file_name().into_string().unwrap());
+        let mut tokens: Vec<Token> = names.filter_map(|name| name.parse().ok()).collect();
+        tokens.sort_unstable();
+        tokens
+    }
+}
+
+#[test]
+fn io_uring_conforms() {
+    conformance(Real::new);
 }
 
 // The simulated driver.
