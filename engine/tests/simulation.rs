@@ -315,6 +315,18 @@ fn a_disk_may_fill_at_any_byte() {
     }
 }
 
+#[test]
+fn an_interrupted_write_does_not_mean_that_storage_works_again() {
+    let faults =
+        Faults::none().with(Fault::WriteRefused, When::During(0, 3)).with(Fault::WriteInterrupted, When::Nth(1));
+    let mut sim = Sim::new(14, faults, config(4096));
+    let peer = sim.connect();
+    sim.send(peer, format!("{} x\n", token(1)).as_bytes());
+    sim.run_until(|sim| sim.log_bytes(token(1)) == b"x\n");
+    drain(&mut sim, &[peer]);
+    assert!(matches!(sim.notices(), [Notice::StorageRefused(_), Notice::StorageResumed]), "{:?}", sim.notices());
+}
+
 // Logs that connections share.
 
 #[test]
@@ -419,6 +431,23 @@ fn a_last_line_survives_a_cut_that_comes_while_it_is_held() {
     drain(&mut sim, &[]);
     assert_eq!(sim.log_bytes(token(1)), b"whole\nclosed in order\n");
     assert_eq!(sim.outcome().unwrap().counters.rejected(Reject::Cut), 0);
+}
+
+#[test]
+fn a_drain_waits_for_no_linger() {
+    let mut config = config(4096);
+    config.logs.linger = Duration::from_mins(10);
+    let mut sim = Sim::new(13, Faults::none(), config);
+    let peer = sim.connect();
+    sim.send(peer, format!("{} at once\n", token(1)).as_bytes());
+    sim.run_until(|sim| sim.log_bytes(token(1)) == b"at once\n");
+    sim.send(peer, format!("{} lingers\n", token(1)).as_bytes());
+    sim.run_for(Duration::from_mins(1));
+    assert_eq!(sim.log_bytes(token(1)), b"at once\n");
+    let from = sim.now();
+    drain(&mut sim, &[peer]);
+    assert!(sim.now().since(from) < Duration::from_secs(1));
+    assert_eq!(sim.log_bytes(token(1)), b"at once\nlingers\n");
 }
 
 #[test]

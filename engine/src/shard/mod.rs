@@ -208,7 +208,7 @@ impl Shard {
         self.counters.clone()
     }
 
-    /// Bytes received and not yet in a file, whole lines and unfinished ones.
+    /// Bytes received and not yet in a file. Unfinished lines of open connections do not count.
     #[must_use]
     pub fn unstored_bytes(&self) -> u64 {
         let held = self.held.iter().map(|(_, received)| match received {
