@@ -6,7 +6,7 @@
 //!                    agenda (events by virtual time) ─► completions ─► Shard ─► ops ─► agenda
 //! ```
 //! It drives the very [`Shard`] that the engine runs, by the same contract, and holds it to its own half: see the
-//! assertions in [`network`] and [`disk`]. The same seed and the same calls give the same run, byte by byte;
+//! assertions in `network.rs` and `disk.rs`. The same seed and the same calls give the same run, byte by byte;
 //! [`Sim::trace`] proves it. Completions of different logs and connections come in random order, those of one
 //! connection in their own.
 //!
