@@ -19,7 +19,7 @@ pub enum Exit {
     Unexpected = 1,
     /// Wrong usage or configuration.
     Usage = 2,
-    /// The environment refuses: io_uring, a port, a limit, the data directory.
+    /// The environment refuses: `io_uring`, a port, a limit, the data directory.
     Environment = 3,
     /// Damage found on disk.
     Damage = 4,

@@ -1,5 +1,24 @@
 //! A log receiver that speaks Token TCP.
 
+pub mod diag;
 pub mod error;
 pub mod limits;
+pub mod metrics;
+pub mod time;
 pub mod wire;
+
+pub mod buf;
+pub mod scan;
+
+pub mod framing;
+pub mod route;
+pub mod segment;
+
+pub mod shard;
+
+pub mod driver;
+pub mod sys;
+
+pub mod config;
+
+pub mod cli;

@@ -1,0 +1,214 @@
+//! The shard's pool of write buffers: power-of-two size classes, one account for all of them.
+//!
+//! ```text
+//! class      0        1         …   10
+//! capacity   256+64   512+64    …   256 KiB+64   …   32 MiB+64
+//! ```
+//! The 64 bytes on top let a carry of the default line limit, which needs one byte more, stay in the class of its limit.
+//!
+//! Invariant: `used` is the capacity of all buffers that the pool has handed out and not got back; `used + free` stays
+//! at or below the limit whenever `used` does: before the pool asks the allocator, it lets free buffers go.
+
+use bytes::{BufMut as _, BytesMut};
+
+const CLASS_BYTES_MIN: usize = 256;
+const CLASS_SLACK: usize = 64;
+/// Number of size classes; the largest holds a line of 32 MiB, more than any budget allows.
+pub const CLASSES: usize = 18;
+
+/// Owned memory of one size class with a cursor: bytes before it are already where they belong.
+///
+/// Invariant: `done <= bytes.len() <= capacity`, and the capacity never changes.
+#[derive(Debug)]
+pub struct WriteBuf {
+    bytes: BytesMut,
+    done: usize,
+    class: u8,
+}
+
+impl WriteBuf {
+    fn new(class: usize) -> Self {
+        let class_index = u8::try_from(class).expect("there are fewer than 256 size classes");
+        Self { bytes: BytesMut::with_capacity(class_bytes(class)), done: 0, class: class_index }
+    }
+
+    /// The size class.
+    #[must_use]
+    pub fn class(&self) -> usize {
+        usize::from(self.class)
+    }
+
+    /// Bytes it can hold in all.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        class_bytes(self.class())
+    }
+
+    /// Bytes it can still take.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.capacity() - self.bytes.len()
+    }
+
+    /// All content, whether done or not.
+    #[must_use]
+    pub fn content(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The content that is not done yet.
+    #[must_use]
+    pub fn rest(&self) -> &[u8] {
+        &self.bytes[self.done..]
+    }
+
+    /// Appends; the caller has checked the room.
+    #[inline]
+    pub fn push(&mut self, bytes: &[u8]) {
+        debug_assert!(bytes.len() <= self.room(), "a write buffer never grows");
+        self.bytes.put_slice(bytes);
+    }
+
+    /// Moves the cursor over `count` bytes that have been written.
+    pub fn advance(&mut self, count: usize) {
+        self.done += count;
+        assert!(self.done <= self.bytes.len(), "the driver wrote more than it was given");
+    }
+
+    /// Drops the first `count` bytes of the content.
+    pub fn drop_front(&mut self, count: usize) {
+        let length = self.bytes.len();
+        self.bytes.copy_within(count..length, 0);
+        self.bytes.truncate(length - count);
+    }
+
+    fn reset(&mut self) {
+        self.bytes.clear();
+        self.done = 0;
+    }
+}
+
+/// The smallest class that holds `bytes`.
+#[must_use]
+pub fn class_for(bytes: usize) -> usize {
+    let blocks = bytes.saturating_sub(CLASS_SLACK).div_ceil(CLASS_BYTES_MIN).max(1);
+    (blocks.next_power_of_two().trailing_zeros() as usize).min(CLASSES - 1)
+}
+
+/// Capacity of a buffer of this class.
+#[must_use]
+pub const fn class_bytes(class: usize) -> usize {
+    (CLASS_BYTES_MIN << class) + CLASS_SLACK
+}
+
+/// Hands out write buffers and keeps account of their capacity.
+#[derive(Debug)]
+pub struct BufferPool {
+    free: [Vec<WriteBuf>; CLASSES],
+    free_bytes: usize,
+    used_bytes: usize,
+    limit_bytes: usize,
+}
+
+impl BufferPool {
+    /// A pool that keeps at most `limit_bytes` in all while no more than that is in use.
+    #[must_use]
+    pub fn new(limit_bytes: usize) -> Self {
+        Self { free: [const { Vec::new() }; CLASSES], free_bytes: 0, used_bytes: 0, limit_bytes }
+    }
+
+    /// Capacity of all buffers handed out, in bytes.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used_bytes
+    }
+
+    /// An empty buffer of this class. Never refuses: who asks looks at [`BufferPool::used`] and stops taking input.
+    pub fn take(&mut self, class: usize) -> WriteBuf {
+        let bytes = class_bytes(class);
+        self.used_bytes += bytes;
+        if let Some(buf) = self.free[class].pop() {
+            self.free_bytes -= bytes;
+            return buf;
+        }
+        self.allocate(class)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn allocate(&mut self, class: usize) -> WriteBuf {
+        while self.free_bytes > 0 && self.used_bytes + self.free_bytes > self.limit_bytes {
+            let Some(largest) = self.free.iter_mut().rev().find_map(Vec::pop) else { break };
+            self.free_bytes -= largest.capacity();
+        }
+        WriteBuf::new(class)
+    }
+
+    /// Takes a buffer back; its content is gone.
+    pub fn give(&mut self, mut buf: WriteBuf) {
+        buf.reset();
+        self.used_bytes -= buf.capacity();
+        self.free_bytes += buf.capacity();
+        self.free[buf.class()].push(buf);
+    }
+
+    /// Exchanges a buffer for a larger one with the same content.
+    pub fn grow(&mut self, small: WriteBuf, class: usize) -> WriteBuf {
+        debug_assert!(small.done == 0 && class > small.class());
+        let mut large = self.take(class);
+        large.push(small.content());
+        self.give(small);
+        large
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_hold_what_they_say() {
+        for bytes in [0, 1, 256, 320, 321, 576, 577, 4096, 262_144, 262_145, 262_208, 262_209] {
+            let class = class_for(bytes);
+            assert!(class_bytes(class) >= bytes, "{bytes}");
+            assert!(class == 0 || class_bytes(class - 1) < bytes, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn memory_never_moves_and_never_grows() {
+        let mut pool = BufferPool::new(1 << 20);
+        let mut buf = pool.take(0);
+        let start = buf.content().as_ptr();
+        buf.push(&[b'x'; 320]);
+        assert_eq!((buf.room(), buf.content().as_ptr()), (0, start));
+        pool.give(buf);
+        let again = pool.take(0);
+        assert_eq!((again.content().as_ptr(), again.room()), (start, 320));
+    }
+
+    #[test]
+    fn free_buffers_make_room_for_other_classes() {
+        let mut pool = BufferPool::new(1 << 20);
+        let large: Vec<_> = (0..3).map(|_| pool.take(10)).collect();
+        for buf in large {
+            pool.give(buf);
+        }
+        assert_eq!(pool.used(), 0);
+        let small: Vec<_> = (0..2048).map(|_| pool.take(0)).collect();
+        assert!(pool.used() + pool.free_bytes <= 1 << 20);
+        for buf in small {
+            pool.give(buf);
+        }
+        assert_eq!(pool.used(), 0);
+    }
+
+    #[test]
+    fn the_front_can_go() {
+        let mut pool = BufferPool::new(0);
+        let mut buf = pool.take(0);
+        buf.push(b"abcdef");
+        buf.drop_front(4);
+        assert_eq!(buf.content(), b"ef");
+    }
+}

@@ -1,0 +1,315 @@
+//! The command line as typed. Nothing else sees clap.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::RunFlags;
+use crate::diag::Level;
+use crate::limits::{
+    BUFFER_BYTES_DEFAULT, DRAIN_TIMEOUT_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, SEGMENT_BYTES_DEFAULT,
+    TOKENS_MAX_DEFAULT,
+};
+use crate::shard::Oversize;
+use crate::wire::Token;
+
+/// A log receiver that speaks Token TCP: every line names its log by a token, every log is a directory of text files.
+#[derive(Debug, Parser)]
+#[command(name = "engine", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Receive and store until SIGTERM or SIGINT
+    Run(Box<RunArgs>),
+    /// List the logs
+    Ls(LsArgs),
+    /// Print the entries of a log, oldest first
+    Cat(CatArgs),
+}
+
+/// Flags of `ls`.
+#[derive(Debug, Args)]
+pub struct LsArgs {
+    /// The engine's data directory
+    #[arg(long, value_name = "DIR", default_value = "./data")]
+    pub data: PathBuf,
+    /// One JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `cat`.
+#[derive(Debug, Args)]
+pub struct CatArgs {
+    /// The log: its token
+    #[arg(value_name = "LOG")]
+    pub log: Token,
+    /// The engine's data directory
+    #[arg(long, value_name = "DIR", default_value = "./data")]
+    pub data: PathBuf,
+    /// Show U+2028, a line break inside an entry, as a line break
+    #[arg(long)]
+    pub newlines: bool,
+}
+
+/// Flags of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Where logs are kept; created if missing
+    #[arg(long, value_name = "DIR", default_value = "./data")]
+    data: PathBuf,
+    /// Listen for Token TCP here; repeatable; port 0 takes a free port
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10000")]
+    tcp: Vec<SocketAddr>,
+    /// Allow listening beyond loopback although any line with a UUID makes a log
+    #[arg(long)]
+    open: bool,
+    /// Logs that may exist; lines for more are rejected
+    #[arg(long, value_name = "N", default_value_t = TOKENS_MAX_DEFAULT)]
+    tokens_max: u64,
+    /// Connections at a time; past it accepting stops until one ends; 0 = no limit [default: as many as the
+    /// descriptor limit leaves, at most 65536]
+    #[arg(long, value_name = "N")]
+    connections_max: Option<u64>,
+    /// Longest line in bytes, token included; at most a sixteenth of --buffer-bytes
+    #[arg(long, value_name = "SIZE", default_value_t = Size(LINE_BYTES_MAX_DEFAULT))]
+    line_bytes_max: Size,
+    /// What happens to the rest of a longer line
+    #[arg(long, value_enum, default_value_t = OversizeArg::Split)]
+    oversize: OversizeArg,
+    /// Cores to use
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    shards: u64,
+    /// Memory for what is received and not yet written, a shard; full = stop reading
+    #[arg(long, value_name = "SIZE", default_value_t = Size(BUFFER_BYTES_DEFAULT))]
+    buffer_bytes: Size,
+    /// A busy log is written at most this often unless a batch fills; a quiet one at once
+    #[arg(long, value_name = "TIME", default_value_t = Span(LINGER_DEFAULT))]
+    linger: Span,
+    /// A segment file rolls before it grows past this
+    #[arg(long, value_name = "SIZE", default_value_t = Size(SEGMENT_BYTES_DEFAULT))]
+    segment_bytes: Size,
+    /// Below this much free space reading stops until there is room; 0 = never [default: the smaller of 1GiB and 5 %
+    /// of the disk]
+    #[arg(long, value_name = "SIZE")]
+    disk_free_min: Option<Size>,
+    /// How long peers may take to close after SIGTERM before they are cut
+    #[arg(long, value_name = "TIME", default_value_t = Span(DRAIN_TIMEOUT_DEFAULT))]
+    drain_timeout: Span,
+    /// How much the engine says on stderr: error, warn, info or debug
+    #[arg(long, value_name = "LEVEL", default_value_t = Level::Info)]
+    log_level: Level,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OversizeArg {
+    /// Each further piece is an entry of its own
+    Split,
+    /// Further pieces are dropped
+    Truncate,
+}
+
+impl From<RunArgs> for RunFlags {
+    fn from(args: RunArgs) -> Self {
+        Self {
+            data: args.data,
+            tcp: args.tcp,
+            open: args.open,
+            tokens_max: args.tokens_max,
+            connections_max: args.connections_max,
+            line_bytes_max: args.line_bytes_max.0,
+            oversize: match args.oversize {
+                OversizeArg::Split => Oversize::Split,
+                OversizeArg::Truncate => Oversize::Truncate,
+            },
+            shards: args.shards,
+            buffer_bytes: args.buffer_bytes.0,
+            linger: args.linger.0,
+            segment_bytes: args.segment_bytes.0,
+            disk_free_min: args.disk_free_min.map(|size| size.0),
+            drain_timeout: args.drain_timeout.0,
+            log_level: args.log_level,
+        }
+    }
+}
+
+/// Bytes: a number, alone or with a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Size(u64);
+
+const SIZE_UNITS: [(&str, u64); 7] = [
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("KB", 1_000),
+    ("", 1),
+];
+
+impl std::str::FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size = number_and_unit(text, &SIZE_UNITS);
+        size.map(Self).ok_or_else(|| format!("{text} is no size; give bytes, or a number with KB KiB MB MiB GB GiB"))
+    }
+}
+
+impl Display for Size {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let fits = |&&(_, unit): &&(&str, u64)| self.0 >= unit && self.0.is_multiple_of(unit);
+        let (name, unit) = SIZE_UNITS.iter().find(fits).copied().unwrap_or(("", 1));
+        write!(f, "{}{name}", self.0 / unit)
+    }
+}
+
+/// A time: a number with a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span(Duration);
+
+const SPAN_UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
+impl std::str::FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let units = if text == "0" { &[("", 0)][..] } else { &SPAN_UNITS };
+        let span = number_and_unit(text, units).map(|millis| Self(Duration::from_millis(millis)));
+        span.ok_or_else(|| format!("{text} is no time; give a number with ms s m h d"))
+    }
+}
+
+impl Display for Span {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let millis = self.0.as_millis();
+        if millis > 0 && millis.is_multiple_of(1_000) {
+            write!(f, "{}s", millis / 1_000)
+        } else {
+            write!(f, "{millis}ms")
+        }
+    }
+}
+
+fn number_and_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, name) = text.split_at(digits);
+    let (_, unit) = units.iter().find(|(unit, _)| *unit == name)?;
+    number.parse::<u64>().ok()?.checked_mul(*unit)
+}
+
+/// What the command line says: a command, text that it asked for, or one line about what is wrong with it.
+#[derive(Debug)]
+pub enum Typed {
+    /// A command to carry out.
+    Command(Command),
+    /// `--help` or `--version`: for stdout.
+    Text(String),
+    /// For stderr.
+    Wrong(String),
+}
+
+/// Parses the process's arguments.
+#[must_use]
+pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Typed {
+    match Cli::try_parse_from(args) {
+        Ok(cli) => Typed::Command(cli.command),
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            Typed::Text(error.render().to_string())
+        }
+        Err(error) => Typed::Wrong(one_line(&error)),
+    }
+}
+
+/// clap's error as `subject: problem`, without its usage lines.
+fn one_line(error: &clap::Error) -> String {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
+        _ => None,
+    };
+    let subject = context(ContextKind::InvalidArg);
+    let flag = subject.as_deref().and_then(|text| text.split_whitespace().next()).unwrap_or("command line");
+    let value = context(ContextKind::InvalidValue).unwrap_or_default();
+    match error.kind() {
+        ErrorKind::ValueValidation => {
+            let source = std::error::Error::source(error).map_or_else(String::new, ToString::to_string);
+            let problem = if source.contains(&value) { source } else { format!("{value}: {source}") };
+            format!("{flag}: {problem}")
+        }
+        ErrorKind::InvalidValue => {
+            let allowed = context(ContextKind::ValidValue).unwrap_or_else(|| "a value".into());
+            format!("{flag}: {value:?} is not possible; give {allowed}")
+        }
+        ErrorKind::UnknownArgument => format!("{flag}: no such flag; see engine --help"),
+        ErrorKind::InvalidSubcommand => {
+            let command = context(ContextKind::InvalidSubcommand).unwrap_or_default();
+            format!("{command}: no such command; give run, ls or cat")
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            "command line: no command; give run, ls or cat".into()
+        }
+        ErrorKind::MissingRequiredArgument => format!("{flag}: missing; see engine --help"),
+        ErrorKind::ArgumentConflict => format!("{flag}: given twice, or against another flag; see engine --help"),
+        _ => {
+            let text = error.render().to_string();
+            let first = text.lines().next().unwrap_or_default();
+            format!("command line: {}", first.trim_start_matches("error: "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(args: &[&str]) -> String {
+        let args = ["engine"].iter().chain(args).map(Into::into);
+        match parse(args) {
+            Typed::Wrong(line) => line,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn sizes_and_times_have_units() {
+        let size = |text: &str| text.parse::<Size>().map(|size| size.0);
+        assert_eq!(size("12"), Ok(12));
+        assert_eq!(size("4KiB"), Ok(4096));
+        assert_eq!(size("3MB"), Ok(3_000_000));
+        assert!(size("4kib").is_err() && size("").is_err() && size("-1").is_err() && size("99999999999GiB").is_err());
+        let span = |text: &str| text.parse::<Span>().map(|span| span.0);
+        assert_eq!(span("5ms"), Ok(Duration::from_millis(5)));
+        assert_eq!(span("2m"), Ok(Duration::from_mins(2)));
+        assert_eq!(span("0"), Ok(Duration::ZERO));
+        assert!(span("5").is_err() && span("5 s").is_err());
+        assert_eq!(
+            (Size(262_144).to_string(), Span(Duration::from_secs(10)).to_string()),
+            ("256KiB".into(), "10s".into())
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_one_line() {
+        assert!(wrong(&["run", "--segment-bytes", "many"]).starts_with("--segment-bytes: many is no size; give"));
+        assert!(wrong(&["run", "--tcp", "localhost"]).starts_with("--tcp: localhost"));
+        assert!(wrong(&["run", "--oversize", "keep"]).contains("split, truncate"));
+        assert_eq!(wrong(&["run", "--nothing"]), "--nothing: no such flag; see engine --help");
+        assert_eq!(wrong(&["start"]), "start: no such command; give run, ls or cat");
+        assert_eq!(wrong(&[]), "command line: no command; give run, ls or cat");
+        assert!(wrong(&["cat", "nonsense"]).contains("not a token"));
+        for args in [&["run", "--data"][..], &["cat"], &["run", "--shards", "x"], &["run", "--open", "--open"]] {
+            assert!(!wrong(args).contains('\n'), "{args:?}");
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! From flags as typed to a configuration that needs no more checks.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::diag::Level;
+use crate::error::{ConfigError, StartError};
+use crate::limits::{
+    BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_RESERVED, LINE_BYTES_MAX_MIN, LINE_PARTS_OF_BUFFER,
+    OPEN_FILES_MIN,
+};
+use crate::shard::Oversize;
+
+/// The flags of `run`, parsed but not judged.
+#[derive(Clone, Debug)]
+pub struct RunFlags {
+    /// `--data`
+    pub data: PathBuf,
+    /// `--tcp`
+    pub tcp: Vec<SocketAddr>,
+    /// `--open`
+    pub open: bool,
+    /// `--tokens-max`
+    pub tokens_max: u64,
+    /// `--connections-max`
+    pub connections_max: Option<u64>,
+    /// `--line-bytes-max`
+    pub line_bytes_max: u64,
+    /// `--oversize`
+    pub oversize: Oversize,
+    /// `--shards`
+    pub shards: u64,
+    /// `--buffer-bytes`
+    pub buffer_bytes: u64,
+    /// `--linger`
+    pub linger: Duration,
+    /// `--segment-bytes`
+    pub segment_bytes: u64,
+    /// `--disk-free-min`
+    pub disk_free_min: Option<u64>,
+    /// `--drain-timeout`
+    pub drain_timeout: Duration,
+    /// `--log-level`
+    pub log_level: Level,
+}
+
+/// What an engine runs with. Every relation between values holds.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The data directory.
+    pub data: PathBuf,
+    /// Where to listen.
+    pub tcp: Vec<SocketAddr>,
+    /// Logs that may exist.
+    pub tokens_max: usize,
+    /// Connections at a time; `None`: as many as descriptors allow, at most the default; 0: as many as they allow.
+    pub connections_max: Option<u64>,
+    /// Longest line in bytes.
+    pub line_bytes_max: usize,
+    /// What happens to longer ones.
+    pub oversize: Oversize,
+    /// The shard's memory for what is received and not written.
+    pub buffer_bytes: usize,
+    /// A busy log is written at most this often.
+    pub linger: Duration,
+    /// A segment rolls before it grows past this.
+    pub segment_bytes: u64,
+    /// Reading stops below this much free space; `None`: the default, which depends on the disk.
+    pub disk_free_min: Option<u64>,
+    /// How long peers may take to close.
+    pub drain_timeout: Duration,
+    /// How much the engine says.
+    pub log_level: Level,
+}
+
+impl TryFrom<RunFlags> for Config {
+    type Error = ConfigError;
+
+    fn try_from(flags: RunFlags) -> Result<Self, ConfigError> {
+        check_sizes(&flags)?;
+        check_reach(&flags)?;
+        Ok(Self {
+            data: flags.data,
+            tcp: flags.tcp,
+            tokens_max: narrow("--tokens-max", flags.tokens_max, u64::from(u32::MAX))?,
+            connections_max: flags.connections_max,
+            line_bytes_max: narrow("--line-bytes-max", flags.line_bytes_max, u64::from(u32::MAX))?,
+            oversize: flags.oversize,
+            buffer_bytes: narrow("--buffer-bytes", flags.buffer_bytes, 1 << 40)?,
+            linger: flags.linger,
+            segment_bytes: flags.segment_bytes,
+            disk_free_min: flags.disk_free_min,
+            drain_timeout: flags.drain_timeout,
+            log_level: flags.log_level,
+        })
+    }
+}
+
+fn check_sizes(flags: &RunFlags) -> Result<(), ConfigError> {
+    if flags.shards != 1 {
+        return Err(wrong("--shards", format!("{} shards are not possible yet; give 1", flags.shards)));
+    }
+    if flags.tokens_max == 0 {
+        return Err(wrong("--tokens-max", "0 would store nothing; give 1 or more".into()));
+    }
+    if flags.buffer_bytes < BUFFER_BYTES_MIN {
+        return Err(too_small("--buffer-bytes", flags.buffer_bytes, BUFFER_BYTES_MIN));
+    }
+    if flags.line_bytes_max < LINE_BYTES_MAX_MIN {
+        return Err(too_small("--line-bytes-max", flags.line_bytes_max, LINE_BYTES_MAX_MIN));
+    }
+    let line_most = flags.buffer_bytes / LINE_PARTS_OF_BUFFER;
+    if flags.line_bytes_max > line_most {
+        let given = flags.line_bytes_max;
+        let problem = format!(
+            "{given} is more than a sixteenth of --buffer-bytes ({line_most}); give less, or a larger --buffer-bytes"
+        );
+        return Err(wrong("--line-bytes-max", problem));
+    }
+    if flags.segment_bytes < flags.line_bytes_max {
+        let problem =
+            format!("{} is less than one line ({}); give 1MiB or more", flags.segment_bytes, flags.line_bytes_max);
+        return Err(wrong("--segment-bytes", problem));
+    }
+    Ok(())
+}
+
+/// Without a token list everybody who can connect can make logs.
+fn check_reach(flags: &RunFlags) -> Result<(), ConfigError> {
+    match flags.tcp.iter().find(|address| !address.ip().is_loopback()) {
+        Some(address) if !flags.open => Err(wrong(
+            "--tcp",
+            format!(
+                "{address} is reachable from other hosts, and any line with a UUID makes a log; add --open to allow that, or listen on 127.0.0.1"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn wrong(flag: &'static str, problem: String) -> ConfigError {
+    ConfigError { flag, problem }
+}
+
+fn too_small(flag: &'static str, given: u64, least: u64) -> ConfigError {
+    wrong(flag, format!("{given} is too small; give {least} or more"))
+}
+
+fn narrow(flag: &'static str, given: u64, most: u64) -> Result<usize, ConfigError> {
+    let fits = usize::try_from(given).ok().filter(|_| given <= most);
+    fits.ok_or_else(|| wrong(flag, format!("{given} is too large; give {most} or less")))
+}
+
+/// How the descriptor limit is shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptors {
+    /// Connections at a time.
+    pub connections: usize,
+    /// Segments open at a time.
+    pub files: usize,
+}
+
+impl Descriptors {
+    /// Shares out `limit` descriptors: connections as asked, the rest for segments, but never all.
+    ///
+    /// # Errors
+    /// The limit cannot hold the number that was asked for.
+    pub fn share(limit: u64, connections_max: Option<u64>) -> Result<Self, StartError> {
+        let least = DESCRIPTORS_RESERVED + OPEN_FILES_MIN;
+        let refused = |problem| StartError::new("--connections-max", problem);
+        let Some(free) = limit.checked_sub(least).filter(|&free| free > 0) else {
+            return Err(refused(format!(
+                "the descriptor limit is {limit}, and the engine needs {least} besides connections; raise it (ulimit -n)"
+            )));
+        };
+        // A quarter for segments, so that many logs are not opened and closed all the time.
+        let comfortable = free - free / 4;
+        let connections = match connections_max {
+            None => comfortable.min(CONNECTIONS_MAX_DEFAULT),
+            Some(0) => comfortable,
+            Some(asked) if asked <= free => asked,
+            Some(asked) => {
+                return Err(refused(format!(
+                    "{asked} connections do not fit the descriptor limit ({limit}); give {free} or less, or raise it (ulimit -n)"
+                )));
+            }
+        };
+        let files = limit - DESCRIPTORS_RESERVED - connections;
+        let narrow = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        Ok(Self { connections: narrow(connections), files: narrow(files) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{BUFFER_BYTES_DEFAULT, LINE_BYTES_MAX_DEFAULT, SEGMENT_BYTES_DEFAULT};
+
+    fn flags() -> RunFlags {
+        RunFlags {
+            data: "data".into(),
+            tcp: vec![SocketAddr::from(([127, 0, 0, 1], 10000))],
+            open: false,
+            tokens_max: 1,
+            connections_max: None,
+            line_bytes_max: LINE_BYTES_MAX_DEFAULT,
+            oversize: Oversize::Split,
+            shards: 1,
+            buffer_bytes: BUFFER_BYTES_DEFAULT,
+            linger: Duration::ZERO,
+            segment_bytes: SEGMENT_BYTES_DEFAULT,
+            disk_free_min: None,
+            drain_timeout: Duration::ZERO,
+            log_level: Level::Info,
+        }
+    }
+
+    fn refused(flags: RunFlags) -> &'static str {
+        Config::try_from(flags).expect_err("wrong on purpose").flag
+    }
+
+    #[test]
+    fn relations_between_flags_are_checked() {
+        assert!(Config::try_from(flags()).is_ok());
+        assert_eq!(refused(RunFlags { line_bytes_max: 4 << 20 | 1, ..flags() }), "--line-bytes-max");
+        assert_eq!(refused(RunFlags { line_bytes_max: 63, ..flags() }), "--line-bytes-max");
+        assert_eq!(refused(RunFlags { segment_bytes: 12, ..flags() }), "--segment-bytes");
+        assert_eq!(refused(RunFlags { buffer_bytes: 1, ..flags() }), "--buffer-bytes");
+        assert_eq!(refused(RunFlags { shards: 2, ..flags() }), "--shards");
+        assert_eq!(refused(RunFlags { tokens_max: 0, ..flags() }), "--tokens-max");
+    }
+
+    #[test]
+    fn the_network_needs_to_be_opened() {
+        let everywhere = vec![SocketAddr::from(([0, 0, 0, 0], 10000))];
+        assert_eq!(refused(RunFlags { tcp: everywhere.clone(), ..flags() }), "--tcp");
+        assert!(Config::try_from(RunFlags { tcp: everywhere, open: true, ..flags() }).is_ok());
+    }
+
+    #[test]
+    fn descriptors_are_shared() {
+        let share = |limit, asked| Descriptors::share(limit, asked);
+        assert_eq!(share(1024, None).expect("enough").connections, 672);
+        assert_eq!(share(1 << 20, None).expect("enough").connections, 65_536);
+        assert!(share(1 << 20, Some(0)).expect("enough").connections > 700_000);
+        assert_eq!(share(1024, Some(896)).expect("enough"), Descriptors { connections: 896, files: 64 });
+        assert!(share(1024, Some(897)).is_err());
+        assert!(share(128, None).is_err());
+    }
+}

@@ -1,0 +1,450 @@
+#![allow(unsafe_code, reason = "submission entries name memory and descriptors that the kernel uses later")]
+//! The io_uring driver: one ring, made and used on the shard's own thread.
+//!
+//! ```text
+//!  Op ──► submission entry, user_data = kind and slot ──► kernel ──► completion entry ──► Completion
+//!  CreateSegment, OpenSegment ──► file thread ──► mailbox ──► eventfd ──► Completion
+//! ```
+//! `user_data` is a kind and a slot of a table here, never a pointer. A slot is freed only by the last answer that can
+//! name it: a socket's by its close, which waits for its shutdowns and follows its last receive; a write's by its one
+//! answer. So no answer can reach a slot's next user.
+//!
+//! Memory safety rests on two facts: a write's buffer stays in `writes` until its completion was seen; receive buffers
+//! live in the arena until the ring is gone. A driver that ends with requests in flight leaks both (see `drop`).
+
+mod file_thread;
+mod mailbox;
+mod probe;
+mod recv_ring;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use io_uring::squeue::Entry;
+use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode};
+use slab::Slab;
+
+pub use mailbox::Mailbox;
+pub use probe::probe;
+
+use crate::buf::WriteBuf;
+use crate::limits::{COMPLETION_ENTRIES, RECV_BUFFER_BYTES, RECV_BUFFERS, SUBMISSION_ENTRIES};
+use crate::route::LogId;
+use crate::segment::FileId;
+use crate::shard::{Completion, ConnectionId, ListenerId, Notice, Op, Outcome, Received, Shard, ShutdownSide};
+use crate::sys::{DataDir, listener};
+use crate::time::Time;
+
+use file_thread::{FileRequest, FileThread};
+use mailbox::Mail;
+use recv_ring::{BUFFER_GROUP, RecvRing};
+
+/// What a completion entry answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    Wake,
+    Accept,
+    Receive,
+    Shutdown,
+    Close,
+    Write,
+    /// Answers that say nothing: cancels, closed segments.
+    Ignored,
+}
+
+impl Kind {
+    const ALL: [Self; 7] =
+        [Self::Wake, Self::Accept, Self::Receive, Self::Shutdown, Self::Close, Self::Write, Self::Ignored];
+
+    fn tag(self, slot: u32) -> u64 {
+        u64::from(self as u8) << u32::BITS | u64::from(slot)
+    }
+
+    fn untag(user_data: u64) -> (Self, u32) {
+        let kind = Self::ALL[usize::try_from(user_data >> u32::BITS).expect("only tags of ours come back")];
+        #[expect(clippy::cast_possible_truncation, reason = "the lower half is the slot")]
+        let slot = user_data as u32;
+        (kind, slot)
+    }
+}
+
+#[derive(Debug)]
+struct Socket {
+    /// Absent once the close has been submitted.
+    fd: Option<OwnedFd>,
+    shutdowns: u32,
+    /// A close that waits for the shutdowns, and whether it is a reset.
+    close: Option<bool>,
+}
+
+#[derive(Debug)]
+struct WriteInFlight {
+    log: LogId,
+    buf: WriteBuf,
+}
+
+/// Executes one shard's operations on an io_uring.
+pub struct Uring {
+    // Dropped first: until then the kernel knows the memory below.
+    ring: IoUring,
+    recv_ring: RecvRing,
+    writes: Slab<WriteInFlight>,
+    receives: usize,
+    sockets: Slab<Socket>,
+    files: Slab<OwnedFd>,
+    listeners: Vec<Option<OwnedFd>>,
+    ready: VecDeque<Completion>,
+    file_thread: FileThread,
+    mailbox: Mailbox,
+    start: Instant,
+}
+
+impl std::fmt::Debug for Uring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Uring")
+            .field("sockets", &self.sockets.len())
+            .field("files", &self.files.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Uring {
+    /// Sets up the ring on the calling thread, which is the one that must call [`Uring::run`].
+    ///
+    /// # Errors
+    /// The kernel refuses the ring, its buffers or a thread.
+    #[expect(clippy::disallowed_methods, reason = "the driver is where the core's time comes from")]
+    pub fn new(listeners: Vec<OwnedFd>, data: Arc<DataDir>, mailbox: Mailbox) -> io::Result<Self> {
+        let ring = build_ring()?;
+        let recv_ring = RecvRing::register(&ring.submitter(), RECV_BUFFERS, RECV_BUFFER_BYTES)?;
+        Ok(Self {
+            ring,
+            recv_ring,
+            writes: Slab::new(),
+            receives: 0,
+            sockets: Slab::new(),
+            files: Slab::new(),
+            listeners: listeners.into_iter().map(Some).collect(),
+            ready: VecDeque::new(),
+            file_thread: FileThread::start(data, mailbox.clone())?,
+            mailbox,
+            start: Instant::now(),
+        })
+    }
+
+    /// Runs the shard to its end. `notify` gets its messages for the operator.
+    ///
+    /// # Errors
+    /// The ring itself fails.
+    pub fn run(&mut self, shard: &mut Shard, mut notify: impl FnMut(Notice)) -> io::Result<Outcome> {
+        self.watch_mailbox()?;
+        loop {
+            let now = Time::new(self.start.elapsed());
+            self.deliver(shard, now)?;
+            shard.end_turn(now);
+            while let Some(op) = shard.poll_op() {
+                self.start(op)?;
+            }
+            self.recv_ring.publish();
+            while let Some(notice) = shard.poll_notice() {
+                notify(notice);
+            }
+            if let Some(outcome) = shard.outcome() {
+                return Ok(outcome);
+            }
+            self.wait(shard.timeout().map(|at| at.since(now)))?;
+        }
+    }
+
+    /// Hands every completion that is there to the shard.
+    fn deliver(&mut self, shard: &mut Shard, now: Time) -> io::Result<()> {
+        while let Some(completion) = self.ready.pop_front() {
+            shard.handle(completion, now);
+        }
+        loop {
+            let Some(entry) = self.ring.completion().next() else { return Ok(()) };
+            if let Some(completion) = self.complete(&entry)? {
+                shard.handle(completion, now);
+            }
+            while let Some(completion) = self.ready.pop_front() {
+                shard.handle(completion, now);
+            }
+        }
+    }
+
+    fn complete(&mut self, entry: &cqueue::Entry) -> io::Result<Option<Completion>> {
+        let (kind, slot) = Kind::untag(entry.user_data());
+        let more = cqueue::more(entry.flags());
+        let result = result_of(entry);
+        Ok(match kind {
+            Kind::Receive => Some(self.received(slot, entry, result, more)),
+            Kind::Write => {
+                let WriteInFlight { log, buf } = self.writes.remove(slot as usize);
+                Some(Completion::Written { log, buf, result: result.map(|count| count as usize) })
+            }
+            Kind::Accept => {
+                let result = result.map(|fd| self.add_socket(fd));
+                Some(Completion::Accepted { listener: ListenerId(slot), result, more })
+            }
+            Kind::Close => {
+                self.sockets.remove(slot as usize);
+                Some(Completion::Closed(ConnectionId(slot)))
+            }
+            Kind::Shutdown => {
+                self.shut_down(slot)?;
+                None
+            }
+            Kind::Wake => {
+                self.take_mail();
+                if !more {
+                    self.watch_mailbox()?;
+                }
+                None
+            }
+            Kind::Ignored => None,
+        })
+    }
+
+    fn received(&mut self, slot: u32, entry: &cqueue::Entry, result: io::Result<u32>, more: bool) -> Completion {
+        let buffer = cqueue::buffer_select(entry.flags());
+        self.receives -= usize::from(!more);
+        let received = match (result, buffer) {
+            (Ok(length @ 1..), Some(index)) => Received::Data(self.recv_ring.lend(index, length as usize)),
+            (result, buffer) => {
+                if let Some(index) = buffer {
+                    self.recv_ring.provide(index);
+                }
+                match result {
+                    Ok(_) => Received::End,
+                    Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Received::NoBuffer,
+                    Err(error) => Received::Failed(error),
+                }
+            }
+        };
+        Completion::Received { connection: ConnectionId(slot), received, more }
+    }
+
+    fn add_socket(&mut self, fd: u32) -> ConnectionId {
+        let fd = RawFd::try_from(fd).expect("descriptors are not negative");
+        // SAFETY: a successful accept gives a new descriptor that nobody else owns.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        ConnectionId(slot_of(self.sockets.insert(Socket { fd: Some(fd), shutdowns: 0, close: None })))
+    }
+
+    fn take_mail(&mut self) {
+        for mail in self.mailbox.take() {
+            let completion = match mail {
+                Mail::Command(command) => Completion::Command(command),
+                Mail::Opened { log, result } => {
+                    let result = result.map(|fd| FileId(slot_of(self.files.insert(fd))));
+                    Completion::Opened { log, result }
+                }
+            };
+            self.ready.push_back(completion);
+        }
+    }
+
+    /// Starts one operation of the shard.
+    fn start(&mut self, op: Op) -> io::Result<()> {
+        match op {
+            Op::Recycle(buf) => {
+                self.recv_ring.recycle(buf);
+                Ok(())
+            }
+            Op::Write { log, file, position, buf } => self.start_write(log, file, position.0, buf),
+            Op::Receive(ConnectionId(slot)) => self.start_receive(slot),
+            Op::CancelReceive(ConnectionId(slot)) => self.cancel(Kind::Receive.tag(slot)),
+            Op::Shutdown(ConnectionId(slot), side) => self.start_shutdown(slot, side),
+            Op::Close { connection: ConnectionId(slot), reset } => {
+                self.sockets[slot as usize].close = Some(reset);
+                self.close_if_idle(slot)
+            }
+            Op::CreateSegment { log, token, base } => {
+                self.file_thread.request(FileRequest::Create { log, token, base });
+                Ok(())
+            }
+            Op::OpenSegment { log, token, base, length } => {
+                self.file_thread.request(FileRequest::Open { log, token, base, length });
+                Ok(())
+            }
+            Op::CloseSegment(FileId(slot)) => {
+                let fd = self.files.remove(slot as usize);
+                self.close(fd, Kind::Ignored.tag(0))
+            }
+            Op::Accept(listener) => self.start_accept(listener),
+            Op::CancelAccept(ListenerId(slot)) => self.cancel(Kind::Accept.tag(slot)),
+            Op::RefuseNew(ListenerId(slot)) => match &self.listeners[slot as usize] {
+                Some(fd) => listener::refuse_new(fd),
+                None => Ok(()),
+            },
+            Op::AcceptRest(listener) => {
+                self.accept_rest(listener);
+                Ok(())
+            }
+            Op::CloseListener(ListenerId(slot)) => {
+                self.listeners[slot as usize] = None;
+                Ok(())
+            }
+        }
+    }
+
+    fn start_write(&mut self, log: LogId, file: FileId, position: u64, buf: WriteBuf) -> io::Result<()> {
+        let fd = Fd(self.files[file.0 as usize].as_raw_fd());
+        let slot = self.writes.insert(WriteInFlight { log, buf });
+        let rest = self.writes[slot].buf.rest();
+        let length = u32::try_from(rest.len()).expect("write buffers are below 4 GiB");
+        let entry = opcode::Write::new(fd, rest.as_ptr(), length).offset(position).build();
+        // SAFETY: the buffer's memory does not move with the WriteBuf and stays in `writes` until the completion; the
+        // shard does not close a segment with a write in flight.
+        unsafe { self.push(&entry.user_data(Kind::Write.tag(slot_of(slot)))) }
+    }
+
+    fn start_receive(&mut self, slot: u32) -> io::Result<()> {
+        let Some(fd) = &self.sockets[slot as usize].fd else { return Ok(()) };
+        let entry = opcode::RecvMulti::new(Fd(fd.as_raw_fd()), BUFFER_GROUP).build();
+        self.receives += 1;
+        // SAFETY: the kernel takes buffers from the registered ring, which outlives the io_uring.
+        unsafe { self.push(&entry.user_data(Kind::Receive.tag(slot))) }
+    }
+
+    fn start_accept(&mut self, ListenerId(slot): ListenerId) -> io::Result<()> {
+        let Some(fd) = &self.listeners[slot as usize] else { return Ok(()) };
+        let entry = opcode::AcceptMulti::new(Fd(fd.as_raw_fd())).flags(libc::SOCK_CLOEXEC).build();
+        // SAFETY: the entry names no memory.
+        unsafe { self.push(&entry.user_data(Kind::Accept.tag(slot))) }
+    }
+
+    fn accept_rest(&mut self, listener: ListenerId) {
+        let Some(fd) = self.listeners[listener.0 as usize].take() else { return };
+        loop {
+            let result = listener::accept_now(&fd);
+            let more = result.is_ok();
+            let result = result.map(|socket| {
+                ConnectionId(slot_of(self.sockets.insert(Socket { fd: Some(socket), shutdowns: 0, close: None })))
+            });
+            self.ready.push_back(Completion::Accepted { listener, result, more });
+            if !more {
+                break;
+            }
+        }
+        self.listeners[listener.0 as usize] = Some(fd);
+    }
+
+    fn start_shutdown(&mut self, slot: u32, side: ShutdownSide) -> io::Result<()> {
+        let socket = &mut self.sockets[slot as usize];
+        let (Some(fd), None) = (&socket.fd, socket.close) else { return Ok(()) };
+        let how = match side {
+            ShutdownSide::Write => libc::SHUT_WR,
+            ShutdownSide::Both => libc::SHUT_RDWR,
+        };
+        socket.shutdowns += 1;
+        let entry = opcode::Shutdown::new(Fd(fd.as_raw_fd()), how).build();
+        // SAFETY: the entry names no memory; the socket is not closed before the answer.
+        unsafe { self.push(&entry.user_data(Kind::Shutdown.tag(slot))) }
+    }
+
+    fn shut_down(&mut self, slot: u32) -> io::Result<()> {
+        self.sockets[slot as usize].shutdowns -= 1;
+        self.close_if_idle(slot)
+    }
+
+    fn close_if_idle(&mut self, slot: u32) -> io::Result<()> {
+        let socket = &mut self.sockets[slot as usize];
+        let Some(reset) = socket.close else { return Ok(()) };
+        if socket.shutdowns > 0 {
+            return Ok(());
+        }
+        let Some(fd) = socket.fd.take() else { return Ok(()) };
+        if reset {
+            listener::reset_on_close(&fd);
+        }
+        self.close(fd, Kind::Close.tag(slot))
+    }
+
+    fn close(&mut self, fd: OwnedFd, user_data: u64) -> io::Result<()> {
+        let entry = opcode::Close::new(Fd(fd.into_raw_fd())).build();
+        // SAFETY: the entry names no memory; the descriptor was ours and nobody else closes it.
+        unsafe { self.push(&entry.user_data(user_data)) }
+    }
+
+    fn cancel(&mut self, user_data: u64) -> io::Result<()> {
+        let entry = opcode::AsyncCancel::new(user_data).build();
+        // SAFETY: the entry names no memory.
+        unsafe { self.push(&entry.user_data(Kind::Ignored.tag(0))) }
+    }
+
+    fn watch_mailbox(&mut self) -> io::Result<()> {
+        let fd = Fd(self.mailbox.wake().as_raw_fd());
+        let events = u32::try_from(libc::POLLIN).expect("POLLIN is 1");
+        let entry = opcode::PollAdd::new(fd, events).multi(true).build();
+        // SAFETY: the entry names no memory; the mailbox lives as long as the driver.
+        unsafe { self.push(&entry.user_data(Kind::Wake.tag(0))) }
+    }
+
+    /// Queues a submission entry, submitting those before it if the queue is full.
+    ///
+    /// # Safety
+    ///
+    /// What the entry names stays valid until its last completion.
+    unsafe fn push(&mut self, entry: &Entry) -> io::Result<()> {
+        loop {
+            // SAFETY: the caller's promise.
+            if unsafe { self.ring.submission().push(entry) }.is_ok() {
+                return Ok(());
+            }
+            self.ring.submit()?;
+        }
+    }
+
+    /// Submits and waits for a completion, at most for `timeout`.
+    fn wait(&self, timeout: Option<Duration>) -> io::Result<()> {
+        let want = usize::from(self.ready.is_empty());
+        let timespec = timeout.map(Timespec::from).unwrap_or_default();
+        let mut args = SubmitArgs::new();
+        if timeout.is_some() {
+            args = args.timespec(&timespec);
+        }
+        match self.ring.submitter().submit_with_args(want, &args) {
+            Err(error) if !is_passing(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        if self.receives > 0 || !self.writes.is_empty() {
+            // The kernel ends requests of a closed ring in its own time, and may use their memory until then.
+            std::mem::forget(std::mem::take(&mut self.writes));
+            self.recv_ring.leak();
+        }
+    }
+}
+
+fn build_ring() -> io::Result<IoUring> {
+    IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_cqsize(COMPLETION_ENTRIES)
+        .setup_clamp()
+        .build(SUBMISSION_ENTRIES)
+}
+
+fn result_of(entry: &cqueue::Entry) -> io::Result<u32> {
+    u32::try_from(entry.result()).map_err(|_| io::Error::from_raw_os_error(-entry.result()))
+}
+
+fn slot_of(index: usize) -> u32 {
+    u32::try_from(index).expect("tables are bounded by the descriptor limit")
+}
+
+/// The wait ended without a completion, or completions must be taken first: the next turn does it.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN))
+}

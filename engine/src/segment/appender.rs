@@ -1,0 +1,328 @@
+//! One log's tail: what is staged, what is being written, and where the next byte goes. No I/O.
+//!
+//! ```text
+//!  segment file:   base … written | in flight | full batches … | filling        staged, in order
+//!                                                                ^ entries are copied here
+//!  file:   Absent ──Create──► Opening ──► Open ◄──Open── Opening ◄── Closed
+//!                                          └───────── close, or roll (Create) ──────►
+//! ```
+//! Invariants: one operation in flight at most, so a file never has a hole; the bytes of the segment are
+//! `written + in flight + staged = assigned` until a roll is staged; a roll begins only when the old segment is whole.
+
+use std::collections::VecDeque;
+
+use super::{Offset, Position};
+use crate::buf::{BufferPool, WriteBuf, class_for};
+use crate::limits::{ROLL_GAP, STAGING_BYTES_MAX, STAGING_BYTES_MIN};
+use crate::time::Time;
+use crate::wire::{Entry, Token};
+
+/// A file that the driver opened: an index into its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileId(pub u32);
+
+/// What a log asks for next. It asks for one thing at a time.
+#[derive(Debug)]
+pub enum AppendOp {
+    /// Create the segment that starts at `base`; `close` is the previous one, if it is open.
+    Create {
+        /// Offset of the new segment's first byte.
+        base: Offset,
+        /// The segment that ends here.
+        close: Option<FileId>,
+    },
+    /// Open the existing segment for writing.
+    Open {
+        /// The segment.
+        base: Offset,
+        /// Its length; any other length is an error.
+        length: Position,
+    },
+    /// Write the rest of `buf` at `position`.
+    Write {
+        /// The open segment.
+        file: FileId,
+        /// Where the rest of the buffer goes.
+        position: Position,
+        /// What to write.
+        buf: WriteBuf,
+    },
+}
+
+/// What an append changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// The entry joined a batch that was already gathering.
+    Gathering,
+    /// A new batch begins with it.
+    Begun,
+    /// A batch is full and waits to be written.
+    Full,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum File {
+    Absent,
+    Closed,
+    Opening { create: bool },
+    Open(FileId),
+}
+
+#[derive(Debug)]
+struct Batch {
+    buf: WriteBuf,
+    opens_segment: bool,
+}
+
+/// The appending end of one log.
+#[derive(Debug)]
+pub struct Appender {
+    token: Token,
+    base: Offset,
+    written: Position,
+    assigned: u64,
+    file: File,
+    writing: bool,
+    filling_opens_segment: bool,
+    class: u8,
+    filling: Option<WriteBuf>,
+    full: VecDeque<Batch>,
+    roll_from: Time,
+}
+
+impl Appender {
+    /// A log that has no segment yet.
+    #[must_use]
+    pub fn new(token: Token) -> Self {
+        Self::at(token, Offset::START, Position::START, File::Absent)
+    }
+
+    /// A log whose newest segment ends at `length`.
+    #[must_use]
+    pub fn resume(token: Token, base: Offset, length: Position) -> Self {
+        Self::at(token, base, length, File::Closed)
+    }
+
+    fn at(token: Token, base: Offset, written: Position, file: File) -> Self {
+        Self {
+            token,
+            base,
+            written,
+            assigned: written.0,
+            file,
+            writing: false,
+            filling_opens_segment: false,
+            class: 0,
+            filling: None,
+            full: VecDeque::new(),
+            roll_from: Time::default(),
+        }
+    }
+
+    /// The log's name.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        self.token
+    }
+
+    /// Whether entries wait for a write that is not under way.
+    #[must_use]
+    pub fn has_staged(&self) -> bool {
+        self.filling.is_some() || !self.full.is_empty()
+    }
+
+    /// Whether a full batch waits.
+    #[must_use]
+    pub fn has_full(&self) -> bool {
+        !self.full.is_empty()
+    }
+
+    /// Whether an operation is in flight.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.writing || matches!(self.file, File::Opening { .. })
+    }
+
+    /// Whether the next operation opens or creates a file.
+    #[must_use]
+    pub fn needs_file(&self) -> bool {
+        matches!(self.file, File::Absent | File::Closed) || self.next_opens_segment()
+    }
+
+    /// Size class of the largest staged batch, for choosing whom to write first when memory is short.
+    #[must_use]
+    pub fn staged_class(&self) -> Option<usize> {
+        let full = self.full.front().map(|batch| batch.buf.class());
+        full.max(self.filling.as_ref().map(WriteBuf::class))
+    }
+
+    /// Bytes that are staged and not being written.
+    #[must_use]
+    pub fn staged_bytes(&self) -> u64 {
+        let full = self.full.iter().map(|batch| batch.buf.rest().len());
+        let filling = self.filling.as_ref().map_or(0, |buf| buf.rest().len());
+        (full.sum::<usize>() + filling) as u64
+    }
+
+    /// Stages an entry and the LF that ends it.
+    #[inline]
+    pub fn append(&mut self, entry: Entry<'_>, segment_bytes: u64, pool: &mut BufferPool, now: Time) -> Appended {
+        let needed = entry.len() + 1;
+        if let Some(buf) = &mut self.filling
+            && buf.room() >= needed
+            && self.assigned + needed as u64 <= segment_bytes
+        {
+            buf.push(entry.head);
+            buf.push(entry.tail);
+            buf.push(b"\n");
+            self.assigned += needed as u64;
+            return Appended::Gathering;
+        }
+        self.append_slowly(entry, segment_bytes, pool, now)
+    }
+
+    #[inline(never)]
+    fn append_slowly(&mut self, entry: Entry<'_>, segment_bytes: u64, pool: &mut BufferPool, now: Time) -> Appended {
+        let begun = self.filling.is_none();
+        let batches = self.full.len();
+        let needed = entry.len() + 1;
+        if self.assigned > 0 && self.assigned + needed as u64 > segment_bytes && now >= self.roll_from {
+            self.stage_roll(now);
+        }
+        for part in [entry.head, entry.tail, b"\n"] {
+            self.stage(part, needed, pool);
+        }
+        self.assigned += needed as u64;
+        if self.full.len() > batches {
+            Appended::Full
+        } else if begun {
+            Appended::Begun
+        } else {
+            Appended::Gathering
+        }
+    }
+
+    /// Ends the segment here: what is staged from now on goes to the next one.
+    fn stage_roll(&mut self, now: Time) {
+        self.finish_batch();
+        self.filling_opens_segment = true;
+        self.assigned = 0;
+        self.roll_from = now + ROLL_GAP;
+    }
+
+    fn stage(&mut self, mut part: &[u8], needed: usize, pool: &mut BufferPool) {
+        while !part.is_empty() {
+            let mut buf = match self.filling.take() {
+                Some(buf) => buf,
+                None => pool
+                    .take(usize::from(self.class).max(class_for(needed.clamp(STAGING_BYTES_MIN, STAGING_BYTES_MAX)))),
+            };
+            if buf.room() < part.len() && buf.class() < class_for(STAGING_BYTES_MAX) {
+                let class = class_for((2 * buf.capacity()).max(buf.content().len() + needed).min(STAGING_BYTES_MAX));
+                buf = pool.grow(buf, class);
+            }
+            let (now, later) = part.split_at(part.len().min(buf.room()));
+            buf.push(now);
+            part = later;
+            self.filling = Some(buf);
+            if !part.is_empty() {
+                self.finish_batch();
+            }
+        }
+    }
+
+    fn finish_batch(&mut self) {
+        if let Some(buf) = self.filling.take() {
+            let opens_segment = std::mem::take(&mut self.filling_opens_segment);
+            self.full.push_back(Batch { buf, opens_segment });
+        }
+    }
+
+    fn next_opens_segment(&self) -> bool {
+        self.full.front().map_or(self.filling_opens_segment, |batch| batch.opens_segment)
+    }
+
+    /// The next operation, if there is something to write and nothing in flight.
+    pub fn start(&mut self) -> Option<AppendOp> {
+        if self.is_busy() || !self.has_staged() {
+            return None;
+        }
+        match self.file {
+            File::Open(file) if self.next_opens_segment() => Some(self.start_roll(Some(file))),
+            File::Open(file) => Some(self.start_write(file)),
+            File::Closed if self.next_opens_segment() => Some(self.start_roll(None)),
+            File::Closed => {
+                self.file = File::Opening { create: false };
+                Some(AppendOp::Open { base: self.base, length: self.written })
+            }
+            File::Absent => {
+                self.file = File::Opening { create: true };
+                Some(AppendOp::Create { base: self.base, close: None })
+            }
+            File::Opening { .. } => None,
+        }
+    }
+
+    fn start_roll(&mut self, close: Option<FileId>) -> AppendOp {
+        match self.full.front_mut() {
+            Some(batch) => batch.opens_segment = false,
+            None => self.filling_opens_segment = false,
+        }
+        self.base = self.written.in_log(self.base).expect("a log of 16 EiB fits no disk");
+        self.written = Position::START;
+        self.file = File::Opening { create: true };
+        AppendOp::Create { base: self.base, close }
+    }
+
+    fn start_write(&mut self, file: FileId) -> AppendOp {
+        self.writing = true;
+        let buf = self.full.pop_front().map(|batch| batch.buf).or_else(|| self.filling.take());
+        let buf = buf.expect("start() has seen that something is staged");
+        AppendOp::Write { file, position: self.written, buf }
+    }
+
+    /// The file is open.
+    pub fn opened(&mut self, file: FileId) {
+        self.file = File::Open(file);
+    }
+
+    /// The file could not be opened or created; `start` will ask again.
+    pub fn open_failed(&mut self) {
+        self.file = if self.file == (File::Opening { create: true }) { File::Absent } else { File::Closed };
+    }
+
+    /// Gives up the open file if nothing is in flight, to free a descriptor.
+    pub fn close(&mut self) -> Option<FileId> {
+        match self.file {
+            File::Open(file) if !self.writing => {
+                self.file = File::Closed;
+                Some(file)
+            }
+            _ => None,
+        }
+    }
+
+    /// `count` bytes of the buffer in flight are in the file. Returns the write that continues at the exact byte, if
+    /// the buffer is not done.
+    pub fn wrote(&mut self, mut buf: WriteBuf, count: usize, pool: &mut BufferPool) -> Option<AppendOp> {
+        buf.advance(count);
+        self.written = Position(self.written.0 + count as u64);
+        if !buf.rest().is_empty() {
+            return match self.file {
+                File::Open(file) => Some(AppendOp::Write { file, position: self.written, buf }),
+                _ => unreachable!("a file is not closed while a write is in flight"),
+            };
+        }
+        let bytes = buf.content().len().clamp(STAGING_BYTES_MIN, STAGING_BYTES_MAX);
+        self.class = u8::try_from(class_for(bytes)).expect("there are fewer than 256 size classes");
+        pool.give(buf);
+        self.writing = false;
+        None
+    }
+
+    /// The write failed: the buffer waits again, in front.
+    pub fn write_failed(&mut self, buf: WriteBuf) {
+        self.full.push_front(Batch { buf, opens_segment: false });
+        self.writing = false;
+    }
+}

@@ -1,0 +1,125 @@
+//! Names and numbers of a log's files. No I/O.
+//!
+//! ```text
+//! DATA/LOCK  META  _quarantine/
+//! DATA/<token>/00000000000000000000.log     offset 0 ..= 99     position 0 ..= 99
+//!              00000000000000000100.log     offset 100 ..       position 0 ..
+//!              current                      hard link to the newest of them
+//! ```
+//! A segment is named by its base, the offset of its first byte, in 20 decimal digits: as many as any offset can have,
+//! so that names sort like numbers. `base + size` is the base of the next segment.
+
+mod appender;
+pub mod meta;
+
+pub use appender::{AppendOp, Appended, Appender, FileId};
+pub use meta::Meta;
+
+/// Hard link to the active segment, for `tail -F`.
+pub const CURRENT: &str = "current";
+/// The same link while it is made; renamed over [`CURRENT`].
+pub const CURRENT_NEW: &str = "current.new";
+/// Locked by the engine that uses the data directory.
+pub const LOCK: &str = "LOCK";
+/// Format version and node id of the data directory.
+pub const META: &str = "META";
+/// The same while it is written; renamed to [`META`].
+pub const META_NEW: &str = "META.new";
+/// Directory of the bytes that recovery could not vouch for.
+pub const QUARANTINE: &str = "_quarantine";
+
+/// Names in the data directory that begin with this are the engine's own and never a log.
+const RESERVED_PREFIX: char = '_';
+const BASE_DIGITS: usize = 20;
+const SUFFIX: &str = ".log";
+
+/// Ordinal of a byte in its log, from 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Offset(pub u64);
+
+/// Ordinal of a byte in its file, from 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Position(pub u64);
+
+impl Offset {
+    /// The first byte of every log.
+    pub const START: Self = Self(0);
+
+    /// Where this byte is in the segment that begins at `base`, which must not be above it.
+    #[must_use]
+    pub fn in_segment(self, base: Self) -> Position {
+        debug_assert!(base <= self, "{self:?} is before the segment at {base:?}");
+        Position(self.0 - base.0)
+    }
+}
+
+impl Position {
+    /// The first byte of every file.
+    pub const START: Self = Self(0);
+
+    /// Which byte of the log this is in the segment that begins at `base`; `None` past the largest offset.
+    #[must_use]
+    pub fn in_log(self, base: Offset) -> Option<Offset> {
+        base.0.checked_add(self.0).map(Offset)
+    }
+}
+
+/// File name of the segment that begins at `base`.
+#[must_use]
+pub fn segment_name(base: Offset) -> String {
+    format!("{:0BASE_DIGITS$}{SUFFIX}", base.0)
+}
+
+/// The base of the segment with this file name; `None` for every other name.
+#[must_use]
+pub fn parse_segment_name(name: &str) -> Option<Offset> {
+    let digits = name.strip_suffix(SUFFIX)?;
+    let is_base = digits.len() == BASE_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if is_base { digits.parse().ok().map(Offset) } else { None }
+}
+
+/// Whether a name in the data directory is the engine's own and not a log's.
+#[must_use]
+pub fn is_reserved(name: &str) -> bool {
+    name.starts_with(RESERVED_PREFIX) || [LOCK, META, META_NEW].contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_sort_like_numbers_and_come_back() {
+        let bases = [0, 1, 9, 10, 268_435_456, u64::MAX].map(Offset);
+        let names = bases.map(segment_name);
+        assert_eq!(names[0], "00000000000000000000.log");
+        assert!(names.is_sorted());
+        assert_eq!(names.each_ref().map(|name| parse_segment_name(name)), bases.map(Some));
+    }
+
+    #[test]
+    fn other_names_are_no_segments() {
+        for name in [
+            "",
+            ".log",
+            "0.log",
+            "00000000000000000000",
+            "00000000000000000000.log.zst",
+            "00000000000000000000.idx",
+            "000000000000000000000.log",
+            "+0000000000000000001.log",
+            "0000000000000000000x.log",
+            "18446744073709551616.log",
+            "current",
+        ] {
+            assert_eq!(parse_segment_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn offsets_and_positions_convert_by_base() {
+        assert_eq!(Offset(130).in_segment(Offset(100)), Position(30));
+        assert_eq!(Position(30).in_log(Offset(100)), Some(Offset(130)));
+        assert_eq!(Position(1).in_log(Offset(u64::MAX)), None);
+    }
+}

@@ -1,0 +1,133 @@
+//! The end of a shard: nothing that TCP ever acknowledged is lost.
+//!
+//! ```text
+//!  Serving ─Drain─► Settling ─10 ms─► Emptying ─accept queues empty─► Waiting ─peers closed─► Flushing ─► Done
+//!                   listeners refuse   take what was accepted          half-close  │             ▲
+//!                   new handshakes     by the kernel                               │ timeout,    │ all read
+//!                                                                                  ▼ 2nd signal  │
+//!                                                                               Cutting ─────────┘
+//! ```
+//! The cut is exact: from `shutdown(both)` on the kernel acknowledges nothing new, and all that it had acknowledged can
+//! still be read, up to the end of stream. A storage that still refuses at the timeout ends the shard with bytes unstored.
+
+use super::op::{ConnectionId, Op, ShutdownSide};
+use super::{Listener, Shard, listener_id};
+use crate::limits::DRAIN_SETTLE;
+use crate::time::Time;
+
+/// Where a shard is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Serving,
+    Settling { until: Time, deadline: Time },
+    Emptying { deadline: Time },
+    Waiting { deadline: Time },
+    Cutting { deadline: Time },
+    Flushing { deadline: Time },
+    Done,
+}
+
+impl Phase {
+    /// Whether the engine itself has ended, or is ending, all streams.
+    pub(super) fn cuts_connections(self) -> bool {
+        matches!(self, Self::Cutting { .. } | Self::Flushing { .. } | Self::Done)
+    }
+
+    pub(super) fn timeout(self) -> Option<Time> {
+        match self {
+            Self::Settling { until, .. } => Some(until),
+            Self::Waiting { deadline } | Self::Flushing { deadline } => Some(deadline),
+            Self::Serving | Self::Emptying { .. } | Self::Cutting { .. } | Self::Done => None,
+        }
+    }
+}
+
+impl Shard {
+    /// Starts a drain; the second call cuts it short.
+    pub(super) fn drain(&mut self) {
+        let deadline = self.now + self.config.drain_timeout;
+        self.phase = match self.phase {
+            Phase::Serving => {
+                for index in 0..self.listeners.len() {
+                    self.ops.push_back(Op::RefuseNew(listener_id(index)));
+                }
+                Phase::Settling { until: self.now + DRAIN_SETTLE, deadline }
+            }
+            Phase::Settling { until, .. } => Phase::Settling { until, deadline: self.now },
+            Phase::Emptying { .. } => Phase::Emptying { deadline: self.now },
+            Phase::Waiting { .. } => Phase::Waiting { deadline: self.now },
+            Phase::Flushing { .. } => Phase::Flushing { deadline: self.now },
+            ending => ending,
+        };
+    }
+
+    /// Goes as far as the drain can go now.
+    pub(super) fn advance_drain(&mut self) {
+        loop {
+            let before = self.phase;
+            self.phase = match before {
+                Phase::Settling { until, deadline } if self.now >= until => {
+                    self.stop_accepting();
+                    Phase::Emptying { deadline }
+                }
+                Phase::Emptying { deadline } => self.empty_listeners(deadline),
+                Phase::Waiting { deadline } => self.wait_for_peers(deadline),
+                Phase::Cutting { deadline } => self.finish_cut(deadline),
+                Phase::Flushing { deadline } => self.finish_flush(deadline),
+                same => same,
+            };
+            if self.phase == before {
+                return;
+            }
+        }
+    }
+
+    /// Takes what the kernel accepted, listener by listener.
+    fn empty_listeners(&mut self, deadline: Time) -> Phase {
+        for (index, state) in self.listeners.iter_mut().enumerate() {
+            if *state == Listener::Idle {
+                *state = Listener::Emptying;
+                self.ops.push_back(Op::AcceptRest(listener_id(index)));
+            }
+        }
+        if self.listeners.iter().any(|state| *state != Listener::Closed) {
+            return Phase::Emptying { deadline };
+        }
+        self.shutdown_all(ShutdownSide::Write);
+        Phase::Waiting { deadline }
+    }
+
+    fn wait_for_peers(&mut self, deadline: Time) -> Phase {
+        if self.open_connections == 0 {
+            self.logs.flush();
+            return Phase::Flushing { deadline };
+        }
+        if self.now < deadline {
+            return Phase::Waiting { deadline };
+        }
+        self.shutdown_all(ShutdownSide::Both);
+        Phase::Cutting { deadline }
+    }
+
+    fn finish_cut(&mut self, deadline: Time) -> Phase {
+        if self.open_connections == 0 {
+            self.logs.flush();
+            return Phase::Flushing { deadline };
+        }
+        if self.logs.is_refused() { Phase::Done } else { Phase::Cutting { deadline } }
+    }
+
+    fn finish_flush(&self, deadline: Time) -> Phase {
+        let hopeless = self.logs.is_refused() && self.now >= deadline;
+        if hopeless || self.logs.unwritten_bytes() == 0 { Phase::Done } else { Phase::Flushing { deadline } }
+    }
+
+    fn shutdown_all(&mut self, side: ShutdownSide) {
+        for (index, connection) in self.connections.iter().enumerate() {
+            if connection.is_some() {
+                let id = ConnectionId(u32::try_from(index).expect("connections are numbered by u32"));
+                self.ops.push_back(Op::Shutdown(id, side));
+            }
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! All logs of a shard: who gets memory, who is written when, what happens when storage refuses.
+//!
+//! ```text
+//!  entry ─► appender ─┬─ batch full ───────────────────────────────► ready ─► one operation per log, 64 in all
+//!                     ├─ quiet log (no write for a linger) ────────►   ▲
+//!                     └─ busy log ─► cooling, until a linger after ────┘
+//!                                    its last write began
+//! ```
+//! A saturated shard has more ready logs than operations: those that wait go on gathering, so batches grow by themselves.
+//! When memory is short the largest batches go first, whatever the clock says.
+//!
+//! Invariants: a log is filed in `largest` exactly while it has something staged, is idle and is not in `to_open`;
+//! `cooling` is sorted by time.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use super::by_class::ByClass;
+use super::op::{Notice, Op};
+use crate::buf::{BufferPool, WriteBuf};
+use crate::limits::{OPENS_IN_FLIGHT_MAX, STORAGE_RETRY, WRITES_IN_FLIGHT_MAX};
+use crate::route::{LogId, Router};
+use crate::segment::{AppendOp, Appended, Appender, FileId, Offset, Position};
+use crate::time::Time;
+use crate::wire::{Entry, Token};
+
+/// What the logs of a shard are allowed.
+#[derive(Clone, Copy, Debug)]
+pub struct LogLimits {
+    /// A busy log is written at most this often.
+    pub linger: Duration,
+    /// A segment rolls before it grows past this many bytes.
+    pub segment_bytes: u64,
+    /// Logs in all.
+    pub tokens_max: usize,
+    /// Segments open at once.
+    pub open_files_max: usize,
+}
+
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent marks, one for each queue that a log can be in")]
+struct Log {
+    appender: Appender,
+    /// To be written as soon as it is idle and its turn has come.
+    due: bool,
+    /// In `ready`, perhaps no longer with a reason.
+    queued: bool,
+    /// In the queue of logs that wait for one of the few opens.
+    waits_to_open: bool,
+    /// Written since the last look for a descriptor to free.
+    recent: bool,
+    /// Until then its entries linger.
+    quiet_from: Time,
+}
+
+/// Storage refused an operation: nothing is started but one try at a time.
+#[derive(Debug)]
+struct Refusal {
+    retry_at: Time,
+}
+
+/// The logs of one shard and all that is staged for them.
+#[derive(Debug)]
+pub(super) struct Logs {
+    limits: LogLimits,
+    router: Router,
+    all: Vec<Log>,
+    pub(super) pool: BufferPool,
+    ready: VecDeque<LogId>,
+    cooling: VecDeque<(Time, LogId)>,
+    largest: ByClass,
+    to_open: VecDeque<LogId>,
+    open: VecDeque<LogId>,
+    writes_in_flight: usize,
+    opens_in_flight: usize,
+    refusal: Option<Refusal>,
+    /// Bytes appended since the start and not yet written.
+    unwritten_bytes: u64,
+}
+
+impl Logs {
+    pub(super) fn new(limits: LogLimits, buffer_bytes: usize) -> Self {
+        Self {
+            limits,
+            router: Router::default(),
+            all: Vec::new(),
+            pool: BufferPool::new(buffer_bytes),
+            ready: VecDeque::new(),
+            cooling: VecDeque::new(),
+            largest: ByClass::default(),
+            to_open: VecDeque::new(),
+            open: VecDeque::new(),
+            writes_in_flight: 0,
+            opens_in_flight: 0,
+            refusal: None,
+            unwritten_bytes: 0,
+        }
+    }
+
+    /// Adds a log that recovery found.
+    pub(super) fn resume(&mut self, token: Token, base: Offset, length: Position) {
+        self.add(token, Appender::resume(token, base, length));
+    }
+
+    fn add(&mut self, token: Token, appender: Appender) -> LogId {
+        let id = LogId(u32::try_from(self.all.len()).expect("tokens_max fits a u32"));
+        let quiet_from = Time::default();
+        self.all.push(Log { appender, due: false, queued: false, waits_to_open: false, recent: false, quiet_from });
+        self.router.insert(token, id);
+        id
+    }
+
+    /// The token's log; a new one if there may be one more.
+    #[inline]
+    pub(super) fn route(&mut self, token: Token) -> Option<LogId> {
+        self.router.lookup(token).or_else(|| self.create(token))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn create(&mut self, token: Token) -> Option<LogId> {
+        (self.all.len() < self.limits.tokens_max).then(|| self.add(token, Appender::new(token)))
+    }
+
+    /// Stages an entry.
+    #[inline]
+    pub(super) fn append(&mut self, id: LogId, entry: Entry<'_>, now: Time) {
+        self.unwritten_bytes += entry.len() as u64 + 1;
+        let appender = &mut self.all[id.0 as usize].appender;
+        if appender.append(entry, self.limits.segment_bytes, &mut self.pool, now) != Appended::Gathering {
+            self.begun(id, now);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn begun(&mut self, id: LogId, now: Time) {
+        self.file_by_size(id);
+        let log = &self.all[id.0 as usize];
+        if log.appender.has_full() || now >= log.quiet_from {
+            self.make_due(id);
+        }
+    }
+
+    fn file_by_size(&mut self, id: LogId) {
+        let log = &self.all[id.0 as usize];
+        let idle = !log.appender.is_busy() && !log.waits_to_open;
+        self.largest.set(id.0, log.appender.staged_class().filter(|_| idle));
+    }
+
+    fn make_due(&mut self, id: LogId) {
+        let log = &mut self.all[id.0 as usize];
+        log.due = true;
+        if !log.queued && !log.appender.is_busy() && !log.waits_to_open {
+            log.queued = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Makes everything due that is staged: the linger ends now.
+    pub(super) fn flush(&mut self) {
+        for index in 0..self.all.len() {
+            if self.all[index].appender.has_staged() {
+                self.make_due(LogId(u32::try_from(index).expect("logs are numbered by u32")));
+            }
+        }
+    }
+
+    /// Starts what is due; with `pressed`, the largest batches first and without linger.
+    pub(super) fn start(&mut self, now: Time, pressed: bool, ops: &mut VecDeque<Op>) {
+        self.end_lingers(now);
+        if let Some(refusal) = &mut self.refusal {
+            if now < refusal.retry_at || self.writes_in_flight + self.opens_in_flight > 0 {
+                return;
+            }
+            refusal.retry_at = now + STORAGE_RETRY;
+            while !self.start_next(now, pressed, ops).is_none_or(|started| started) {}
+            return;
+        }
+        while self.opens_in_flight < OPENS_IN_FLIGHT_MAX
+            && let Some(id) = self.to_open.pop_front()
+        {
+            self.all[id.0 as usize].waits_to_open = false;
+            self.start_log(id, now, ops);
+        }
+        while self.writes_in_flight < WRITES_IN_FLIGHT_MAX && self.start_next(now, pressed, ops).is_some() {}
+    }
+
+    /// Logs whose linger is over and that have something staged become due.
+    fn end_lingers(&mut self, now: Time) {
+        while let Some(&(at, id)) = self.cooling.front()
+            && at <= now
+        {
+            self.cooling.pop_front();
+            let log = &self.all[id.0 as usize];
+            // A later write has its own place in the queue.
+            if log.quiet_from == at && log.appender.has_staged() {
+                self.make_due(id);
+            }
+        }
+    }
+
+    /// Takes the next log in turn; `None` if nobody waits, else whether an operation started.
+    fn start_next(&mut self, now: Time, pressed: bool, ops: &mut VecDeque<Op>) -> Option<bool> {
+        if pressed && let Some(id) = self.largest.largest() {
+            return Some(self.start_log(LogId(id), now, ops));
+        }
+        let id = self.ready.pop_front()?;
+        let log = &mut self.all[id.0 as usize];
+        log.queued = false;
+        Some(log.due && self.start_log(id, now, ops))
+    }
+
+    fn start_log(&mut self, id: LogId, now: Time, ops: &mut VecDeque<Op>) -> bool {
+        let log = &mut self.all[id.0 as usize];
+        if log.waits_to_open || log.appender.is_busy() || !log.appender.has_staged() {
+            return false;
+        }
+        if log.appender.needs_file() {
+            if self.opens_in_flight >= OPENS_IN_FLIGHT_MAX {
+                log.waits_to_open = true;
+                self.to_open.push_back(id);
+                self.largest.set(id.0, None);
+                return false;
+            }
+            self.free_a_descriptor(ops);
+        }
+        let log = &mut self.all[id.0 as usize];
+        log.due = false;
+        log.recent = true;
+        let Some(op) = log.appender.start() else { return false };
+        if matches!(op, AppendOp::Write { .. }) {
+            log.quiet_from = now + self.limits.linger;
+            self.cooling.push_back((log.quiet_from, id));
+        }
+        self.largest.set(id.0, None);
+        self.issue(id, op, ops);
+        true
+    }
+
+    fn issue(&mut self, log: LogId, op: AppendOp, ops: &mut VecDeque<Op>) {
+        let token = self.all[log.0 as usize].appender.token();
+        let op = match op {
+            AppendOp::Write { file, position, buf } => {
+                self.writes_in_flight += 1;
+                Op::Write { log, file, position, buf }
+            }
+            AppendOp::Open { base, length } => {
+                self.opens_in_flight += 1;
+                Op::OpenSegment { log, token, base, length }
+            }
+            AppendOp::Create { base, close } => {
+                self.opens_in_flight += 1;
+                if let Some(file) = close {
+                    self.open.retain(|&open| open != log);
+                    ops.push_back(Op::CloseSegment(file));
+                }
+                Op::CreateSegment { log, token, base }
+            }
+        };
+        ops.push_back(op);
+    }
+
+    /// Closes the segment that was not written for longest, if as many are open as may be.
+    fn free_a_descriptor(&mut self, ops: &mut VecDeque<Op>) {
+        if self.open.len() + self.opens_in_flight < self.limits.open_files_max {
+            return;
+        }
+        // Twice round: the first may find every log recently written.
+        for _ in 0..2 * self.open.len() {
+            let Some(id) = self.open.pop_front() else { return };
+            let log = &mut self.all[id.0 as usize];
+            if !std::mem::take(&mut log.recent)
+                && let Some(file) = log.appender.close()
+            {
+                ops.push_back(Op::CloseSegment(file));
+                return;
+            }
+            self.open.push_back(id);
+        }
+    }
+
+    /// The driver opened a segment, or could not.
+    pub(super) fn opened(&mut self, id: LogId, result: io::Result<FileId>, now: Time) -> Option<Notice> {
+        self.opens_in_flight -= 1;
+        let appender = &mut self.all[id.0 as usize].appender;
+        let notice = match result {
+            Ok(file) => {
+                appender.opened(file);
+                self.open.push_back(id);
+                self.accepted_again()
+            }
+            Err(error) => {
+                appender.open_failed();
+                self.refused(error, now)
+            }
+        };
+        self.requeue_first(id);
+        notice
+    }
+
+    /// The driver wrote, or could not. A write that is not complete goes on at once.
+    pub(super) fn written(
+        &mut self,
+        id: LogId,
+        buf: WriteBuf,
+        result: io::Result<usize>,
+        now: Time,
+        ops: &mut VecDeque<Op>,
+    ) -> Option<Notice> {
+        self.writes_in_flight -= 1;
+        let appender = &mut self.all[id.0 as usize].appender;
+        let count = match result {
+            Ok(count) if count > 0 => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            result => {
+                appender.write_failed(buf);
+                self.requeue_first(id);
+                return self.refused(result.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into()), now);
+            }
+        };
+        self.unwritten_bytes -= count as u64;
+        match appender.wrote(buf, count, &mut self.pool) {
+            Some(rest) => self.issue(id, rest, ops),
+            None => self.requeue(id),
+        }
+        self.accepted_again()
+    }
+
+    /// A log is idle again: back to where it belongs.
+    fn requeue(&mut self, id: LogId) {
+        self.file_by_size(id);
+        let log = &self.all[id.0 as usize];
+        if log.appender.has_full() || (log.due && log.appender.has_staged()) {
+            self.make_due(id);
+        }
+    }
+
+    /// The same for a log in the middle of its turn.
+    fn requeue_first(&mut self, id: LogId) {
+        self.file_by_size(id);
+        let log = &mut self.all[id.0 as usize];
+        log.due = true;
+        if !std::mem::replace(&mut log.queued, true) {
+            self.ready.push_front(id);
+        }
+    }
+
+    #[cold]
+    fn refused(&mut self, error: io::Error, now: Time) -> Option<Notice> {
+        let first = self.refusal.is_none();
+        self.refusal = Some(Refusal { retry_at: now + STORAGE_RETRY });
+        first.then_some(Notice::StorageRefused(error))
+    }
+
+    fn accepted_again(&mut self) -> Option<Notice> {
+        self.refusal.take().map(|_| Notice::StorageResumed)
+    }
+
+    /// Whether storage refuses and waits for its next try.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refusal.is_some()
+    }
+
+    /// Bytes of entries that are not in their files yet.
+    pub(super) fn unwritten_bytes(&self) -> u64 {
+        self.unwritten_bytes
+    }
+
+    /// When [`Logs::start`] has something to do without any completion before.
+    pub(super) fn timeout(&self) -> Option<Time> {
+        match &self.refusal {
+            Some(_) if self.writes_in_flight + self.opens_in_flight > 0 => None,
+            Some(refusal) => Some(refusal.retry_at),
+            None => self.cooling.front().map(|&(at, _)| at),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What a shard asks of its driver, and what it is told. No file descriptor, no clock, no system call appears here.
+
+use std::io;
+
+use crate::buf::{RecvBuf, WriteBuf};
+use crate::route::LogId;
+use crate::segment::{FileId, Offset, Position};
+use crate::wire::Token;
+
+/// A listener: an index into the driver's table, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerId(pub u32);
+
+/// A connection: an index into the driver's table, its own until [`Completion::Closed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionId(pub u32);
+
+/// How a connection is shut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShutdownSide {
+    /// We send nothing more: peers that watch for it close their side.
+    Write,
+    /// From now on nothing more is acknowledged; what was can still be received, up to the end of stream.
+    Both,
+}
+
+/// A request to the driver. Those marked *order* have no answer of their own: their effect shows in the answer of the
+/// request that they concern. Every other one is answered exactly once, multishot ones until an answer says `more: false`.
+#[derive(Debug)]
+pub enum Op {
+    /// Multishot: [`Completion::Accepted`].
+    Accept(ListenerId),
+    /// Order: ends an [`Op::Accept`].
+    CancelAccept(ListenerId),
+    /// Order: the listener answers no new handshake from now on.
+    RefuseNew(ListenerId),
+    /// Multishot: [`Completion::Accepted`] for what is already in the accept queue, without waiting for more.
+    AcceptRest(ListenerId),
+    /// Order: closes a listener that no accept is waiting on.
+    CloseListener(ListenerId),
+    /// Multishot: [`Completion::Received`].
+    Receive(ConnectionId),
+    /// Order: ends an [`Op::Receive`].
+    CancelReceive(ConnectionId),
+    /// Order: the core is done with this receive buffer.
+    Recycle(RecvBuf),
+    /// Order.
+    Shutdown(ConnectionId, ShutdownSide),
+    /// [`Completion::Closed`]; with `reset`, a peer that still sends or waits learns it at once.
+    Close {
+        /// A connection without a receive in flight.
+        connection: ConnectionId,
+        /// Whether to end it by a reset.
+        reset: bool,
+    },
+    /// [`Completion::Opened`]: creates a segment, its directory and its second name `current`.
+    CreateSegment {
+        /// For the answer.
+        log: LogId,
+        /// The log's name.
+        token: Token,
+        /// Offset of its first byte.
+        base: Offset,
+    },
+    /// [`Completion::Opened`]: opens an existing segment for writing.
+    OpenSegment {
+        /// For the answer.
+        log: LogId,
+        /// The log's name.
+        token: Token,
+        /// Offset of its first byte.
+        base: Offset,
+        /// The length it must have.
+        length: Position,
+    },
+    /// [`Completion::Written`]: writes the rest of `buf` at `position`.
+    Write {
+        /// For the answer.
+        log: LogId,
+        /// The segment.
+        file: FileId,
+        /// Where the rest goes.
+        position: Position,
+        /// Moves to the driver, and back in the answer.
+        buf: WriteBuf,
+    },
+    /// Order: closes a segment that no write is in flight on.
+    CloseSegment(FileId),
+}
+
+/// What one receive ended with.
+#[derive(Debug)]
+pub enum Received {
+    /// Bytes, in a buffer that goes back with [`Op::Recycle`].
+    Data(RecvBuf),
+    /// The peer ended the stream in order.
+    End,
+    /// Every buffer is taken: nothing was received, nothing is lost.
+    NoBuffer,
+    /// The stream ended out of order, or the receive was cancelled.
+    Failed(io::Error),
+}
+
+/// An answer of the driver.
+#[derive(Debug)]
+pub enum Completion {
+    /// A connection, or why there is none.
+    Accepted {
+        /// The listener.
+        listener: ListenerId,
+        /// `WouldBlock` is the orderly end of [`Op::AcceptRest`].
+        result: io::Result<ConnectionId>,
+        /// Whether the request goes on.
+        more: bool,
+    },
+    /// An answer to [`Op::Receive`].
+    Received {
+        /// The connection.
+        connection: ConnectionId,
+        /// What came.
+        received: Received,
+        /// Whether the request goes on.
+        more: bool,
+    },
+    /// The connection's number may be used again.
+    Closed(ConnectionId),
+    /// A segment is open, or why not.
+    Opened {
+        /// The log.
+        log: LogId,
+        /// The open segment.
+        result: io::Result<FileId>,
+    },
+    /// How many bytes reached the file; fewer than given is not an error.
+    Written {
+        /// The log.
+        log: LogId,
+        /// The buffer of the request.
+        buf: WriteBuf,
+        /// Bytes written.
+        result: io::Result<usize>,
+    },
+    /// A message of the control side.
+    Command(Command),
+}
+
+/// What the control side tells a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Finish what is under way and end; a second one cuts the drain short.
+    Drain,
+    /// Free space fell below `--disk-free-min` (true) or is back above it (false).
+    DiskLow(bool),
+}
+
+/// Something that the operator should hear of; the driver hands it to the log.
+#[derive(Debug)]
+pub enum Notice {
+    /// A connection spoke another protocol; `seen` counts them since the last such notice.
+    Foreign {
+        /// The reason it was rejected for.
+        reason: &'static str,
+        /// Connections like it since the last notice, this one included.
+        seen: u64,
+    },
+    /// Accepting failed and is tried again.
+    AcceptFailed(io::Error),
+    /// A write or a creation failed: reading stops, everything is kept, one operation is retried.
+    StorageRefused(io::Error),
+    /// Storage works again.
+    StorageResumed,
+    /// Reading stops until there is room, or goes on.
+    DiskLow(bool),
+}

@@ -1,0 +1,419 @@
+//! The data directory as the engine uses it: who may use it, its lock, its META, and the operations on segments.
+//!
+//! ```text
+//! create_segment:  mkdir <token>  ─►  create <base>.log  ─►  link it to current     (a new log)
+//!                                                        └►  link it to current.new, rename over current  (a roll)
+//! ```
+//! Invariants: each operation is whole, and can be repeated after it failed at any step, with ENOSPC for example;
+//! `current` is never absent once it was there; an existing byte is never overwritten by creating something.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode};
+use rustix::io::Errno;
+
+use super::file::{Access, DIR_MODE, Dir};
+use crate::error::{StartError, shown};
+use crate::segment::meta::{FORMAT, MetaError, NodeId};
+use crate::segment::{CURRENT, CURRENT_NEW, LOCK, META, META_NEW, Meta, Offset, segment_name};
+use crate::wire::Token;
+
+/// Write permission of others than owner and group.
+const OTHERS_WRITE: u32 = 0o002;
+/// Far more than any META; what is longer is none of ours.
+const META_BYTES_MAX: u64 = 4096;
+
+/// The data directory, held open. Shared by threads: every operation stands for itself.
+#[derive(Debug)]
+pub struct DataDir {
+    root: Dir,
+    path: PathBuf,
+}
+
+/// Keeps every other engine out of the data directory until it is dropped, or the process ends.
+#[derive(Debug)]
+pub struct DataLock {
+    _file: File,
+}
+
+impl DataDir {
+    /// Opens the data directory for an engine, and makes it first if it is missing.
+    ///
+    /// # Errors
+    /// When it cannot be made or opened, is no directory, belongs to another user, or others may write to it.
+    pub fn open(path: &Path) -> Result<Self, StartError> {
+        let refused = |problem: &str| StartError::new(subject(path), problem);
+        make(path).map_err(|error| {
+            refused("cannot be made; make it, or choose a --data that this user may make").because(error)
+        })?;
+        let data = Self::open_existing(path)?;
+        let uid = rustix::process::geteuid().as_raw();
+        if data.root.owner() != uid {
+            let problem = format!(
+                "owned by uid {}, not by this user ({uid}); chown it or choose another --data",
+                data.root.owner()
+            );
+            return Err(refused(&problem));
+        }
+        let mode = data.root.mode().map_err(|error| refused("cannot be inspected").because(error))?;
+        if mode & OTHERS_WRITE != 0 {
+            let problem = format!("others may write to it (mode {mode:04o}); chmod o-w it or choose another --data");
+            return Err(refused(&problem));
+        }
+        Ok(data)
+    }
+
+    /// Opens the data directory for a reader, who may be another user. Makes and changes nothing.
+    ///
+    /// # Errors
+    /// When it is missing, unreadable, or no directory.
+    pub fn open_existing(path: &Path) -> Result<Self, StartError> {
+        let root = Dir::root(path).map_err(|error| {
+            let problem = match error.kind() {
+                io::ErrorKind::NotFound => "does not exist; give the engine's data directory with --data",
+                io::ErrorKind::NotADirectory => "is not a directory; give the engine's data directory with --data",
+                _ => "cannot be opened; give a directory that this user may read with --data",
+            };
+            StartError::new(subject(path), problem).because(error)
+        })?;
+        Ok(Self { root, path: path.to_owned() })
+    }
+
+    /// The directory itself, for what reads and mends files beneath it.
+    #[must_use]
+    pub const fn root(&self) -> &Dir {
+        &self.root
+    }
+
+    /// The path as given, for messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Locks the data directory. Comes before everything else that an engine does in it.
+    ///
+    /// # Errors
+    /// When another engine holds the lock, or the lock file cannot be made.
+    pub fn lock(&self) -> Result<DataLock, StartError> {
+        let refused = |problem: &str| StartError::new(shown(&self.path.join(LOCK)), problem);
+        let file = self
+            .root
+            .file_or_new(LOCK, Access::Write)
+            .map_err(|error| refused("cannot be opened; make the data directory writable").because(error))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(DataLock { _file: file }),
+            Err(Errno::WOULDBLOCK) => Err(refused("held by another engine; stop that one or choose another --data")),
+            Err(error) => Err(refused("cannot be locked; use a file system with flock").because(error)),
+        }
+    }
+
+    /// What META says; writes it first if there is none. Needs the lock.
+    ///
+    /// # Errors
+    /// As [`DataDir::read_meta`], or when it cannot be written.
+    pub fn meta(&self) -> Result<Meta, StartError> {
+        if let Some(meta) = self.read_meta()? {
+            return Ok(meta);
+        }
+        self.write_meta().map_err(|error| {
+            StartError::new(shown(&self.path.join(META)), "cannot be written; make room for it").because(error)
+        })
+    }
+
+    /// What META says, if there is one.
+    ///
+    /// # Errors
+    /// When it is of an unknown format, is not readable, or makes no sense.
+    pub fn read_meta(&self) -> Result<Option<Meta>, StartError> {
+        let refused = |problem: &str| StartError::new(shown(&self.path.join(META)), problem);
+        let mut bytes = Vec::new();
+        let read =
+            self.root.file(META, Access::Read).and_then(|file| file.take(META_BYTES_MAX).read_to_end(&mut bytes));
+        match read {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(refused("cannot be read; give it back to the engine's user").because(error)),
+        }
+        match Meta::parse(&String::from_utf8_lossy(&bytes)) {
+            Ok(meta) => Ok(Some(meta)),
+            Err(MetaError::UnknownFormat(format)) => Err(refused(&format!(
+                "format {format:?} is not known; this engine reads format {FORMAT}: use the engine that wrote it"
+            ))),
+            Err(MetaError::Malformed) => {
+                Err(refused("not understood; restore it, or remove it to have it made anew with another node id"))
+            }
+        }
+    }
+
+    /// Makes an empty segment, and the log's directory if it is missing, and points `current` to it. Opened for
+    /// writing at explicit positions.
+    ///
+    /// # Errors
+    /// Those of the system calls; `AlreadyExists` when there is a segment of that base that is not empty. An empty one
+    /// is what an earlier try left behind.
+    pub fn create_segment(&self, token: Token, base: Offset) -> io::Result<OwnedFd> {
+        let dir = self.root.dir_or_new(&token.to_string())?;
+        let name = segment_name(base);
+        let file = dir.file_or_new(&name, Access::Write)?;
+        let len = file.metadata()?.len();
+        if len != 0 {
+            let problem = format!("segment {name} is there already and holds {len} bytes");
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, problem));
+        }
+        point_current(&dir, &name)?;
+        Ok(file.into())
+    }
+
+    /// Opens a segment for writing at explicit positions.
+    ///
+    /// # Errors
+    /// Those of the system calls; `InvalidData` when its length is not the expected one: somebody else touched it.
+    pub fn open_segment(&self, token: Token, base: Offset, expected_len: u64) -> io::Result<OwnedFd> {
+        let name = segment_name(base);
+        let file = self.root.dir(&token.to_string())?.file(&name, Access::Write)?;
+        let len = file.metadata()?.len();
+        if len != expected_len {
+            let problem =
+                format!("segment {name} has {len} bytes, expected {expected_len}: changed by another process");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        }
+        Ok(file.into())
+    }
+
+    /// Bytes that this user can still write to the file system.
+    ///
+    /// # Errors
+    /// Those of fstatvfs.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        self.root.space().map(|space| space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    /// Size of the file system in bytes.
+    ///
+    /// # Errors
+    /// Those of fstatvfs.
+    pub fn total_bytes(&self) -> io::Result<u64> {
+        self.root.space().map(|space| space.f_blocks.saturating_mul(space.f_frsize))
+    }
+
+    /// Files that this user can still make; `None` on file systems that have no such limit.
+    ///
+    /// # Errors
+    /// Those of fstatvfs.
+    pub fn free_inodes(&self) -> io::Result<Option<u64>> {
+        self.root.space().map(|space| (space.f_files != 0).then_some(space.f_favail))
+    }
+
+    fn write_meta(&self) -> io::Result<Meta> {
+        let mut bytes = [0; 16];
+        // The kernel fills up to 256 bytes whole.
+        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+        let meta = Meta { node: NodeId::from_random(bytes) };
+        self.root.unlink(META_NEW)?;
+        let mut file = self.root.new_file(META_NEW, Access::Write)?;
+        file.write_all(meta.text().as_bytes())?;
+        file.sync_all()?;
+        self.root.rename(META_NEW, META)?;
+        self.root.sync()?;
+        Ok(meta)
+    }
+}
+
+/// Makes `current` a hard link to the segment. Can be repeated, and `current` is never absent in between.
+///
+/// # Errors
+/// Those of the system calls.
+pub fn point_current(dir: &Dir, segment: &str) -> io::Result<()> {
+    match dir.link(segment, CURRENT) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        other => return other,
+    }
+    dir.unlink(CURRENT_NEW)?;
+    dir.link(segment, CURRENT_NEW)?;
+    dir.rename(CURRENT_NEW, CURRENT)?;
+    // Rename leaves both names if `current` was this segment already.
+    dir.unlink(CURRENT_NEW)?;
+    Ok(())
+}
+
+fn subject(path: &Path) -> String {
+    format!("data directory {}", shown(path))
+}
+
+fn make(path: &Path) -> io::Result<()> {
+    match rustix::fs::mkdir(path, Mode::from_raw_mode(DIR_MODE)) {
+        Ok(()) => {
+            // Its own name must last as well as what is written into it; a parent that we may not read cannot be synced.
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            match Dir::root(parent.unwrap_or_else(|| Path::new("."))) {
+                Ok(parent) => parent.sync(),
+                Err(_) => Ok(()),
+            }
+        }
+        Err(Errno::EXIST) => Ok(()),
+        // Whether it is there, opening it decides: a read-only parent says EROFS for an existing name.
+        Err(_) if path.is_dir() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
+
+    const TOKEN: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
+
+    fn token() -> Token {
+        TOKEN.parse().unwrap()
+    }
+
+    fn data() -> (tempfile::TempDir, DataDir) {
+        let parent = tempfile::tempdir().unwrap();
+        let data = DataDir::open(&parent.path().join("data")).unwrap();
+        (parent, data)
+    }
+
+    #[test]
+    fn made_if_missing_and_opened_again() {
+        let (_parent, data) = data();
+        let mode = fs::metadata(data.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777 & !DIR_MODE, 0);
+        DataDir::open(data.path()).unwrap();
+        assert!(data.free_bytes().unwrap() <= data.total_bytes().unwrap());
+        assert_ne!(data.total_bytes().unwrap(), 0);
+        data.free_inodes().unwrap();
+    }
+
+    #[test]
+    fn refuses_what_others_may_write_to() {
+        let (_parent, data) = data();
+        fs::set_permissions(data.path(), fs::Permissions::from_mode(0o757)).unwrap();
+        let error = DataDir::open(data.path()).unwrap_err().to_string();
+        assert!(error.contains("others may write to it (mode 0757); chmod o-w"), "{error}");
+    }
+
+    #[test]
+    fn refuses_another_users_directory_and_what_is_none() {
+        let (parent, data) = data();
+        // Root gives a directory away; others have the root directory as one that is not theirs.
+        let foreign = if rustix::process::geteuid().is_root() {
+            chown(data.path(), Some(65534), None).unwrap();
+            data.path()
+        } else {
+            Path::new("/")
+        };
+        let error = DataDir::open(foreign).unwrap_err().to_string();
+        assert!(error.contains("owned by uid"), "{error}");
+        let file = parent.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(DataDir::open(&file).unwrap_err().to_string().contains("is not a directory"));
+        let missing = parent.path().join("no/parent");
+        assert!(DataDir::open(&missing).unwrap_err().to_string().contains("cannot be made"));
+        assert!(DataDir::open_existing(&missing).unwrap_err().to_string().contains("does not exist"));
+    }
+
+    #[test]
+    fn one_engine_at_a_time() {
+        let (_parent, data) = data();
+        let lock = data.lock().unwrap();
+        let error = DataDir::open(data.path()).unwrap().lock().unwrap_err().to_string();
+        assert!(
+            error.ends_with("data/LOCK: held by another engine; stop that one or choose another --data"),
+            "{error}"
+        );
+        drop(lock);
+        data.lock().unwrap();
+    }
+
+    #[test]
+    fn meta_is_made_once_and_unknown_formats_are_named() {
+        let (_parent, data) = data();
+        assert_eq!(data.read_meta().unwrap(), None);
+        fs::write(data.path().join(META_NEW), "half").unwrap();
+        let meta = data.meta().unwrap();
+        assert_eq!(data.meta().unwrap(), meta);
+        assert_eq!(data.root().stat(META_NEW).unwrap(), None);
+        fs::write(data.path().join(META), "format=2\nnode=x\n").unwrap();
+        let error = data.meta().unwrap_err().to_string();
+        assert!(error.contains("format \"2\" is not known; this engine reads format 1"), "{error}");
+        fs::write(data.path().join(META), "").unwrap();
+        assert!(data.meta().unwrap_err().to_string().contains("not understood"));
+    }
+
+    #[test]
+    fn a_roll_moves_current() {
+        let (_parent, data) = data();
+        let log = data.path().join(TOKEN);
+        File::from(data.create_segment(token(), Offset(0)).unwrap()).write_all_at(b"a\n", 0).unwrap();
+        assert_eq!(fs::read(log.join(CURRENT)).unwrap(), b"a\n");
+        data.create_segment(token(), Offset(2)).unwrap();
+        let inode = |name: &str| fs::metadata(log.join(name)).unwrap().ino();
+        assert_eq!(inode(CURRENT), inode(&segment_name(Offset(2))));
+        assert!(!log.join(CURRENT_NEW).exists());
+        let mode = fs::metadata(log.join(CURRENT)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777 & !0o640, 0);
+    }
+
+    #[test]
+    fn creation_is_repeatable_from_every_step() {
+        let (_parent, data) = data();
+        let (old, new) = (segment_name(Offset(0)), segment_name(Offset(2)));
+        File::from(data.create_segment(token(), Offset(0)).unwrap()).write_all_at(b"a\n", 0).unwrap();
+        let log = data.root().dir(TOKEN).unwrap();
+        let same = |name: &str| log.stat(name).unwrap().unwrap() == log.stat(CURRENT).unwrap().unwrap();
+        let steps: [&dyn Fn() -> io::Result<()>; 4] =
+            [&|| Ok(()), &|| log.link(&old, CURRENT_NEW), &|| log.link(&new, CURRENT_NEW), &|| {
+                log.link(&new, CURRENT_NEW).and_then(|()| log.rename(CURRENT_NEW, CURRENT))
+            }];
+        for step in steps {
+            log.unlink(CURRENT).unwrap();
+            log.link(&old, CURRENT).unwrap();
+            log.file_or_new(&new, Access::Write).unwrap();
+            step().unwrap();
+            data.create_segment(token(), Offset(2)).unwrap();
+            assert!(same(&new));
+            assert_eq!(log.stat(CURRENT_NEW).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_segment_with_bytes_is_never_made_again() {
+        let (_parent, data) = data();
+        File::from(data.create_segment(token(), Offset(0)).unwrap()).write_all_at(b"a\n", 0).unwrap();
+        assert_eq!(data.create_segment(token(), Offset(0)).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(data.path().join(TOKEN).join(segment_name(Offset(0)))).unwrap(), b"a\n");
+    }
+
+    #[test]
+    fn opens_only_at_the_expected_length_and_keeps_the_bytes() {
+        let (_parent, data) = data();
+        File::from(data.create_segment(token(), Offset(0)).unwrap()).write_all_at(b"a\n", 0).unwrap();
+        for len in [0, 1, 3] {
+            assert_eq!(data.open_segment(token(), Offset(0), len).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        }
+        File::from(data.open_segment(token(), Offset(0), 2).unwrap()).write_all_at(b"b\n", 2).unwrap();
+        assert_eq!(fs::read(data.path().join(TOKEN).join(CURRENT)).unwrap(), b"a\nb\n");
+        assert_eq!(data.open_segment(token(), Offset(4), 0).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn symbolic_links_are_refused() {
+        let (parent, data) = data();
+        fs::create_dir(parent.path().join("elsewhere")).unwrap();
+        symlink(parent.path().join("elsewhere"), data.path().join(TOKEN)).unwrap();
+        data.create_segment(token(), Offset(0)).unwrap_err();
+        fs::remove_file(data.path().join(TOKEN)).unwrap();
+        fs::create_dir(data.path().join(TOKEN)).unwrap();
+        let target = parent.path().join("target");
+        fs::write(&target, "").unwrap();
+        symlink(&target, data.path().join(TOKEN).join(segment_name(Offset(0)))).unwrap();
+        data.create_segment(token(), Offset(0)).unwrap_err();
+        data.open_segment(token(), Offset(0), 0).unwrap_err();
+    }
+}

@@ -1,0 +1,102 @@
+//! Listening sockets: binding them so that a restart succeeds and a second engine does not, and ending them exactly.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::net::SocketFlags;
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, TcpKeepalive, Type};
+
+use crate::error::StartError;
+use crate::limits::{BACKLOG, BIND_RETRY, KEEPALIVE};
+
+/// How often a busy port is tried.
+const BIND_TRY: Duration = Duration::from_millis(100);
+/// Classic BPF `ret 0`: drop every packet (linux/filter.h, `BPF_RET | BPF_K`).
+const DROP_ALL: (u16, u32) = (0x06, 0);
+
+/// A bound listener and its real address.
+#[derive(Debug)]
+pub struct Listener {
+    /// The listening socket.
+    pub fd: OwnedFd,
+    /// Where it listens; a port of 0 has become a real one.
+    pub address: SocketAddr,
+}
+
+/// Binds and listens. A busy port is tried for [`BIND_RETRY`]: a killed predecessor frees it late.
+///
+/// # Errors
+/// The address cannot be bound; says what to do.
+pub fn listen(address: SocketAddr) -> Result<Listener, StartError> {
+    let socket = bind_patiently(address).map_err(|error| {
+        let problem = match error.kind() {
+            io::ErrorKind::AddrInUse => "in use by another process; stop it or choose another --tcp",
+            io::ErrorKind::PermissionDenied => {
+                "not allowed for this user; give the engine CAP_NET_BIND_SERVICE or choose a port above 1023"
+            }
+            io::ErrorKind::AddrNotAvailable => "not an address of this host; choose another --tcp",
+            _ => "cannot be bound; choose another --tcp",
+        };
+        StartError::new(address.to_string(), problem).because(error)
+    })?;
+    let refused =
+        |error| StartError::new(address.to_string(), "cannot be listened on; choose another --tcp").because(error);
+    socket.listen(BACKLOG).map_err(refused)?;
+    let address = socket.local_addr().map_err(refused)?.as_socket().unwrap_or(address);
+    Ok(Listener { fd: socket.into(), address })
+}
+
+#[expect(clippy::disallowed_methods, reason = "the deadline of a start, before there is a shard")]
+fn bind_patiently(address: SocketAddr) -> io::Result<Socket> {
+    let deadline = Instant::now() + BIND_RETRY;
+    loop {
+        match bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(BIND_TRY);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Connections of a predecessor in TIME_WAIT would refuse a restart for a minute.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // Accepted connections inherit it.
+    let (idle, interval, count) = KEEPALIVE;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(count))?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// From now on no handshake is answered: what peers send to this listener is dropped before TCP sees it. Connections
+/// that the kernel has accepted stay in the queue, and taking them no longer waits.
+///
+/// # Errors
+/// Those of setsockopt.
+pub fn refuse_new(listener: &impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    let (code, value) = DROP_ALL;
+    socket.attach_filter(&[SockFilter::new(code, 0, 0, value)])?;
+    socket.set_nonblocking(true)
+}
+
+/// Takes a connection out of the accept queue; `WouldBlock` when there is none.
+///
+/// # Errors
+/// Those of accept4.
+pub fn accept_now(listener: &impl AsFd) -> io::Result<OwnedFd> {
+    Ok(rustix::net::accept_with(listener, SocketFlags::CLOEXEC)?)
+}
+
+/// Makes the close of a connection a reset: a peer that waits on a closed window would hang for 40 s otherwise.
+pub fn reset_on_close(connection: &impl AsFd) {
+    // A connection that is gone already needs no reset.
+    let _result = SockRef::from(connection).set_linger(Some(Duration::ZERO));
+}

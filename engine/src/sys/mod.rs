@@ -1,0 +1,7 @@
+//! System calls that std lacks, as whole operations. Decides nothing.
+
+pub mod data_dir;
+pub mod file;
+pub mod listener;
+
+pub use data_dir::{DataDir, DataLock};

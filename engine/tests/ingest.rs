@@ -1,0 +1,275 @@
+//! Real bytes through real sockets into real files, and what is stored and counted equals the oracle's word.
+
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use support::captures;
+use support::hostile::{Random, hostile_stream, pieces, random_cuts};
+use support::oracle::{Oracle, Oversize};
+use support::process::{Engine, assert_stored, connect, send};
+
+const T: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
+const LINE_BYTES_MAX: usize = 262_144;
+/// Client threads: more than the machine has cores, so that connections overlap.
+const CLIENTS: usize = 4;
+
+/// Sends one stream in these pieces. A peer that speaks another protocol is closed while it still writes.
+fn send_stream(addr: SocketAddr, pieces: &[&[u8]], may_be_closed: bool) {
+    let sent = send(connect(addr), pieces);
+    assert!(may_be_closed || sent.is_ok(), "the engine closed the connection: {sent:?}");
+}
+
+fn oracle_of(stream: &[u8], line_bytes_max: usize) -> Oracle {
+    let mut oracle = Oracle::new(line_bytes_max, Oversize::Split);
+    oracle.stream_lf(stream);
+    oracle
+}
+
+fn is_other_protocol(oracle: &Oracle) -> bool {
+    oracle.counters.http + oracle.counters.tls_on_plain > 0
+}
+
+#[test]
+fn every_capture_is_stored_as_the_oracle_says() {
+    for capture in captures::lf() {
+        let oracle = oracle_of(&capture.bytes, LINE_BYTES_MAX);
+        let mut engine = Engine::start(&[]);
+        send_stream(engine.addr(), &[&capture.bytes], is_other_protocol(&oracle));
+        let summary = engine.stop();
+        assert_stored(engine.data(), &oracle, &capture.name);
+        summary.assert_equals(&oracle, &capture.name);
+        if !is_other_protocol(&oracle) {
+            assert_eq!(summary.get("received_bytes"), u64::try_from(capture.bytes.len()).unwrap(), "{}", capture.name);
+        }
+    }
+}
+
+#[test]
+fn cuts_of_a_stream_change_nothing() {
+    for (seed, capture) in (0..).zip(captures::lf()) {
+        let oracle = oracle_of(&capture.bytes, LINE_BYTES_MAX);
+        let mut engine = Engine::start(&[]);
+        let cuts = random_cuts(seed, capture.bytes.len(), 200);
+        send_stream(engine.addr(), &pieces(&capture.bytes, &cuts), is_other_protocol(&oracle));
+        let summary = engine.stop();
+        assert_stored(engine.data(), &oracle, &capture.name);
+        summary.assert_equals(&oracle, &capture.name);
+    }
+}
+
+/// How often each entry of each log is there. Connections that share a log share no order.
+fn tally<'a>(logs: impl Iterator<Item = (String, &'a [Vec<u8>])>) -> BTreeMap<(String, Vec<u8>), usize> {
+    let mut tally = BTreeMap::new();
+    for (token, entries) in logs {
+        for entry in entries {
+            *tally.entry((token.clone(), entry.clone())).or_default() += 1;
+        }
+    }
+    tally
+}
+
+#[test]
+fn every_capture_in_two_hundred_random_cuts() {
+    const CUTS: usize = 200;
+    let captures = captures::lf();
+    let mut engine = Engine::start(&[]);
+    let addr = engine.addr();
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let captures = &captures;
+            scope.spawn(move || {
+                for seed in (client..CUTS).step_by(CLIENTS) {
+                    for (i, capture) in captures.iter().enumerate() {
+                        let may_be_closed = is_other_protocol(&oracle_of(&capture.bytes, LINE_BYTES_MAX));
+                        let mut random = Random::new((seed * captures.len() + i).try_into().unwrap());
+                        let n = 1 + random.below(8);
+                        let cuts = random_cuts(random.next(), capture.bytes.len(), n);
+                        send_stream(addr, &pieces(&capture.bytes, &cuts), may_be_closed);
+                    }
+                }
+            });
+        }
+    });
+    let summary = engine.stop();
+
+    let mut oracle = Oracle::new(LINE_BYTES_MAX, Oversize::Split);
+    for capture in captures.iter().flat_map(|capture| std::iter::repeat_n(capture, CUTS)) {
+        oracle.stream_lf(&capture.bytes);
+    }
+    let wanted = tally(oracle.entries.iter().map(|(token, entries)| (token.clone(), &entries[..])));
+    let stored: Vec<_> = oracle.entries.keys().map(|token| (token.clone(), engine.entries(token))).collect();
+    let stored = tally(stored.iter().map(|(token, entries)| (token.clone(), &entries[..])));
+    assert!(stored == wanted, "an entry is missing, doubled or damaged");
+    summary.assert_equals(&oracle, "all captures");
+}
+
+/// Sends hostile streams with these seeds from several threads, and compares all that is stored.
+fn hostile_streams(line_bytes_max: usize, seeds: std::ops::Range<u64>, oversize: Oversize) {
+    let limit = line_bytes_max.to_string();
+    let mut engine = Engine::start(&["--line-bytes-max", &limit, "--oversize", oversize.name()]);
+    let addr = engine.addr();
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let seeds = seeds.clone();
+            scope.spawn(move || {
+                for seed in seeds.skip(client).step_by(CLIENTS) {
+                    let stream = hostile_stream(seed, line_bytes_max);
+                    let may_be_closed = is_other_protocol(&oracle_of(&stream, line_bytes_max));
+                    let cuts = random_cuts(seed, stream.len(), 100);
+                    send_stream(addr, &pieces(&stream, &cuts), may_be_closed);
+                }
+            });
+        }
+    });
+    let summary = engine.stop();
+    // Streams share no token, so one oracle for all of them has each log's order right.
+    let mut oracle = Oracle::new(line_bytes_max, oversize);
+    seeds.for_each(|seed| oracle.stream_lf(&hostile_stream(seed, line_bytes_max)));
+    let name = format!("--line-bytes-max {line_bytes_max} --oversize {}", oversize.name());
+    assert_stored(engine.data(), &oracle, &name);
+    summary.assert_equals(&oracle, &name);
+}
+
+#[test]
+fn hostile_streams_with_tiny_limits() {
+    hostile_streams(64, 0..100, Oversize::Split);
+    hostile_streams(100, 100..200, Oversize::Split);
+    hostile_streams(65, 200..250, Oversize::Truncate);
+}
+
+#[test]
+fn hostile_streams_with_the_default_limit() {
+    hostile_streams(LINE_BYTES_MAX, 300..400, Oversize::Split);
+}
+
+#[test]
+fn hostile_streams_with_a_page_as_the_limit() {
+    hostile_streams(4096, 400..500, Oversize::Split);
+    hostile_streams(4096, 500..550, Oversize::Truncate);
+}
+
+const DOCUMENT_LINES: &str = "10000T My first log entry\nMy second T log entry with token inside\n";
+const DOCUMENT_ENTRIES: &[u8] = b"10000 My first log entry\nMy second log entry with token inside\n";
+
+fn spawn(command: &mut Command) -> Child {
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+#[test]
+fn netcat_delivers_the_documents_lines() {
+    if !support::require_tool("nc") {
+        return;
+    }
+    let mut engine = Engine::start(&[]);
+    let port = engine.addr().port().to_string();
+    let mut nc = spawn(Command::new("nc").args(["-N", "127.0.0.1", &port]));
+    let mut stdin = nc.stdin.take().unwrap();
+    stdin.write_all(DOCUMENT_LINES.replace('T', T).as_bytes()).unwrap();
+    drop(stdin);
+    nc.wait().unwrap();
+    engine.stop();
+    assert_eq!(engine.log_bytes(T), DOCUMENT_ENTRIES);
+}
+
+/// Telnet ends without sending all of its input once that has ended, so it stays open until the lines are stored.
+#[test]
+fn telnet_delivers_the_documents_lines() {
+    if !support::require_tool("telnet") {
+        return;
+    }
+    let mut engine = Engine::start(&[]);
+    let port = engine.addr().port().to_string();
+    let mut telnet = spawn(Command::new("telnet").args(["127.0.0.1", &port]));
+    let mut stdin = telnet.stdin.take().unwrap();
+    stdin.write_all(DOCUMENT_LINES.replace('T', T).as_bytes()).unwrap();
+    engine.wait_for_log(T, DOCUMENT_ENTRIES);
+    drop(stdin);
+    telnet.wait().unwrap();
+    engine.stop();
+    assert_eq!(engine.log_bytes(T), DOCUMENT_ENTRIES);
+}
+
+#[test]
+fn bash_delivers_the_documents_lines() {
+    if !support::require_tool("bash") {
+        return;
+    }
+    let mut engine = Engine::start(&[]);
+    let script = r#"printf '%s' "$1" > "/dev/tcp/127.0.0.1/$2""#;
+    let port = engine.addr().port().to_string();
+    let lines = DOCUMENT_LINES.replace('T', T);
+    let mut bash = spawn(Command::new("bash").args(["-c", script, "bash", &lines, &port]));
+    assert!(bash.wait().unwrap().success());
+    engine.stop();
+    assert_eq!(engine.log_bytes(T), DOCUMENT_ENTRIES);
+}
+
+/// The clients leave without waiting: what they sent may still be in an accept queue when the engine drains.
+#[test]
+fn ten_thousand_short_connections_lose_nothing() {
+    const CONNECTIONS: usize = 10_000;
+    let mut engine = Engine::start(&[]);
+    let addr = engine.addr();
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            scope.spawn(move || {
+                for i in (client..CONNECTIONS).step_by(CLIENTS) {
+                    connect(addr).write_all(format!("{T} line {i:05}\n").as_bytes()).unwrap();
+                }
+            });
+        }
+    });
+    let summary = engine.stop();
+    let mut stored = engine.entries(T);
+    stored.sort();
+    let wanted: Vec<Vec<u8>> = (0..CONNECTIONS).map(|i| format!("line {i:05}").into_bytes()).collect();
+    assert!(stored == wanted, "{} of {CONNECTIONS} lines are stored", stored.len());
+    assert_eq!(summary.get("connections"), u64::try_from(CONNECTIONS).unwrap());
+}
+
+/// Unfinished lines of 75 MiB in all, more than may be carried: the longest are cut early, and nobody waits for them.
+#[test]
+fn unfinished_lines_do_not_stop_the_others() {
+    const UNFINISHED: u64 = 300;
+    let mut engine = Engine::start(&[]);
+    let lines: Vec<(String, Vec<u8>)> = (0..UNFINISHED).map(unfinished_line).collect();
+    let mut held = Vec::new();
+    for (token, rest) in &lines {
+        let mut stream = engine.connect();
+        stream.write_all(token.as_bytes()).unwrap();
+        stream.write_all(rest).unwrap();
+        held.push(stream);
+    }
+
+    let mut other = engine.connect();
+    let entries: Vec<String> = (0..1000).map(|i| format!("line {i}\n")).collect();
+    for entry in &entries {
+        other.write_all(format!("{T} {entry}").as_bytes()).unwrap();
+    }
+    engine.wait_for_log(T, entries.concat().as_bytes());
+
+    for stream in held {
+        send(stream, &[b"\n"]).unwrap();
+    }
+    drop(other);
+    let summary = engine.stop();
+    for (token, rest) in &lines {
+        assert!(engine.entries(token).concat() == *rest, "{token}: the line's bytes are not all there");
+    }
+    assert_eq!(summary.get("lines"), UNFINISHED + 1000);
+    assert_eq!(summary.rejected(), 0);
+}
+
+/// A line of exactly the limit, without its LF: a token of its own, and what follows it.
+fn unfinished_line(seed: u64) -> (String, Vec<u8>) {
+    let mut random = Random::new(seed);
+    let token = random.token();
+    let rest = (token.len()..LINE_BYTES_MAX).map(|_| *random.pick(b"abcdefghijklmnop")).collect();
+    (token, rest)
+}
