@@ -10,6 +10,9 @@ use crate::error::RunError;
 use crate::payload::{Layout, Position, SIZE_BYTES_MAX, SIZE_BYTES_MIN};
 use crate::plan::{self, CONNECTIONS_MAX, Plan, Rate, Stop};
 
+/// Longest `--duration`, in milliseconds: 30 days, so that no sum of times can overflow.
+const TIME_MS_MAX: u64 = 30 * 86_400_000;
+
 /// What was asked for, validated.
 #[derive(Debug)]
 pub enum Command {
@@ -111,7 +114,7 @@ fn plan_from(run: RunArgs) -> Result<Plan, RunError> {
         PositionArg::Start => Position::Start,
         PositionArg::Middle => Position::Middle,
     };
-    Ok(Plan {
+    let plan = Plan {
         target: resolve(&run.target)?,
         rate: run.rate,
         stop: run.entries.map_or(Stop::After(run.duration), Stop::Entries),
@@ -120,8 +123,14 @@ fn plan_from(run: RunArgs) -> Result<Plan, RunError> {
         layout: Layout::new(run.size, position),
         seed: run.seed,
         run: plan::fresh_run_id(),
+        finish_wait: plan::FINISH_WAIT,
         data: run.data,
-    })
+    };
+    if plan.is_too_long() {
+        let most = plan::ENTRIES_PER_CONNECTION_MAX;
+        return Err(RunError::Usage(format!("--connections: one numbers at most {most} entries; give more of them")));
+    }
+    Ok(plan)
 }
 
 fn resolve(target: &str) -> Result<SocketAddr, RunError> {
@@ -186,6 +195,7 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
     match parse_scaled(text, &units, "give a time such as 500ms, 10s, 5m, 1h or 2d")? {
         0 => Err("zero sends nothing".to_owned()),
+        milliseconds if milliseconds > TIME_MS_MAX => Err("at most 30d".to_owned()),
         milliseconds => Ok(Duration::from_millis(milliseconds)),
     }
 }
@@ -239,7 +249,9 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        let refused: [(&[&str], &str); 9] = [
+        let refused: [(&[&str], &str); 11] = [
+            (&["--duration", "31d"], "at most 30d"),
+            (&["--entries", "5000M", "--connections", "1"], "at most 4294967296"),
             (&["--rate", "0"], "zero"),
             (&["--rate", "5x"], "unknown unit"),
             (&["--duration", "10"], "unknown unit"),

@@ -5,7 +5,11 @@
 mod support;
 
 use std::process::{Command, Output};
+use std::time::Duration;
 
+use loadgen::payload::{Layout, Position};
+use loadgen::plan::{Plan, Rate, Stop, tokens_of_seed};
+use loadgen::sender::Ending;
 use serde_json::Value;
 use support::{End, Fault, Receiver};
 
@@ -121,6 +125,29 @@ fn a_half_close_by_the_receiver_ends_nothing() {
     let (code, report) = account(&receiver, &["--entries", ENTRIES]);
     assert_eq!((code, counters(&report)), (0, ([0; 5], 20_000)));
     assert_eq!(report["ended"]["finished"], 8);
+}
+
+#[test]
+fn a_receiver_that_never_reads_is_given_up() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let plan = Plan {
+        target: listener.local_addr().unwrap(),
+        rate: Rate::Max,
+        stop: Stop::After(Duration::from_millis(100)),
+        connections: 2,
+        tokens: tokens_of_seed(0, 1),
+        layout: Layout::new(256, Position::Start),
+        seed: 0,
+        run: 1,
+        finish_wait: Duration::from_millis(200),
+        data: None,
+    };
+    let outcome = loadgen::sender::run(&plan).unwrap();
+    assert!(outcome.elapsed < Duration::from_secs(20), "{outcome:?}");
+    for connection in outcome.connections {
+        assert_eq!(connection.ending, Ending::TimedOut);
+        assert!(0 < connection.bytes_acknowledged && connection.bytes_acknowledged < connection.bytes_sent);
+    }
 }
 
 #[test]

@@ -106,6 +106,7 @@ fn plan(target: SocketAddr, seed: u64) -> Plan {
         layout: Layout::new(256, Position::Start),
         seed,
         run: fresh_run_id(),
+        finish_wait: DEADLINE,
         data: None,
     }
 }
