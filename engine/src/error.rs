@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use crate::wire::Token;
 
@@ -82,10 +82,251 @@ impl std::error::Error for StartError {
     }
 }
 
+/// What is on disk is not what an engine leaves there: for the operator. Exit 4.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// Where.
+    pub path: PathBuf,
+    /// What an engine would have left.
+    pub expected: String,
+    /// What is there.
+    pub found: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, expected, found } = self;
+        let path = shown(path);
+        write!(f, "{path}: expected {expected}, found {found}; restore it, or move this log out of the data directory")
+    }
+}
+
+/// A file or directory could not be used. Exit 3 if the operator can give what is missing, else 1.
+#[derive(Debug)]
+pub struct FileError {
+    /// Which.
+    pub path: PathBuf,
+    /// What was tried, as in "cannot be read".
+    pub tried: &'static str,
+    /// The system's own word.
+    pub source: io::Error,
+}
+
+impl FileError {
+    /// The exit code that belongs to the system's word.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        if self.remedy().is_some() { Exit::Environment } else { Exit::Unexpected }
+    }
+
+    fn remedy(&self) -> Option<&'static str> {
+        match self.source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some("make room, then start again"),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Some("give this user its ownership and permission")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let remedy = self.remedy().unwrap_or("see the kernel's log");
+        write!(f, "{}: cannot be {}; {remedy} ({})", shown(&self.path), self.tried, self.source)
+    }
+}
+
+/// Recovery could not make the data directory ready: for the operator.
+#[derive(Debug)]
+pub enum RecoverError {
+    /// What is there was not left by an engine, or something of it is missing.
+    Damage(Damage),
+    /// The system refused a step; all steps can be repeated.
+    File(FileError),
+}
+
+impl RecoverError {
+    /// The exit code of a start that ends with this.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Damage(_) => Exit::Damage,
+            Self::File(error) => error.exit(),
+        }
+    }
+}
+
+impl From<FileError> for RecoverError {
+    fn from(error: FileError) -> Self {
+        Self::File(error)
+    }
+}
+
+impl fmt::Display for RecoverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Damage(damage) => damage.fmt(f),
+            Self::File(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for RecoverError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Damage(_) => None,
+            Self::File(error) => Some(&error.source),
+        }
+    }
+}
+
+/// A command that reads logs could not do it: for the one who typed it.
+#[derive(Debug)]
+pub enum ReadError {
+    /// There is no such log.
+    NoLog {
+        /// The log asked for.
+        token: Token,
+        /// The data directory that was searched.
+        data: PathBuf,
+    },
+    /// The data directory cannot be read.
+    Data(StartError),
+    /// Segments are missing or do not join; what is there was shown.
+    Damage(Damage),
+    /// A file of a log cannot be read.
+    File(FileError),
+    /// What was read could not be handed on.
+    Output(io::Error),
+}
+
+impl ReadError {
+    /// The exit code of the command.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::NoLog { .. } => Exit::Usage,
+            Self::Data(_) => Exit::Environment,
+            Self::Damage(_) => Exit::Damage,
+            Self::File(error) => error.exit(),
+            Self::Output(_) => Exit::Unexpected,
+        }
+    }
+}
+
+impl From<FileError> for ReadError {
+    fn from(error: FileError) -> Self {
+        Self::File(error)
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoLog { token, data } => {
+                write!(f, "{}: no such log in {}; see engine ls", token.shortened(), shown(data))
+            }
+            Self::Data(error) => error.fmt(f),
+            Self::Damage(damage) => damage.fmt(f),
+            Self::File(error) => error.fmt(f),
+            Self::Output(source) => write!(f, "output: cannot be written; give it room or another place ({source})"),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NoLog { .. } | Self::Damage(_) => None,
+            Self::Data(error) => std::error::Error::source(error),
+            Self::File(error) => Some(&error.source),
+            Self::Output(source) => Some(source),
+        }
+    }
+}
+
+/// Whatever ends a command early.
+#[derive(Debug)]
+pub enum EngineError {
+    /// A wrong flag.
+    Config(ConfigError),
+    /// The host refuses.
+    Start(StartError),
+    /// The data directory could not be made ready.
+    Recover(RecoverError),
+    /// A command that reads could not.
+    Read(ReadError),
+    /// The ring of a running shard failed.
+    Ring(io::Error),
+}
+
+impl EngineError {
+    /// The exit code of the command.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) => Exit::Usage,
+            Self::Start(_) => Exit::Environment,
+            Self::Recover(error) => error.exit(),
+            Self::Read(error) => error.exit(),
+            Self::Ring(_) => Exit::Unexpected,
+        }
+    }
+}
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Start(error) => error.fmt(f),
+            Self::Recover(error) => error.fmt(f),
+            Self::Read(error) => error.fmt(f),
+            Self::Ring(error) => write!(f, "io_uring: failed while running; start the engine again ({error})"),
+        }
+    }
+}
+
+impl std::error::Error for EngineError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Config(error) => Some(error),
+            Self::Start(error) => Some(error),
+            Self::Recover(error) => Some(error),
+            Self::Read(error) => Some(error),
+            Self::Ring(error) => Some(error),
+        }
+    }
+}
+
+impl From<ConfigError> for EngineError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl From<StartError> for EngineError {
+    fn from(error: StartError) -> Self {
+        Self::Start(error)
+    }
+}
+
+impl From<RecoverError> for EngineError {
+    fn from(error: RecoverError) -> Self {
+        Self::Recover(error)
+    }
+}
+
+impl From<ReadError> for EngineError {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
 /// A path for people: every component that is, or begins with, a token is shortened to its first digits.
 #[must_use]
 pub fn shown(path: &Path) -> String {
-    let mut shown = std::path::PathBuf::new();
+    let mut shown = PathBuf::new();
     for component in path.components() {
         match component {
             Component::Normal(name) => shown.push(shown_name(&name.to_string_lossy())),
@@ -122,5 +363,30 @@ mod tests {
             error.to_string(),
             "127.0.0.1:80: cannot be bound; choose another port (Permission denied (os error 13))"
         );
+    }
+
+    #[test]
+    fn disk_errors_say_where_what_and_what_next() {
+        let path = PathBuf::from("data/2bfbea1e-10c3-4419-bdad-7e6435882e1f");
+        let damage = Damage { path: path.clone(), expected: "a".to_owned(), found: "b".to_owned() };
+        let text = "data/2bfbea1e…: expected a, found b; restore it, or move this log out of the data directory";
+        assert_eq!(RecoverError::Damage(damage.clone()).to_string(), text);
+        assert_eq!(RecoverError::Damage(damage).exit(), Exit::Damage);
+        let full = FileError { path, tried: "cut", source: io::Error::from_raw_os_error(28) };
+        assert_eq!(full.exit(), Exit::Environment);
+        assert_eq!(
+            full.to_string(),
+            "data/2bfbea1e…: cannot be cut; make room, then start again (No space left on device (os error 28))"
+        );
+        let broken = FileError { source: io::Error::from_raw_os_error(5), ..full };
+        assert_eq!(ReadError::File(broken).exit(), Exit::Unexpected);
+    }
+
+    #[test]
+    fn an_unknown_log_is_named_by_its_first_digits() {
+        let token = "2bfbea1e-10c3-4419-bdad-7e6435882e1f".parse().unwrap();
+        let error = ReadError::NoLog { token, data: PathBuf::from("./data") };
+        assert_eq!(error.to_string(), "2bfbea1e…: no such log in ./data; see engine ls");
+        assert_eq!(error.exit(), Exit::Usage);
     }
 }

@@ -19,6 +19,9 @@ pub mod shard;
 pub mod driver;
 pub mod sys;
 
+pub mod store;
+
 pub mod config;
+pub mod engine;
 
 pub mod cli;

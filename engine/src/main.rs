@@ -1,6 +1,50 @@
-//! The `engine` binary.
+//! The `engine` binary: parse, do, exit code.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use engine::cli::{self, Command, Typed};
+use engine::config::{Config, RunFlags};
+use engine::error::{EngineError, Exit};
+use engine::store::reader::{cat, ls};
+use engine::store::show::Style;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os()) {
+        Typed::Command(command) => match execute(command) {
+            Ok(exit) => ExitCode::from(exit as u8),
+            Err(error) => fail(&error.to_string(), error.exit()),
+        },
+        Typed::Text(text) => match io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::from(Exit::Unexpected as u8),
+        },
+        Typed::Wrong(problem) => fail(&problem, Exit::Usage),
+    }
+}
+
+fn execute(command: Command) -> Result<Exit, EngineError> {
+    let mut stdout = io::stdout().lock();
+    match command {
+        Command::Run(args) => {
+            let config = Config::try_from(RunFlags::from(*args))?;
+            let unstored = engine::engine::run(&config)?;
+            return Ok(if unstored == 0 { Exit::Done } else { Exit::Unexpected });
+        }
+        Command::Ls(args) => ls(&args.data, args.json, &mut stdout)?,
+        Command::Cat(args) => {
+            let style = Style { newlines: args.newlines, escape: stdout.is_terminal() };
+            cat(&args.data, args.log, style, &mut stdout)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+#[expect(clippy::print_stderr, reason = "the one line that says why the command failed")]
+fn fail(problem: &str, exit: Exit) -> ExitCode {
+    eprintln!("engine: {problem}");
+    ExitCode::from(exit as u8)
+}

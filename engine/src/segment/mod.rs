@@ -15,6 +15,8 @@ pub mod meta;
 pub use appender::{AppendOp, Appended, Appender, FileId};
 pub use meta::Meta;
 
+use crate::wire::Token;
+
 /// Hard link to the active segment, for `tail -F`.
 pub const CURRENT: &str = "current";
 /// The same link while it is made; renamed over [`CURRENT`].
@@ -76,6 +78,12 @@ pub fn parse_segment_name(name: &str) -> Option<Offset> {
     let digits = name.strip_suffix(SUFFIX)?;
     let is_base = digits.len() == BASE_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
     if is_base { digits.parse().ok().map(Offset) } else { None }
+}
+
+/// File name in [`QUARANTINE`] of what was cut off a segment at this position.
+#[must_use]
+pub fn quarantine_name(token: Token, base: Offset, position: Position) -> String {
+    format!("{token}-{:0BASE_DIGITS$}-{}", base.0, position.0)
 }
 
 /// Whether a name in the data directory is the engine's own and not a log's.

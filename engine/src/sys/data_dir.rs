@@ -150,7 +150,7 @@ impl DataDir {
     }
 
     /// Makes an empty segment, and the log's directory if it is missing, and points `current` to it. Opened for
-    /// writing at explicit positions.
+    /// writing at explicit positions. From the first try on nothing more may be appended to the segment before it.
     ///
     /// # Errors
     /// Those of the system calls; `AlreadyExists` when there is a segment of that base that is not empty. An empty one
