@@ -13,6 +13,8 @@ use crate::plan::{self, CONNECTIONS_MAX, Plan, Rate, Stop};
 /// Longest `--duration`, in milliseconds: 30 days, so that no sum of times can overflow.
 const TIME_MS_MAX: u64 = 30 * 86_400_000;
 
+const COUNT_UNITS: [(&str, u64); 3] = [("", 1), ("k", 1_000), ("M", 1_000_000)];
+
 /// What was asked for, validated.
 #[derive(Debug)]
 pub enum Command {
@@ -60,7 +62,7 @@ struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX))]
     connections: u32,
 
-    /// How many logs to write to, their tokens made from --seed; or a file of tokens, one a line
+    /// How many logs to write to (k, M), their tokens made from --seed; or a file of tokens, one a line
     #[arg(long, value_name = "N|FILE", default_value = "100")]
     tokens: String,
 
@@ -145,8 +147,8 @@ fn resolve(target: &str) -> Result<SocketAddr, RunError> {
 }
 
 fn tokens_from(text: &str, seed: u64) -> Result<Vec<plan::Token>, RunError> {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        let count = text.parse().ok().filter(|count| (1..=plan::TOKENS_MAX).contains(count));
+    if let Ok(count) = parse_scaled(text, &COUNT_UNITS, "") {
+        let count = usize::try_from(count).ok().filter(|count| (1..=plan::TOKENS_MAX).contains(count));
         return count
             .map(|count| plan::tokens_of_seed(seed, count))
             .ok_or_else(|| RunError::Usage(format!("--tokens: {text}; 1 to {} are possible", plan::TOKENS_MAX)));
@@ -174,7 +176,7 @@ fn parse_scaled(text: &str, units: &[(&str, u64)], allowed: &str) -> Result<u64,
 }
 
 fn parse_count(text: &str, allowed: &str) -> Result<u64, String> {
-    match parse_scaled(text, &[("", 1), ("k", 1000), ("M", 1_000_000)], allowed)? {
+    match parse_scaled(text, &COUNT_UNITS, allowed)? {
         0 => Err(format!("zero sends nothing; {allowed}")),
         count => Ok(count),
     }
@@ -240,9 +242,9 @@ mod tests {
 
     #[test]
     fn units_are_read() {
-        let plan = plan(&["--rate", "250k", "--entries", "2M", "--size", "4KiB"]).unwrap();
+        let plan = plan(&["--rate", "250k", "--entries", "2M", "--size", "4KiB", "--tokens", "2k"]).unwrap();
         assert_eq!((plan.rate, plan.stop), (Rate::PerSecond(250_000), Stop::Entries(2_000_000)));
-        assert_eq!(plan.layout.size(), 4096);
+        assert_eq!((plan.layout.size(), plan.tokens.len()), (4096, 2000));
         assert_eq!(parse_time("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_time("2d"), Ok(Duration::from_hours(48)));
     }
