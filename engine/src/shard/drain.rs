@@ -10,6 +10,7 @@
 //! The cut is exact: from `shutdown(both)` on the kernel acknowledges nothing new, and all that it had acknowledged can
 //! still be read, up to the end of stream. A storage that still refuses at the timeout ends the shard with bytes unstored.
 
+use super::connection::Life;
 use super::op::{ConnectionId, Op, ShutdownSide};
 use super::{Listener, Shard, listener_id};
 use crate::limits::DRAIN_SETTLE;
@@ -36,8 +37,8 @@ impl Phase {
     pub(super) fn timeout(self) -> Option<Time> {
         match self {
             Self::Settling { until, .. } => Some(until),
-            Self::Waiting { deadline } | Self::Flushing { deadline } => Some(deadline),
-            Self::Serving | Self::Emptying { .. } | Self::Cutting { .. } | Self::Done => None,
+            Self::Emptying { deadline } | Self::Waiting { deadline } | Self::Flushing { deadline } => Some(deadline),
+            Self::Serving | Self::Cutting { .. } | Self::Done => None,
         }
     }
 }
@@ -82,10 +83,16 @@ impl Shard {
         }
     }
 
-    /// Takes what the kernel accepted, listener by listener.
+    /// Takes what the kernel accepted, listener by listener; an accept that fails is tried again until the deadline.
     fn empty_listeners(&mut self, deadline: Time) -> Phase {
         for (index, state) in self.listeners.iter_mut().enumerate() {
-            if *state == Listener::Idle {
+            if *state != Listener::Idle {
+                continue;
+            }
+            if self.now >= deadline && self.now < self.accept_from {
+                *state = Listener::Closed;
+                self.ops.push_back(Op::CloseListener(listener_id(index)));
+            } else if self.now >= self.accept_from {
                 *state = Listener::Emptying;
                 self.ops.push_back(Op::AcceptRest(listener_id(index)));
             }
@@ -124,7 +131,7 @@ impl Shard {
 
     fn shutdown_all(&mut self, side: ShutdownSide) {
         for (index, connection) in self.connections.iter().enumerate() {
-            if connection.is_some() {
+            if connection.as_ref().is_some_and(|connection| connection.life != Life::Closing) {
                 let id = ConnectionId(u32::try_from(index).expect("connections are numbered by u32"));
                 self.ops.push_back(Op::Shutdown(id, side));
             }

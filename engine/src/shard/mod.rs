@@ -169,11 +169,11 @@ impl Shard {
     /// Ends a turn, after every completion that was there has been handled: starts writes, takes up what was held.
     pub fn end_turn(&mut self, now: Time) {
         self.now = now;
+        self.advance_drain();
         self.take_up_held();
         let pressed = self.paused || self.logs.pool.used() >= self.budget(BUDGET_RESUME_PARTS);
         self.logs.start(now, pressed, &mut self.ops);
         self.receive_parked();
-        self.advance_drain();
         self.resume_accepting();
     }
 
@@ -218,6 +218,13 @@ impl Shard {
         self.logs.unwritten_bytes() + held.sum::<u64>()
     }
 
+    /// Capacity of carries, staging and writes under way, in bytes: what `buffer_bytes` limits. One receive buffer of
+    /// short lines of many logs may take it past the limit before the shard pauses.
+    #[must_use]
+    pub fn buffered_bytes(&self) -> usize {
+        self.logs.pool.used()
+    }
+
     fn budget(&self, parts: usize) -> usize {
         self.config.buffer_bytes / BUDGET_PARTS * parts
     }
@@ -228,6 +235,11 @@ impl Shard {
         if let Some(connection) = self.connection(id) {
             connection.receiving = more;
         }
+        // Behind our own cut the end of stream is ours; one that came before and is held was the peer's.
+        let received = match received {
+            Received::End if self.phase.cuts_connections() => Received::Failed(io::ErrorKind::ConnectionAborted.into()),
+            other => other,
+        };
         if self.paused || !self.held.is_empty() {
             self.held.push_back((id, received));
         } else {
@@ -242,7 +254,6 @@ impl Shard {
                 self.ops.push_back(Op::Recycle(buf));
             }
             Received::NoBuffer => {}
-            Received::End if self.phase.cuts_connections() => self.cut(id),
             Received::End => self.end(id),
             Received::Failed(_) => self.cut(id),
         }
@@ -420,13 +431,13 @@ impl Shard {
         if !more {
             self.listeners[listener.0 as usize] = Listener::Idle;
         }
-        if !more && before == Listener::Emptying {
-            self.listeners[listener.0 as usize] = Listener::Closed;
-            self.ops.push_back(Op::CloseListener(listener));
-        }
         match result {
             Ok(id) => self.open(id),
-            Err(error) if before == Listener::Accepting && error.kind() != io::ErrorKind::ConnectionAborted => {
+            Err(error) if before == Listener::Emptying && error.kind() == io::ErrorKind::WouldBlock => {
+                self.listeners[listener.0 as usize] = Listener::Closed;
+                self.ops.push_back(Op::CloseListener(listener));
+            }
+            Err(error) if before != Listener::Stopping && error.kind() != io::ErrorKind::ConnectionAborted => {
                 self.accept_from = self.now + ACCEPT_RETRY;
                 self.notices.push_back(Notice::AcceptFailed(error));
             }
