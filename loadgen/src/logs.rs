@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::account::Account;
 use crate::plan::{Plan, Token, parse_token};
 
-/// Acknowledged entries are given up when nothing has been written for this long.
+/// Missing entries are given up when nothing has been written for this long.
 const STALLED: Duration = Duration::from_secs(2);
 /// When nothing is missing any more, how long to look for what should not come.
 const SETTLED: Duration = Duration::from_millis(100);
@@ -27,8 +27,8 @@ const READ_BYTES: usize = 1 << 20;
 /// Digits of a segment's base.
 const BASE_DIGITS: usize = 20;
 
-/// Reads all logs into the account until nothing acknowledged is missing and no more comes, or nothing has come for
-/// [`STALLED`].
+/// Reads all logs into the account until nothing acknowledged is missing and no more comes, or nothing has come for two
+/// seconds.
 ///
 /// # Errors
 ///

@@ -13,7 +13,7 @@
 //! the windows. Nothing is dropped. Held buffers are bounded by the ring.
 //!
 //! Invariants: events of a connection are handled in the order in which they came; a connection is closed only when no
-//! receive is in flight on it; carries hold at most a quarter of the budget (or 320 bytes a connection).
+//! receive is in flight on it; carries hold at most a quarter of the budget (or 256 bytes a connection).
 
 mod by_class;
 mod connection;
