@@ -309,6 +309,7 @@ fn captures_cut_anywhere_equal_the_oracle() {
     for capture in captures::lf() {
         let mut config = config(262_144);
         config.buffer_bytes = 64 << 20;
+        config.logs.segment_bytes = u64::MAX;
         let mut bench = Bench::new(config);
         let mut one = Expected::new();
         one.add_whole(&capture.bytes, 262_144, Oversize::Split);
