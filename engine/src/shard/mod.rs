@@ -253,7 +253,7 @@ impl Shard {
                 self.ingest(id, &buf);
                 self.ops.push_back(Op::Recycle(buf));
             }
-            Received::NoBuffer => {}
+            Received::NoBuffer | Received::Cancelled => {}
             Received::End => self.end(id),
             Received::Failed(_) => self.cut(id),
         }

@@ -345,6 +345,7 @@ impl Sim {
             Op::CloseListener(listener) => network.close_listener(listener),
             Op::Receive(connection) => network.receive(connection, agenda, chance),
             Op::CancelReceive(connection) => network.cancel_receive(connection, agenda, chance),
+            Op::Deafen(connection) => network.deafen(connection),
             Op::Recycle(buf) => network.recycle(buf),
             Op::Shutdown(connection, side) => network.shut_down(connection, side, agenda, chance),
             Op::Close { connection, .. } => network.close_connection(connection, agenda, chance),
@@ -381,6 +382,7 @@ impl Sim {
                     Received::End => (1, &[][..]),
                     Received::NoBuffer => (2, &[][..]),
                     Received::Failed(_) => (3, &[][..]),
+                    Received::Cancelled => (4, &[][..]),
                 };
                 self.note(&[2, u64::from(connection.0), kind, u64::from(*more)], bytes);
             }
@@ -415,6 +417,7 @@ impl Sim {
                 self.note(&[22, u64::from(log.0), u64::from(file.0), position.0], buf.rest());
             }
             Op::CloseSegment(file) => self.note(&[23, u64::from(file.0)], &[]),
+            Op::Deafen(id) => self.note(&[24, u64::from(id.0)], &[]),
         }
     }
 }

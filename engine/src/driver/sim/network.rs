@@ -44,6 +44,8 @@ struct Peer {
     acknowledged: u64,
     fin: bool,
     reset: bool,
+    /// What the peer sends does not arrive any more, its end neither.
+    deaf: bool,
     /// The engine shut down both sides.
     shut: bool,
     half_closed: bool,
@@ -112,6 +114,7 @@ impl Network {
             acknowledged: 0,
             fin: false,
             reset: false,
+            deaf: false,
             shut: false,
             half_closed: false,
             receiving: false,
@@ -133,13 +136,15 @@ impl Network {
     }
 
     pub(super) fn close(&mut self, id: PeerId, agenda: &mut Agenda, chance: &mut Chance) {
-        self.peers[id.0].fin = true;
+        let peer = &mut self.peers[id.0];
+        peer.fin |= !peer.deaf;
         self.wake(id, agenda, chance);
     }
 
     pub(super) fn reset(&mut self, id: PeerId, agenda: &mut Agenda, chance: &mut Chance) {
         let peer = &mut self.peers[id.0];
-        if !(peer.fin && peer.unsent.is_empty()) {
+        let delivered = peer.fin && peer.unsent.is_empty();
+        if !peer.deaf && !delivered {
             peer.reset = true;
             peer.unsent.clear();
             self.wake(id, agenda, chance);
@@ -178,7 +183,7 @@ impl Network {
     /// What fits the socket buffer is acknowledged.
     fn open_window(&mut self, id: PeerId) {
         let peer = &mut self.peers[id.0];
-        if peer.shut || peer.gone {
+        if peer.deaf || peer.shut || peer.gone {
             return;
         }
         let count = peer.unsent.len().min(self.socket_bytes.saturating_sub(peer.kernel.len()));
@@ -291,9 +296,7 @@ impl Network {
         if !std::mem::take(&mut self.peers[id.0].receiving) {
             return None;
         }
-        self.peers[id.0].ending = Ending::Cut;
-        let error = io::Error::from_raw_os_error(ECANCELED);
-        Some(self.answer(id, Received::Failed(error), false))
+        Some(self.answer(id, Received::Cancelled, false))
     }
 
     pub(super) fn shut_down(&mut self, id: ConnectionId, side: ShutdownSide, agenda: &mut Agenda, chance: &mut Chance) {
@@ -306,11 +309,20 @@ impl Network {
         }
     }
 
+    pub(super) fn deafen(&mut self, id: ConnectionId) {
+        let (_, peer) = self.peer(id);
+        assert!(!peer.gone, "an order after the close");
+        peer.deaf = true;
+    }
+
     pub(super) fn close_connection(&mut self, id: ConnectionId, agenda: &mut Agenda, chance: &mut Chance) {
         let (_, peer) = self.peer(id);
         assert!(!peer.receiving && !peer.gone, "closed twice, or under a receive");
         peer.gone = true;
         peer.unsent.clear();
+        if peer.ending == Ending::Open {
+            peer.ending = Ending::Cut;
+        }
         agenda.plan(chance.delay(), Event::Closed(id));
     }
 
