@@ -75,6 +75,7 @@ fn random_faults(random: &mut Random) -> Faults {
         Fault::WriteRefused,
         Fault::OpenFailed,
         Fault::OpenRefused,
+        Fault::LostWakeUp,
     ];
     for fault in all {
         let when = match random.below(8) {
@@ -457,6 +458,18 @@ fn a_last_line_survives_a_cut_that_comes_while_it_is_held() {
     drain(&mut sim, &[]);
     assert_eq!(sim.log_bytes(token(1)), b"whole\nclosed in order\n");
     assert_eq!(sim.outcome().unwrap().counters.rejected(Reject::Cut), 0);
+}
+
+#[test]
+fn a_cut_ends_even_if_nothing_wakes_the_receives() {
+    let mut sim = Sim::new(15, Faults::none().with(Fault::LostWakeUp, When::OneIn(1)), config(4096));
+    let peers: Vec<PeerId> = (0..5).map(|_| sim.connect()).collect();
+    for &peer in &peers {
+        sim.send(peer, format!("{} x\n{} cut", token(1), token(1)).as_bytes());
+    }
+    drain(&mut sim, &[]);
+    assert_eq!(sim.log_bytes(token(1)), b"x\n".repeat(5));
+    assert_eq!(sim.outcome().unwrap().counters.rejected(Reject::Cut), 5);
 }
 
 #[test]

@@ -43,10 +43,12 @@ pub enum Fault {
     OpenFailed,
     /// A segment cannot be created or opened: ENOSPC.
     OpenRefused,
+    /// A shutdown does not wake the receive that waits on the connection.
+    LostWakeUp,
 }
 
 impl Fault {
-    const COUNT: usize = 12;
+    const COUNT: usize = 13;
 }
 
 /// Which faults strike, and when.

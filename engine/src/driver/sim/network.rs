@@ -305,7 +305,9 @@ impl Network {
         peer.half_closed = true;
         if side == ShutdownSide::Both {
             peer.shut = true;
-            self.wake(id, agenda, chance);
+            if !chance.strikes(Fault::LostWakeUp) {
+                self.wake(id, agenda, chance);
+            }
         }
     }
 
