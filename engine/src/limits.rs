@@ -23,6 +23,8 @@ pub const LINE_PARTS_OF_BUFFER: u64 = 16;
 
 /// `--segment-bytes`: a segment rolls before it grows past this.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 256 * MIB;
+/// `--shards`: far more than any host of today has cores.
+pub const SHARDS_MAX: u64 = 256;
 /// `--tokens-max`: logs that open mode may have in all.
 pub const TOKENS_MAX_DEFAULT: u64 = 100_000;
 /// `--disk-free-min` is the smaller of this and `DISK_FREE_PERCENT_DEFAULT` of the disk.
@@ -56,6 +58,14 @@ pub const SUBMISSION_ENTRIES: u32 = 4096;
 /// Entries of its completion queue; the kernel keeps what overflows, at a cost.
 pub const COMPLETION_ENTRIES: u32 = 16_384;
 
+/// Usual capacity of a batch that one shard hands to another.
+pub const HANDOVER_BATCH_BYTES: usize = 64 * 1024;
+/// Batches from one shard to one other that have not come back; past it the sender stops reading.
+pub const HANDOVER_BATCHES_MAX: usize = 256;
+/// Messages that a queue between two shards holds: batches there, batches on their way back, and what one receive
+/// buffer may add to them after the limit was reached.
+pub const HANDOVER_QUEUE: usize = 4 * HANDOVER_BATCHES_MAX;
+
 /// Receive buffers of a shard, all of one size.
 pub const RECV_BUFFERS: u16 = 256;
 /// Bytes of one receive buffer: 5.8-6.2 GB/s per core at 1,000 connections.
@@ -69,7 +79,9 @@ pub const BUDGET_RESUME_PARTS: usize = 3;
 pub const CONNECTIONS_MAX_DEFAULT: u64 = 65_536;
 /// Descriptors that are neither connections nor segments: ring, directory, lock, listeners, pipes.
 pub const DESCRIPTORS_RESERVED: u64 = 64;
-/// Descriptors that segments have at least.
+/// Descriptors of a shard: ring, eventfd, and a listener for each of two addresses; more of those come out of the reserve.
+pub const DESCRIPTORS_PER_SHARD: u64 = 4;
+/// Descriptors that the segments of a shard have at least.
 pub const OPEN_FILES_MIN: u64 = 64;
 /// Pending connections of a listener; the kernel caps it at net.core.somaxconn.
 pub const BACKLOG: i32 = 4096;

@@ -37,6 +37,37 @@ impl Counters {
         self.rejected[reason as usize] += 1;
     }
 
+    /// Counts rejections of lines that another shard counted as such.
+    pub fn reject_counted(&mut self, reason: Reject, lines: u64) {
+        self.rejected[reason as usize] += lines;
+    }
+
+    /// Adds what another shard did.
+    pub fn add(&mut self, other: &Self) {
+        let Self {
+            connections,
+            received_bytes,
+            lines,
+            entries,
+            entry_bytes,
+            split_lines,
+            split_pieces,
+            batches,
+            rejected,
+        } = other;
+        self.connections += connections;
+        self.received_bytes += received_bytes;
+        self.lines += lines;
+        self.entries += entries;
+        self.entry_bytes += entry_bytes;
+        self.split_lines += split_lines;
+        self.split_pieces += split_pieces;
+        self.batches += batches;
+        for (count, more) in self.rejected.iter_mut().zip(rejected) {
+            *count += more;
+        }
+    }
+
     /// Lines rejected for this reason.
     #[must_use]
     pub fn rejected(&self, reason: Reject) -> u64 {

@@ -164,6 +164,12 @@ impl Appender {
         (full.sum::<usize>() + filling) as u64
     }
 
+    /// Whether so many bytes more leave the segment within its size.
+    #[must_use]
+    pub fn fits(&self, bytes: usize, segment_bytes: u64) -> bool {
+        self.assigned + bytes as u64 <= segment_bytes
+    }
+
     /// Stages an entry and the LF that ends it.
     #[inline]
     pub fn append(&mut self, entry: Entry<'_>, segment_bytes: u64, pool: &mut BufferPool, now: Time) -> Appended {

@@ -1,7 +1,7 @@
 //! One client's stream: what the shard remembers of it between receives.
 
+use super::logs::Destination;
 use crate::framing::LineDecoder;
-use crate::route::LogId;
 use crate::wire::Token;
 
 /// Where a connection is in its life.
@@ -26,10 +26,10 @@ pub(super) struct Connection {
     /// A receive is in flight.
     pub(super) receiving: bool,
     pub(super) decoder: LineDecoder,
-    /// The token of the last line and its log: consecutive lines often share it.
-    pub(super) last: Option<(Token, LogId)>,
-    /// The log that takes the further pieces of the line in progress.
-    pub(super) pieces_to: Option<LogId>,
+    /// The token of the last line and where it went: consecutive lines often share it.
+    pub(super) last: Option<(Token, Destination)>,
+    /// Where the further pieces of the line in progress go.
+    pub(super) pieces_to: Option<(Token, Destination)>,
 }
 
 impl Connection {

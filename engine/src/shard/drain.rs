@@ -11,12 +11,14 @@
 //! The cut is exact. A deaf connection receives nothing new, and by the end of `Silencing` the kernel has acknowledged
 //! all that it had received, also what it had delayed: the half-close has sent our FIN before, so `shutdown(both)` alone
 //! would send no segment that could carry that acknowledgement, and senders would learn of less than is stored. Behind
-//! the shutdown everything received can still be read, up to the end of stream. A storage that still refuses at the
-//! timeout ends the shard with bytes unstored.
+//! the shutdown everything received can still be read, up to the end of stream. `Flushing` lasts until every shard has
+//! said that nothing more comes from it. A storage that still refuses at the timeout ends the shard with bytes unstored
+//! (`GivingUp`): it sends home what others hand it, so that they can end too.
 
 use super::connection::Life;
 use super::op::{ConnectionId, Op, ShutdownSide};
 use super::{Listener, Shard, listener_id};
+use crate::handover::{Message, ShardId};
 use crate::limits::{ACKNOWLEDGE_SETTLE, CUT_NUDGE, DRAIN_SETTLE};
 use crate::time::Time;
 
@@ -29,21 +31,29 @@ pub(super) enum Phase {
     Waiting { deadline: Time },
     Silencing { until: Time },
     Cutting { nudge: Time },
-    Flushing { deadline: Time },
+    Flushing { deadline: Time, announced: bool },
+    GivingUp { announced: bool },
     Done,
 }
 
 impl Phase {
     /// Whether the engine itself has ended, or is ending, all streams.
     pub(super) fn cuts_connections(self) -> bool {
-        matches!(self, Self::Cutting { .. } | Self::Flushing { .. } | Self::Done)
+        matches!(self, Self::Cutting { .. } | Self::Flushing { .. } | Self::GivingUp { .. } | Self::Done)
+    }
+
+    /// Whether nothing is stored any more.
+    pub(super) fn gives_up(self) -> bool {
+        matches!(self, Self::GivingUp { .. } | Self::Done)
     }
 
     pub(super) fn timeout(self) -> Option<Time> {
         match self {
             Self::Settling { until, .. } | Self::Silencing { until } | Self::Cutting { nudge: until } => Some(until),
-            Self::Emptying { deadline } | Self::Waiting { deadline } | Self::Flushing { deadline } => Some(deadline),
-            Self::Serving | Self::Done => None,
+            Self::Emptying { deadline } | Self::Waiting { deadline } | Self::Flushing { deadline, .. } => {
+                Some(deadline)
+            }
+            Self::Serving | Self::GivingUp { .. } | Self::Done => None,
         }
     }
 }
@@ -62,7 +72,7 @@ impl Shard {
             Phase::Settling { until, .. } => Phase::Settling { until, deadline: self.now },
             Phase::Emptying { .. } => Phase::Emptying { deadline: self.now },
             Phase::Waiting { .. } => Phase::Waiting { deadline: self.now },
-            Phase::Flushing { .. } => Phase::Flushing { deadline: self.now },
+            Phase::Flushing { announced, .. } => Phase::Flushing { deadline: self.now, announced },
             ending => ending,
         };
     }
@@ -80,7 +90,8 @@ impl Shard {
                 Phase::Waiting { deadline } => self.wait_for_peers(deadline),
                 Phase::Silencing { until } => self.finish_silence(until),
                 Phase::Cutting { nudge } => self.finish_cut(nudge),
-                Phase::Flushing { deadline } => self.finish_flush(deadline),
+                Phase::Flushing { deadline, announced } => self.finish_flush(deadline, announced),
+                Phase::GivingUp { announced } => self.finish_giving_up(announced),
                 same => same,
             };
             if self.phase == before {
@@ -113,7 +124,7 @@ impl Shard {
     fn wait_for_peers(&mut self, deadline: Time) -> Phase {
         if self.open_connections == 0 {
             self.logs.flush();
-            return Phase::Flushing { deadline };
+            return Phase::Flushing { deadline, announced: false };
         }
         if self.now < deadline {
             return Phase::Waiting { deadline };
@@ -133,10 +144,10 @@ impl Shard {
     fn finish_cut(&mut self, nudge: Time) -> Phase {
         if self.open_connections == 0 {
             self.logs.flush();
-            return Phase::Flushing { deadline: self.now };
+            return Phase::Flushing { deadline: self.now, announced: false };
         }
         if self.logs.is_refused() {
-            return Phase::Done;
+            return Phase::GivingUp { announced: false };
         }
         if self.now < nudge {
             return Phase::Cutting { nudge };
@@ -146,9 +157,35 @@ impl Shard {
         Phase::Cutting { nudge: self.now + CUT_NUDGE }
     }
 
-    fn finish_flush(&self, deadline: Time) -> Phase {
-        let hopeless = self.logs.is_refused() && self.now >= deadline;
-        if hopeless || self.logs.unwritten_bytes() == 0 { Phase::Done } else { Phase::Flushing { deadline } }
+    /// Nothing more comes from our connections: waits until what they brought is stored, here and by other shards, and
+    /// until the others have nothing more for us.
+    fn finish_flush(&mut self, deadline: Time, announced: bool) -> Phase {
+        if self.logs.is_refused() && self.now >= deadline {
+            return Phase::GivingUp { announced };
+        }
+        let announced = announced || self.announce();
+        let stored = self.incoming.is_empty() && self.logs.unwritten_bytes() == 0;
+        let done = announced && stored && self.others_have_finished();
+        if done { Phase::Done } else { Phase::Flushing { deadline, announced } }
+    }
+
+    fn finish_giving_up(&mut self, announced: bool) -> Phase {
+        let announced = announced || self.announce();
+        if announced && self.others_have_finished() { Phase::Done } else { Phase::GivingUp { announced } }
+    }
+
+    /// Tells all others that nothing more comes, once everything that was sent has come back.
+    fn announce(&mut self) -> bool {
+        if self.outgoing.bytes() > 0 {
+            return false;
+        }
+        let others = (0..self.config.ownership.shards()).map(ShardId).filter(|shard| *shard != self.config.id);
+        self.ops.extend(others.map(|to| Op::Send { to, message: Message::Finished }));
+        true
+    }
+
+    fn others_have_finished(&self) -> bool {
+        self.finished + 1 == self.config.ownership.shards()
     }
 
     /// The same order for every connection that is not closing yet.

@@ -16,24 +16,27 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
+use super::allowance::Allowance;
 use super::by_class::ByClass;
 use super::op::{Notice, Op};
 use crate::buf::{BufferPool, WriteBuf};
+use crate::handover::ShardId;
 use crate::limits::{OPENS_IN_FLIGHT_MAX, STORAGE_RETRY, WRITES_IN_FLIGHT_MAX};
-use crate::route::{LogId, Router};
+use crate::route::{LogId, Route, Router};
+use crate::scan;
 use crate::segment::{AppendOp, Appended, Appender, FileId, Offset, Position};
 use crate::time::Time;
 use crate::wire::{Entry, Token};
 
 /// What the logs of a shard are allowed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LogLimits {
     /// A busy log is written at most this often.
     pub linger: Duration,
     /// A segment rolls before it grows past this many bytes.
     pub segment_bytes: u64,
-    /// Logs in all.
-    pub tokens_max: usize,
+    /// Logs of all shards.
+    pub tokens: Allowance,
     /// Segments open at once.
     pub open_files_max: usize,
 }
@@ -60,6 +63,13 @@ struct Refusal {
     retry_at: Time,
 }
 
+/// Where the entries of a token go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Destination {
+    Log(LogId),
+    Shard(ShardId),
+}
+
 /// The logs of one shard and all that is staged for them.
 #[derive(Debug)]
 pub(super) struct Logs {
@@ -80,10 +90,10 @@ pub(super) struct Logs {
 }
 
 impl Logs {
-    pub(super) fn new(limits: LogLimits, buffer_bytes: usize) -> Self {
+    pub(super) fn new(limits: LogLimits, router: Router, buffer_bytes: usize) -> Self {
         Self {
             limits,
-            router: Router::default(),
+            router,
             all: Vec::new(),
             pool: BufferPool::new(buffer_bytes),
             ready: VecDeque::new(),
@@ -100,6 +110,7 @@ impl Logs {
 
     /// Adds a log that recovery found.
     pub(super) fn resume(&mut self, token: Token, base: Offset, length: Position) {
+        self.limits.tokens.take_anyway();
         self.add(token, Appender::resume(token, base, length));
     }
 
@@ -111,16 +122,20 @@ impl Logs {
         id
     }
 
-    /// The token's log; a new one if there may be one more.
+    /// Where the token's entries go; to a new log, if there may be one more.
     #[inline]
-    pub(super) fn route(&mut self, token: Token) -> Option<LogId> {
-        self.router.lookup(token).or_else(|| self.create(token))
+    pub(super) fn route(&mut self, token: Token) -> Option<Destination> {
+        match self.router.route(token) {
+            Route::Mine(log) => Some(Destination::Log(log)),
+            Route::Foreign(shard) => Some(Destination::Shard(shard)),
+            Route::New => self.create(token).map(Destination::Log),
+        }
     }
 
     #[cold]
     #[inline(never)]
     fn create(&mut self, token: Token) -> Option<LogId> {
-        (self.all.len() < self.limits.tokens_max).then(|| self.add(token, Appender::new(token)))
+        self.limits.tokens.take().then(|| self.add(token, Appender::new(token)))
     }
 
     /// Stages an entry.
@@ -130,6 +145,18 @@ impl Logs {
         let appender = &mut self.all[id.0 as usize].appender;
         if appender.append(entry, self.limits.segment_bytes, &mut self.pool, now) != Appended::Gathering {
             self.begun(id, now);
+        }
+    }
+
+    /// Stages entries that another shard received, an LF after each.
+    pub(super) fn append_run(&mut self, id: LogId, mut bytes: &[u8], now: Time) {
+        let fits = self.all[id.0 as usize].appender.fits(bytes.len(), self.limits.segment_bytes);
+        while let Some(entries) = bytes.strip_suffix(b"\n") {
+            // Where a segment may end, it ends at an entry: they go one by one.
+            let end = if fits { None } else { scan::find_lf(entries) };
+            let (entry, rest) = end.map_or((entries, &[][..]), |end| (&entries[..end], &bytes[end + 1..]));
+            self.append(id, entry.into(), now);
+            bytes = rest;
         }
     }
 

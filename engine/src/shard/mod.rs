@@ -15,17 +15,20 @@
 //! Invariants: events of a connection are handled in the order in which they came; a connection is closed only when no
 //! receive is in flight on it; carries hold at most a quarter of the budget (or 256 bytes a connection).
 
+mod allowance;
 mod by_class;
 mod connection;
 mod drain;
 mod ingest;
 mod logs;
 mod op;
+mod outgoing;
 
 use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
+pub use allowance::Allowance;
 pub use ingest::Oversize;
 pub use logs::LogLimits;
 pub use op::{Command, Completion, ConnectionId, ListenerId, Notice, Op, Received, ShutdownSide};
@@ -33,28 +36,35 @@ pub use op::{Command, Completion, ConnectionId, ListenerId, Notice, Op, Received
 use by_class::ByClass;
 use connection::{Connection, Life};
 use drain::Phase;
-use ingest::Ingest;
+use ingest::{Ingest, absorb};
 use logs::Logs;
+use outgoing::Outgoing;
 
 use crate::buf::RecvBuf;
 use crate::framing::Foreign;
-use crate::limits::{ACCEPT_RETRY, BUDGET_PARTS, BUDGET_RESUME_PARTS, NOTICE_GAP};
+use crate::handover::{Batch, Message, ShardId};
+use crate::limits::{ACCEPT_RETRY, BUDGET_PARTS, BUDGET_RESUME_PARTS, HANDOVER_BATCHES_MAX, NOTICE_GAP};
 use crate::metrics::Counters;
+use crate::route::{Ownership, Router};
 use crate::segment::{Offset, Position};
 use crate::time::Time;
 use crate::wire::{Reject, Token};
 
 /// What a shard is allowed and told.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ShardConfig {
+    /// Which of the shards it is.
+    pub id: ShardId,
+    /// Which shard owns which log.
+    pub ownership: Ownership,
     /// Longest line in bytes, terminator not counted.
     pub line_bytes_max: usize,
     /// What happens to longer ones.
     pub oversize: Oversize,
     /// Capacity of carries, staging and writes under way, in bytes.
     pub buffer_bytes: usize,
-    /// Connections at a time; past it accepting stops until one ends.
-    pub connections_max: usize,
+    /// Connections of all shards; past it accepting stops until one ends.
+    pub connections: Allowance,
     /// How long a drain waits for peers to close.
     pub drain_timeout: Duration,
     /// Listeners that the driver has.
@@ -79,10 +89,20 @@ pub struct Shard {
     parked: VecDeque<ConnectionId>,
     /// What came while there was no room, in order.
     held: VecDeque<(ConnectionId, Received)>,
+    outgoing: Outgoing,
+    /// What other shards sent and there was no room for yet.
+    incoming: VecDeque<(ShardId, Batch)>,
+    /// Other shards that have nothing more for this one.
+    finished: u16,
+    /// Bytes of entries that were given up.
+    given_up_bytes: u64,
     paused: bool,
     disk_low: bool,
     listeners: Vec<Listener>,
+    /// After a failed accept the next one waits until then.
     accept_from: Time,
+    /// While all shards together have as many connections as may be, the next look waits until then.
+    crowded_until: Time,
     phase: Phase,
     ops: VecDeque<Op>,
     notices: VecDeque<Notice>,
@@ -116,27 +136,32 @@ impl Shard {
     /// A shard that knows no log. It asks for its first accepts at once.
     #[must_use]
     pub fn new(config: ShardConfig) -> Self {
-        let listeners = vec![Listener::Accepting; config.listeners as usize];
+        let router = Router::new(config.ownership.clone(), config.id);
         Self {
-            config,
             counters: Counters::default(),
-            logs: Logs::new(config.logs, config.buffer_bytes),
+            logs: Logs::new(config.logs.clone(), router, config.buffer_bytes),
             connections: Vec::new(),
             open_connections: 0,
             carries: ByClass::default(),
             carry_bytes: 0,
             parked: VecDeque::new(),
             held: VecDeque::new(),
+            outgoing: Outgoing::new(config.ownership.shards()),
+            incoming: VecDeque::new(),
+            finished: 0,
+            given_up_bytes: 0,
             paused: false,
             disk_low: false,
-            listeners,
+            listeners: vec![Listener::Accepting; config.listeners as usize],
             accept_from: Time::default(),
+            crowded_until: Time::default(),
             phase: Phase::Serving,
             ops: (0..config.listeners).map(|id| Op::Accept(ListenerId(id))).collect(),
             notices: VecDeque::new(),
             foreign_seen: 0,
             foreign_told: None,
             now: Time::default(),
+            config,
         }
     }
 
@@ -158,6 +183,11 @@ impl Shard {
             Completion::Accepted { listener, result, more } => self.accepted(listener, result, more),
             Completion::Closed(connection) => self.closed(connection),
             Completion::Opened { log, result } => self.notices.extend(self.logs.opened(log, result, now)),
+            Completion::Sent { from, message: Message::Batch(batch) } => self.incoming.push_back((from, batch)),
+            Completion::Sent { from, message: Message::Returned(batch) } => {
+                self.outgoing.returned(from, batch, &mut self.logs.pool);
+            }
+            Completion::Sent { message: Message::Finished, .. } => self.finished += 1,
             Completion::Command(Command::Drain) => self.drain(),
             Completion::Command(Command::DiskLow(low)) => {
                 self.disk_low = low;
@@ -170,8 +200,14 @@ impl Shard {
     pub fn end_turn(&mut self, now: Time) {
         self.now = now;
         self.advance_drain();
+        if self.phase.gives_up() {
+            self.give_up_incoming();
+            return self.outgoing.publish(&mut self.ops);
+        }
         self.take_up_held();
-        let pressed = self.paused || self.logs.pool.used() >= self.budget(BUDGET_RESUME_PARTS);
+        self.take_incoming();
+        self.outgoing.publish(&mut self.ops);
+        let pressed = self.logs.pool.used() >= self.budget(BUDGET_RESUME_PARTS);
         self.logs.start(now, pressed, &mut self.ops);
         self.receive_parked();
         self.resume_accepting();
@@ -191,7 +227,8 @@ impl Shard {
     #[must_use]
     pub fn timeout(&self) -> Option<Time> {
         let later = |at: &Time| *at > self.now;
-        let own = [self.phase.timeout(), Some(self.accept_from)].into_iter().flatten().filter(later);
+        let own = [self.phase.timeout(), Some(self.accept_from), Some(self.crowded_until)];
+        let own = own.into_iter().flatten().filter(later);
         own.chain(self.logs.timeout()).min()
     }
 
@@ -215,7 +252,8 @@ impl Shard {
             Received::Data(buf) => buf.len() as u64,
             _ => 0,
         });
-        self.logs.unwritten_bytes() + held.sum::<u64>()
+        let incoming = self.incoming.iter().map(|(_, batch)| batch.entry_bytes());
+        self.logs.unwritten_bytes() + self.given_up_bytes + held.sum::<u64>() + incoming.sum::<u64>()
     }
 
     /// Capacity of carries, staging and writes under way, in bytes: what `buffer_bytes` limits. One receive buffer of
@@ -355,6 +393,7 @@ impl Shard {
         let mut sink = Ingest {
             logs: &mut self.logs,
             counters: &mut self.counters,
+            outgoing: &mut self.outgoing,
             last: &mut last,
             pieces_to: &mut pieces_to,
             oversize: self.config.oversize,
@@ -389,7 +428,8 @@ impl Shard {
                 break;
             }
         }
-        self.paused |= self.logs.pool.used() >= self.config.buffer_bytes;
+        self.paused |= self.logs.pool.used() >= self.config.buffer_bytes
+            || self.outgoing.is_over(self.budget(1), HANDOVER_BATCHES_MAX);
     }
 
     /// Whether there is room for more input.
@@ -398,12 +438,32 @@ impl Shard {
         if blocked {
             self.paused = true;
         } else if self.paused && self.logs.pool.used() < self.budget(BUDGET_RESUME_PARTS) {
-            self.paused = false;
+            self.paused = self.outgoing.is_over(self.budget(1) / 2, HANDOVER_BATCHES_MAX / 2);
         }
         while !self.paused
             && let Some((id, received)) = self.held.pop_front()
         {
             self.take(id, received);
+        }
+    }
+
+    /// Copies what other shards sent, while there is room, and sends the memory home.
+    fn take_incoming(&mut self) {
+        while self.logs.pool.used() < self.config.buffer_bytes
+            && let Some((from, batch)) = self.incoming.pop_front()
+        {
+            for run in batch.runs() {
+                absorb(run, &mut self.logs, &mut self.counters, self.now);
+            }
+            self.ops.push_back(Op::Send { to: from, message: Message::Returned(batch) });
+        }
+    }
+
+    /// Sends home what will not be stored any more, so that no other shard waits for it.
+    fn give_up_incoming(&mut self) {
+        while let Some((from, batch)) = self.incoming.pop_front() {
+            self.given_up_bytes += batch.entry_bytes();
+            self.ops.push_back(Op::Send { to: from, message: Message::Returned(batch) });
         }
     }
 
@@ -443,7 +503,7 @@ impl Shard {
             }
             Err(_) => {}
         }
-        if self.open_connections >= self.config.connections_max {
+        if self.config.connections.is_exhausted() {
             self.stop_accepting();
         }
     }
@@ -456,6 +516,7 @@ impl Shard {
         debug_assert!(self.connections[slot].is_none(), "a number is used again only after its connection closed");
         self.connections[slot] = Some(Connection::new());
         self.open_connections += 1;
+        self.config.connections.take_anyway();
         self.counters.connections += 1;
         self.ops.push_back(Op::Receive(id));
     }
@@ -463,6 +524,7 @@ impl Shard {
     fn closed(&mut self, id: ConnectionId) {
         self.connections[id.0 as usize] = None;
         self.open_connections -= 1;
+        self.config.connections.give_back();
     }
 
     fn stop_accepting(&mut self) {
@@ -475,10 +537,12 @@ impl Shard {
     }
 
     fn resume_accepting(&mut self) {
-        if self.phase != Phase::Serving
-            || self.open_connections >= self.config.connections_max
-            || self.now < self.accept_from
-        {
+        if self.phase != Phase::Serving || self.now < self.accept_from || !self.listeners.contains(&Listener::Idle) {
+            return;
+        }
+        if self.config.connections.is_exhausted() {
+            // The connection that ends next may be another shard's.
+            self.crowded_until = self.now + ACCEPT_RETRY;
             return;
         }
         for (index, state) in self.listeners.iter_mut().enumerate() {

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::buf::{RecvBuf, WriteBuf};
+use crate::handover::{Message, ShardId};
 use crate::route::LogId;
 use crate::segment::{FileId, Offset, Position};
 use crate::wire::Token;
@@ -87,6 +88,13 @@ pub enum Op {
         /// Moves to the driver, and back in the answer.
         buf: WriteBuf,
     },
+    /// Order: a message for another shard.
+    Send {
+        /// The other shard.
+        to: ShardId,
+        /// Never refused: the shard keeps within [`HANDOVER_QUEUE`](crate::limits::HANDOVER_QUEUE).
+        message: Message,
+    },
     /// Order: closes a segment that no write is in flight on.
     CloseSegment(FileId),
 }
@@ -144,6 +152,13 @@ pub enum Completion {
         buf: WriteBuf,
         /// Bytes written.
         result: io::Result<usize>,
+    },
+    /// Another shard has sent something.
+    Sent {
+        /// The other shard.
+        from: ShardId,
+        /// What it sent.
+        message: Message,
     },
     /// A message of the control side.
     Command(Command),

@@ -16,21 +16,22 @@ const BIND_TRY: Duration = Duration::from_millis(100);
 /// Classic BPF `ret 0`: drop every packet (linux/filter.h, `BPF_RET | BPF_K`).
 const DROP_ALL: (u16, u32) = (0x06, 0);
 
-/// A bound listener and its real address.
+/// A bound address with a listening socket for every shard; the kernel spreads connections over them.
 #[derive(Debug)]
 pub struct Listener {
-    /// The listening socket.
-    pub fd: OwnedFd,
-    /// Where it listens; a port of 0 has become a real one.
+    /// The listening sockets, one a shard.
+    pub fds: Vec<OwnedFd>,
+    /// Where they listen; a port of 0 has become a real one.
     pub address: SocketAddr,
 }
 
-/// Binds and listens. A busy port is tried for [`BIND_RETRY`]: a killed predecessor frees it late.
+/// Binds and listens, a socket for each of `shards`. A busy port is tried for [`BIND_RETRY`]: a killed predecessor frees
+/// it late.
 ///
 /// # Errors
 /// The address cannot be bound; says what to do.
-pub fn listen(address: SocketAddr) -> Result<Listener, StartError> {
-    let socket = bind_patiently(address).map_err(|error| {
+pub fn listen(address: SocketAddr, shards: usize) -> Result<Listener, StartError> {
+    let refused = |error: io::Error| {
         let problem = match error.kind() {
             io::ErrorKind::AddrInUse => "in use by another process; stop it or choose another --tcp",
             io::ErrorKind::PermissionDenied => {
@@ -40,19 +41,26 @@ pub fn listen(address: SocketAddr) -> Result<Listener, StartError> {
             _ => "cannot be bound; choose another --tcp",
         };
         StartError::new(address.to_string(), problem).because(error)
-    })?;
-    let refused =
-        |error| StartError::new(address.to_string(), "cannot be listened on; choose another --tcp").because(error);
-    socket.listen(BACKLOG).map_err(refused)?;
-    let address = socket.local_addr().map_err(refused)?.as_socket().unwrap_or(address);
-    Ok(Listener { fd: socket.into(), address })
+    };
+    // The first one binds alone: shared from the start, the port of a second engine would be shared too, and each would
+    // get half of the connections.
+    let probe = bind_patiently(address).map_err(refused)?;
+    let address = probe.local_addr().map_err(refused)?.as_socket().unwrap_or(address);
+    drop(probe);
+    let listen = || {
+        let socket = bind(address, true)?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    let fds = (0..shards).map(|_| listen()).collect::<io::Result<_>>().map_err(refused)?;
+    Ok(Listener { fds, address })
 }
 
 #[expect(clippy::disallowed_methods, reason = "the deadline of a start, before there is a shard")]
 fn bind_patiently(address: SocketAddr) -> io::Result<Socket> {
     let deadline = Instant::now() + BIND_RETRY;
     loop {
-        match bind(address) {
+        match bind(address, false) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
                 std::thread::sleep(BIND_TRY);
             }
@@ -61,10 +69,11 @@ fn bind_patiently(address: SocketAddr) -> io::Result<Socket> {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<Socket> {
+fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Connections of a predecessor in TIME_WAIT would refuse a restart for a minute.
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }

@@ -84,13 +84,14 @@ impl Sim {
     fn idle(seed: u64, faults: Faults, config: ShardConfig) -> Self {
         let buffers = u16::try_from(config.recv_buffers).expect("a simulation has few receive buffers");
         let arena = RecvArena::new(buffers, RECV_BUFFER_BYTES);
+        let network = Network::new(config.listeners, arena, SOCKET_BYTES);
         Self {
             seed,
             shard: Shard::new(config),
             now: Time::default(),
             agenda: Agenda::default(),
             chance: Chance::new(seed, faults),
-            network: Network::new(config.listeners, arena, SOCKET_BYTES),
+            network,
             disk: Disk::new(),
             notices: Vec::new(),
             trace: 0,
@@ -350,6 +351,7 @@ impl Sim {
             Op::Shutdown(connection, side) => network.shut_down(connection, side, agenda, chance),
             Op::Close { connection, .. } => network.close_connection(connection, agenda, chance),
             Op::CloseSegment(file) => self.disk.close(file),
+            Op::Send { .. } => unreachable!("a shard alone has nobody to send to"),
             op @ (Op::CreateSegment { .. } | Op::OpenSegment { .. } | Op::Write { .. }) => {
                 self.disk.begin(&op);
                 agenda.plan(chance.delay(), Event::Disk(op));
@@ -395,6 +397,7 @@ impl Sim {
                 let count = result.as_ref().map_or(u64::MAX, |&count| count as u64);
                 self.note(&[5, u64::from(log.0), count], &[]);
             }
+            Completion::Sent { from, .. } => self.note(&[7, u64::from(from.0)], &[]),
             Completion::Command(command) => self.note(&[6, u64::from(*command == Command::Drain)], &[]),
         }
     }
@@ -417,6 +420,7 @@ impl Sim {
                 self.note(&[22, u64::from(log.0), u64::from(file.0), position.0], buf.rest());
             }
             Op::CloseSegment(file) => self.note(&[23, u64::from(file.0)], &[]),
+            Op::Send { to, .. } => self.note(&[25, u64::from(to.0)], &[]),
             Op::Deafen(id) => self.note(&[24, u64::from(id.0)], &[]),
         }
     }

@@ -14,6 +14,7 @@
 
 mod file_thread;
 mod mailbox;
+mod neighbours;
 mod probe;
 mod recv_ring;
 
@@ -23,12 +24,13 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use io_uring::squeue::Entry;
+use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
 use slab::Slab;
 
 pub use mailbox::Mailbox;
+pub use neighbours::Neighbours;
 pub use probe::probe;
 
 use crate::buf::WriteBuf;
@@ -53,13 +55,15 @@ enum Kind {
     Shutdown,
     Close,
     Write,
-    /// Answers that say nothing: cancels, closed segments.
+    /// Another shard has sent something.
+    Bell,
+    /// Answers that say nothing: cancels, closed segments, bells rung.
     Ignored,
 }
 
 impl Kind {
-    const ALL: [Self; 7] =
-        [Self::Wake, Self::Accept, Self::Receive, Self::Shutdown, Self::Close, Self::Write, Self::Ignored];
+    const ALL: [Self; 8] =
+        [Self::Wake, Self::Accept, Self::Receive, Self::Shutdown, Self::Close, Self::Write, Self::Bell, Self::Ignored];
 
     fn tag(self, slot: u32) -> u64 {
         u64::from(self as u8) << u32::BITS | u64::from(slot)
@@ -101,6 +105,7 @@ pub struct Uring {
     ready: VecDeque<Completion>,
     file_thread: FileThread,
     mailbox: Mailbox,
+    neighbours: Neighbours,
     start: Instant,
 }
 
@@ -119,8 +124,14 @@ impl Uring {
     /// # Errors
     /// The kernel refuses the ring, its buffers or a thread.
     #[expect(clippy::disallowed_methods, reason = "the driver is where the core's time comes from")]
-    pub fn new(listeners: Vec<OwnedFd>, data: Arc<DataDir>, mailbox: Mailbox) -> io::Result<Self> {
+    pub fn new(
+        listeners: Vec<OwnedFd>,
+        data: Arc<DataDir>,
+        mailbox: Mailbox,
+        neighbours: Neighbours,
+    ) -> io::Result<Self> {
         let ring = build_ring()?;
+        neighbours.move_in(ring.as_raw_fd());
         let recv_ring = RecvRing::register(&ring.submitter(), RECV_BUFFERS, RECV_BUFFER_BYTES)?;
         Ok(Self {
             ring,
@@ -133,6 +144,7 @@ impl Uring {
             ready: VecDeque::new(),
             file_thread: FileThread::start(data, mailbox.clone())?,
             mailbox,
+            neighbours,
             start: Instant::now(),
         })
     }
@@ -151,10 +163,12 @@ impl Uring {
                 self.start(op)?;
             }
             self.recv_ring.publish();
+            self.ring_bells()?;
             while let Some(notice) = shard.poll_notice() {
                 notify(notice);
             }
             if let Some(outcome) = shard.outcome() {
+                self.ring.submit()?;
                 return Ok(outcome);
             }
             self.wait(shard.timeout().map(|at| at.since(now)))?;
@@ -163,6 +177,9 @@ impl Uring {
 
     /// Hands every completion that is there to the shard.
     fn deliver(&mut self, shard: &mut Shard, now: Time) -> io::Result<()> {
+        while let Some((from, message)) = self.neighbours.receive() {
+            shard.handle(Completion::Sent { from, message }, now);
+        }
         while let Some(completion) = self.ready.pop_front() {
             shard.handle(completion, now);
         }
@@ -206,7 +223,8 @@ impl Uring {
                 }
                 None
             }
-            Kind::Ignored => None,
+            // What was sent is taken at the start of a turn, as this one is.
+            Kind::Bell | Kind::Ignored => None,
         })
     }
 
@@ -275,6 +293,10 @@ impl Uring {
             }
             Op::OpenSegment { log, token, base, length } => {
                 self.file_thread.request(FileRequest::Open { log, token, base, length });
+                Ok(())
+            }
+            Op::Send { to, message } => {
+                self.neighbours.send(to, message);
                 Ok(())
             }
             Op::CloseSegment(FileId(slot)) => {
@@ -389,6 +411,17 @@ impl Uring {
         unsafe { self.push(&entry.user_data(Kind::Ignored.tag(0))) }
     }
 
+    /// Wakes the shards that something was sent to in this turn, if they sleep.
+    fn ring_bells(&mut self) -> io::Result<()> {
+        while let Some(ring) = self.neighbours.next_to_wake() {
+            let entry = opcode::MsgRingData::new(Fd(ring), 0, Kind::Bell.tag(0), None).build();
+            let entry = entry.flags(Flags::SKIP_SUCCESS).user_data(Kind::Ignored.tag(0));
+            // SAFETY: the entry names no memory.
+            unsafe { self.push(&entry)? };
+        }
+        Ok(())
+    }
+
     fn watch_mailbox(&mut self) -> io::Result<()> {
         let fd = Fd(self.mailbox.wake().as_raw_fd());
         let events = u32::try_from(libc::POLLIN).expect("POLLIN is 1");
@@ -414,13 +447,16 @@ impl Uring {
 
     /// Submits and waits for a completion, at most for `timeout`.
     fn wait(&self, timeout: Option<Duration>) -> io::Result<()> {
-        let want = usize::from(self.ready.is_empty());
+        let sleeps = self.ready.is_empty() && self.neighbours.fall_asleep();
+        let want = usize::from(sleeps);
         let timespec = timeout.map(Timespec::from).unwrap_or_default();
         let mut args = SubmitArgs::new();
         if timeout.is_some() {
             args = args.timespec(&timespec);
         }
-        match self.ring.submitter().submit_with_args(want, &args) {
+        let waited = self.ring.submitter().submit_with_args(want, &args);
+        self.neighbours.awake();
+        match waited {
             Err(error) if !is_passing(&error) => Err(error),
             _ => Ok(()),
         }

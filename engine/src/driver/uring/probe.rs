@@ -36,6 +36,7 @@ fn missing(ring: &IoUring, known: &Probe) -> Vec<&'static str> {
         (opcode::Shutdown::CODE, "shutdown"),
         (opcode::AsyncCancel::CODE, "cancel"),
         (opcode::PollAdd::CODE, "poll"),
+        (opcode::MsgRingData::CODE, "messages between rings"),
     ];
     let mut missing: Vec<_> =
         operations.into_iter().filter(|(code, _)| !known.is_supported(*code)).map(|(_, name)| name).collect();
