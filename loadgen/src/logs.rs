@@ -27,8 +27,8 @@ const READ_BYTES: usize = 1 << 20;
 /// Digits of a segment's base.
 const BASE_DIGITS: usize = 20;
 
-/// Reads all logs into the account until nothing acknowledged is missing and no more comes, or nothing has come for
-/// [`STALLED`].
+/// Reads all logs into the account until nothing acknowledged is missing and no more comes, or nothing has come for two
+/// seconds.
 ///
 /// # Errors
 ///
