@@ -4,8 +4,8 @@
 //! machine. The ordinary ones look like what senders send; the hostile ones are what a client could send to slow the
 //! engine down.
 
-/// Size of a corpus: sixteen receive buffers, more than a branch predictor learns by heart, and less than an L2 cache
-/// of our machines, as a buffer that the kernel has just filled is.
+/// Size of a corpus: sixteen receive buffers. More than a branch predictor learns by heart, and no more than an L2 cache
+/// holds, where a buffer that the kernel has just filled is.
 pub const CORPUS_BYTES: usize = 1 << 20;
 
 const WORDS: [&str; 16] = [
@@ -114,12 +114,12 @@ pub fn near_tokens() -> Vec<u8> {
     })
 }
 
-/// Hostile: a digit between dashes in a pattern that puts a dash wherever a token has one, at every second start.
+/// Hostile: lines of dashes with a digit now and then, so that some starts have all their dashes and others not.
 #[must_use]
 pub fn dash_patterns() -> Vec<u8> {
     corpus(11, |random, line| {
         for _ in 0..25 {
-            line.extend(b"--------------------------------");
+            line.resize(line.len() + 32, b'-');
             let at = line.len() - 1 - random.below(16);
             line[at] = random.digit();
         }

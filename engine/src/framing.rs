@@ -6,10 +6,11 @@
 //!  through the carry         bbb+bb     dddd+dd      lines across buffers: joined first
 //! ```
 //! A line longer than the limit is handed on in pieces of exactly the limit: the first decides whether the sink wants
-//! the others. Bytes after which a line may still turn out to fit are kept: `limit` bytes and a CR.
+//! the others. A CR behind `limit` bytes may be the line's end or its content: `full_and_cr` remembers it, so that the
+//! carry never needs more than the limit.
 //!
-//! Invariant: between calls the carry holds an unfinished line, at most `limit + 1` bytes, and those only if the last
-//! one is a CR; no carry exists while nothing is unfinished.
+//! Invariant: between calls the carry holds the bytes of an unfinished line, 1 to `limit` of them; no carry exists while
+//! nothing is unfinished; `full_and_cr` only while the carry holds exactly `limit`.
 //!
 //! Split invariance: the sink sees the same calls however the stream is cut into buffers.
 
@@ -58,12 +59,13 @@ enum State {
 #[derive(Debug)]
 pub struct LineDecoder {
     state: State,
+    full_and_cr: bool,
     carry: Option<WriteBuf>,
 }
 
 impl Default for LineDecoder {
     fn default() -> Self {
-        Self { state: State::Start, carry: None }
+        Self { state: State::Start, full_and_cr: false, carry: None }
     }
 }
 
@@ -94,8 +96,8 @@ impl LineDecoder {
     /// The rest is another protocol's first line.
     pub fn finish(&mut self, limit: usize, sink: &mut impl LineSink) -> Result<(), Foreign> {
         let Some(carry) = self.carry.take() else { return Ok(()) };
-        let line = strip_cr(carry.content());
-        let foreign = self.state == State::Start && line.len() <= limit && is_http_request(line);
+        let line = self.carried_line(&carry);
+        let foreign = self.state == State::Start && is_http_request(line);
         if !foreign {
             self.end_line(line, limit, sink);
         }
@@ -105,6 +107,7 @@ impl LineDecoder {
 
     /// Ends the connection at an arbitrary byte: an unterminated rest is dropped. Says whether there was one.
     pub fn abandon(&mut self, memory: &mut BufferPool) -> bool {
+        self.full_and_cr = false;
         match self.carry.take() {
             Some(carry) => {
                 memory.give(carry);
@@ -116,19 +119,17 @@ impl LineDecoder {
 
     /// Treats the unfinished line as if it had reached the limit, to free its memory.
     pub fn cut_early(&mut self, sink: &mut impl LineSink) {
-        let Some(mut carry) = self.carry.take() else { return };
-        let piece = strip_cr(carry.content());
-        let length = piece.len();
-        if length > 0 {
+        let Some(carry) = self.carry.take() else { return };
+        let piece = self.carried_line(&carry);
+        // A CR at the end may belong to the line's end.
+        let cr = self.full_and_cr || piece.len() < carry.content().len();
+        if !piece.is_empty() {
             self.hand_on(piece, sink);
         }
-        // A CR at the end may belong to the line's end.
-        if self.state != State::Skip && carry.content().len() > length {
-            carry.drop_front(length);
-            self.carry = Some(carry);
-            self.shrink_carry(sink.memory());
-        } else {
-            sink.memory().give(carry);
+        self.full_and_cr = false;
+        sink.memory().give(carry);
+        if cr && self.state != State::Skip {
+            self.keep(b"\r", sink.memory());
         }
     }
 
@@ -156,14 +157,18 @@ impl LineDecoder {
             self.keep_or_cut(input, limit, sink);
             return Ok(&[]);
         };
-        if carried.len() + end <= limit + 1 {
-            self.keep(&input[..end], sink.memory());
-            let carry = self.carry.as_ref().map_or(&[][..], WriteBuf::content);
-            let line = strip_cr(carry);
-            if line.len() <= limit && is_http_request(line) {
+        let (carried, content) = (carried.len(), strip_cr(&input[..end]));
+        if carried + content.len() <= limit {
+            self.keep(content, sink.memory());
+            let line = match &self.carry {
+                Some(carry) if content.len() == end => self.carried_line(carry),
+                Some(carry) => carry.content(),
+                None => &[],
+            };
+            if is_http_request(line) {
                 return Err(Foreign::Http);
             }
-            input = &input[end..];
+            input = &input[content.len()..];
         }
         self.state = State::Line;
         Ok(input)
@@ -188,7 +193,8 @@ impl LineDecoder {
         };
         self.keep_or_cut(&input[..end], limit, sink);
         if let Some(carry) = self.carry.take() {
-            self.end_line(strip_cr(carry.content()), limit, sink);
+            self.end_line(self.carried_line(&carry), limit, sink);
+            self.full_and_cr = false;
             sink.memory().give(carry);
         }
         self.state = State::Line;
@@ -239,29 +245,38 @@ impl LineDecoder {
     fn keep_or_cut(&mut self, mut bytes: &[u8], limit: usize, sink: &mut impl LineSink) {
         while self.state != State::Skip && !bytes.is_empty() {
             let carried = self.carry.as_ref().map_or(0, |carry| carry.content().len());
-            let take = bytes.len().min((limit + 1).saturating_sub(carried));
-            let (now, later) = bytes.split_at(take);
-            self.keep(now, sink.memory());
-            bytes = later;
-            let Some(carry) = self.carry.take_if(|carry| {
-                let content = carry.content();
-                content.len() > limit && (!later.is_empty() || content.last() != Some(&b'\r'))
-            }) else {
-                continue;
-            };
-            self.cut_carry(carry, limit, sink);
+            if carried < limit {
+                let (now, later) = bytes.split_at(bytes.len().min(limit - carried));
+                self.keep(now, sink.memory());
+                bytes = later;
+            } else if !self.full_and_cr && bytes == b"\r" {
+                self.full_and_cr = true;
+                return;
+            } else {
+                self.cut_full_carry(sink);
+            }
         }
     }
 
-    /// Hands on the first `limit` bytes of the carry as a piece.
-    fn cut_carry(&mut self, mut carry: WriteBuf, limit: usize, sink: &mut impl LineSink) {
-        self.hand_on(&carry.content()[..limit], sink);
+    /// Hands on a carry that is full and goes on: what follows, a CR that was kept aside first, is another piece.
+    fn cut_full_carry(&mut self, sink: &mut impl LineSink) {
+        let Some(mut carry) = self.carry.take() else { return };
+        self.hand_on(carry.content(), sink);
+        let cr = std::mem::take(&mut self.full_and_cr);
         if self.state == State::Skip {
             sink.memory().give(carry);
-        } else {
-            carry.drop_front(limit);
-            self.carry = Some(carry);
+            return;
         }
+        carry.clear();
+        if cr {
+            carry.push(b"\r");
+        }
+        self.carry = Some(carry);
+    }
+
+    /// The unfinished line as it would be if it ended here.
+    fn carried_line<'a>(&self, carry: &'a WriteBuf) -> &'a [u8] {
+        if self.full_and_cr { carry.content() } else { strip_cr(carry.content()) }
     }
 
     fn hand_on(&mut self, piece: &[u8], sink: &mut impl LineSink) {
@@ -288,13 +303,112 @@ impl LineDecoder {
         };
         self.carry.insert(carry).push(bytes);
     }
+}
 
-    fn shrink_carry(&mut self, memory: &mut BufferPool) {
-        if let Some(large) = self.carry.take() {
-            let mut small = memory.take(class_for(large.content().len()));
-            small.push(large.content());
-            memory.give(large);
-            self.carry = Some(small);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes down what it is given; wants further pieces.
+    #[derive(Debug)]
+    struct Script {
+        calls: Vec<String>,
+        memory: BufferPool,
+    }
+
+    impl LineSink for Script {
+        fn line(&mut self, line: &[u8], _token: Option<Token>) {
+            self.calls.push(format!("line {}", line.escape_ascii()));
+        }
+
+        fn first_piece(&mut self, piece: &[u8]) -> bool {
+            self.calls.push(format!("first {}", piece.escape_ascii()));
+            piece[0] != b'!'
+        }
+
+        fn further_piece(&mut self, piece: &[u8]) {
+            self.calls.push(format!("further {}", piece.escape_ascii()));
+        }
+
+        fn memory(&mut self) -> &mut BufferPool {
+            &mut self.memory
+        }
+    }
+
+    fn decode(pieces: &[&[u8]], limit: usize) -> Vec<String> {
+        let mut sink = Script { calls: Vec::new(), memory: BufferPool::new(0) };
+        let mut decoder = LineDecoder::default();
+        let fed = pieces.iter().try_for_each(|piece| decoder.feed(piece, limit, &mut sink));
+        if let Err(foreign) = fed.and_then(|()| decoder.finish(limit, &mut sink)) {
+            decoder.abandon(&mut sink.memory);
+            sink.calls.push(format!("{foreign:?}"));
+        }
+        assert_eq!(sink.memory.used(), 0, "every carry was given back");
+        sink.calls
+    }
+
+    /// In two pieces cut anywhere, and byte by byte, the calls are the same.
+    fn decoded(stream: &str, limit: usize) -> Vec<String> {
+        let stream = stream.as_bytes();
+        let whole = decode(&[stream], limit);
+        for cut in 0..=stream.len() {
+            assert_eq!(decode(&[&stream[..cut], &stream[cut..]], limit), whole, "cut at {cut}");
+        }
+        assert_eq!(decode(&stream.chunks(1).collect::<Vec<_>>(), limit), whole, "byte by byte");
+        whole
+    }
+
+    #[test]
+    fn a_line_ends_with_lf_and_one_cr_before_it_goes() {
+        assert_eq!(decoded("a\nb\r\n\r\nc\r\r\nd\re", 9), ["line a", "line b", "line ", "line c\\r", "line d\\re"]);
+        assert_eq!(decoded("rest\r", 9), ["line rest"]);
+        assert_eq!(decoded("", 9), [""; 0]);
+    }
+
+    #[test]
+    fn a_long_line_comes_in_pieces_of_the_limit() {
+        assert_eq!(decoded("abc\nabcd\n", 3), ["line abc", "first abc", "further d"]);
+        assert_eq!(decoded("abc\r\nx\n", 3), ["line abc", "line x"]);
+        assert_eq!(decoded("abc\rx\r\n", 3), ["first abc", "further \\rx"]);
+        assert_eq!(decoded("abc\r\r\n", 3), ["first abc", "further \\r"]);
+        assert_eq!(decoded("abcdef\r\ng", 3), ["first abc", "further def", "line g"]);
+        assert_eq!(decoded("abcdef\r", 3), ["first abc", "further def"]);
+    }
+
+    #[test]
+    fn pieces_that_nobody_wants_are_dropped() {
+        assert_eq!(decoded("!bcdefghi\nx\n", 3), ["first !bc", "line x"]);
+        assert_eq!(decoded("!bcdefghi", 3), ["first !bc"]);
+    }
+
+    #[test]
+    fn other_protocols_are_recognised_in_the_first_line_only() {
+        let request = "GET / HTTP/1.1";
+        assert_eq!(decoded("\x16\x03\x01", 99), ["Tls"]);
+        assert_eq!(decoded("\x16\n\x16\x03\n", 99), ["line \\x16", "line \\x16\\x03"]);
+        assert_eq!(decoded("GET / HTTP/1.1\r\nHost: x\r\n", 99), ["Http"]);
+        assert_eq!(decoded("GET / HTTP/1.1\r\n", request.len()), ["Http"], "the limit does not count the CR");
+        assert_eq!(decoded("GET / HTTP/1.1", request.len()), ["Http"]);
+        assert_eq!(decoded("GET / HTTP/1.1\r\r\n", 99), ["line GET / HTTP/1.1\\r"]);
+        assert_eq!(decoded("GET / HTTP/1.1\n", request.len() - 1), ["first GET / HTTP/1.", "further 1"]);
+        assert_eq!(decoded("x\nGET / HTTP/1.1\n", 99), ["line x", "line GET / HTTP/1.1"]);
+    }
+
+    #[test]
+    fn an_early_cut_loses_nothing() {
+        for (start, rest, wanted) in [
+            ("abc", "def\n", &["first abc", "further def"][..]),
+            ("abc\r", "\nx\n", &["first abc", "line x"]),
+            ("abc\r", "d\r\n", &["first abc", "further \\rd"]),
+            ("!bc\r", "def\nx\n", &["first !bc", "line x"]),
+            ("\r", "\nx\n", &["line ", "line x"]),
+        ] {
+            let mut sink = Script { calls: Vec::new(), memory: BufferPool::new(0) };
+            let mut decoder = LineDecoder::default();
+            decoder.feed(start.as_bytes(), 99, &mut sink).expect("Token TCP");
+            decoder.cut_early(&mut sink);
+            decoder.feed(rest.as_bytes(), 99, &mut sink).expect("Token TCP");
+            assert_eq!(sink.calls, wanted, "{start:?} {rest:?}");
         }
     }
 }

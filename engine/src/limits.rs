@@ -81,6 +81,12 @@ pub const BIND_RETRY: Duration = Duration::from_secs(5);
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// From the moment that listeners refuse handshakes until those under way are in the accept queue.
 pub const DRAIN_SETTLE: Duration = Duration::from_millis(10);
+/// From the moment that connections are deaf until all that they received is acknowledged: the kernel delays an
+/// acknowledgement by 200 ms at most (`TCP_DELACK_MAX`, include/net/tcp.h).
+pub const ACKNOWLEDGE_SETTLE: Duration = Duration::from_millis(210);
+/// A receive that has not ended this long after its connection was shut down is cancelled and asked again: the kernel can
+/// lose the wake-up of a multishot receive when the stream's end comes on the heels of data.
+pub const CUT_NUDGE: Duration = Duration::from_millis(100);
 /// At most one log line per kind of notice and this time.
 pub const NOTICE_GAP: Duration = Duration::from_secs(1);
 

@@ -10,6 +10,11 @@ use crate::error::RunError;
 use crate::payload::{Layout, Position, SIZE_BYTES_MAX, SIZE_BYTES_MIN};
 use crate::plan::{self, CONNECTIONS_MAX, Plan, Rate, Stop};
 
+/// Longest `--duration`, in milliseconds: 30 days, so that no sum of times can overflow.
+const TIME_MS_MAX: u64 = 30 * 86_400_000;
+
+const COUNT_UNITS: [(&str, u64); 3] = [("", 1), ("k", 1_000), ("M", 1_000_000)];
+
 /// What was asked for, validated.
 #[derive(Debug)]
 pub enum Command {
@@ -57,7 +62,7 @@ struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=CONNECTIONS_MAX))]
     connections: u32,
 
-    /// How many logs to write to, their tokens made from --seed; or a file of tokens, one a line
+    /// How many logs to write to (k, M), their tokens made from --seed; or a file of tokens, one a line
     #[arg(long, value_name = "N|FILE", default_value = "100")]
     tokens: String,
 
@@ -111,7 +116,7 @@ fn plan_from(run: RunArgs) -> Result<Plan, RunError> {
         PositionArg::Start => Position::Start,
         PositionArg::Middle => Position::Middle,
     };
-    Ok(Plan {
+    let plan = Plan {
         target: resolve(&run.target)?,
         rate: run.rate,
         stop: run.entries.map_or(Stop::After(run.duration), Stop::Entries),
@@ -120,8 +125,14 @@ fn plan_from(run: RunArgs) -> Result<Plan, RunError> {
         layout: Layout::new(run.size, position),
         seed: run.seed,
         run: plan::fresh_run_id(),
+        finish_wait: plan::FINISH_WAIT,
         data: run.data,
-    })
+    };
+    if plan.is_too_long() {
+        let most = plan::ENTRIES_PER_CONNECTION_MAX;
+        return Err(RunError::Usage(format!("--connections: one numbers at most {most} entries; give more of them")));
+    }
+    Ok(plan)
 }
 
 fn resolve(target: &str) -> Result<SocketAddr, RunError> {
@@ -136,8 +147,8 @@ fn resolve(target: &str) -> Result<SocketAddr, RunError> {
 }
 
 fn tokens_from(text: &str, seed: u64) -> Result<Vec<plan::Token>, RunError> {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        let count = text.parse().ok().filter(|count| (1..=plan::TOKENS_MAX).contains(count));
+    if let Ok(count) = parse_scaled(text, &COUNT_UNITS, "") {
+        let count = usize::try_from(count).ok().filter(|count| (1..=plan::TOKENS_MAX).contains(count));
         return count
             .map(|count| plan::tokens_of_seed(seed, count))
             .ok_or_else(|| RunError::Usage(format!("--tokens: {text}; 1 to {} are possible", plan::TOKENS_MAX)));
@@ -165,7 +176,7 @@ fn parse_scaled(text: &str, units: &[(&str, u64)], allowed: &str) -> Result<u64,
 }
 
 fn parse_count(text: &str, allowed: &str) -> Result<u64, String> {
-    match parse_scaled(text, &[("", 1), ("k", 1000), ("M", 1_000_000)], allowed)? {
+    match parse_scaled(text, &COUNT_UNITS, allowed)? {
         0 => Err(format!("zero sends nothing; {allowed}")),
         count => Ok(count),
     }
@@ -186,6 +197,7 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
     match parse_scaled(text, &units, "give a time such as 500ms, 10s, 5m, 1h or 2d")? {
         0 => Err("zero sends nothing".to_owned()),
+        milliseconds if milliseconds > TIME_MS_MAX => Err("at most 30d".to_owned()),
         milliseconds => Ok(Duration::from_millis(milliseconds)),
     }
 }
@@ -230,16 +242,18 @@ mod tests {
 
     #[test]
     fn units_are_read() {
-        let plan = plan(&["--rate", "250k", "--entries", "2M", "--size", "4KiB"]).unwrap();
+        let plan = plan(&["--rate", "250k", "--entries", "2M", "--size", "4KiB", "--tokens", "2k"]).unwrap();
         assert_eq!((plan.rate, plan.stop), (Rate::PerSecond(250_000), Stop::Entries(2_000_000)));
-        assert_eq!(plan.layout.size(), 4096);
+        assert_eq!((plan.layout.size(), plan.tokens.len()), (4096, 2000));
         assert_eq!(parse_time("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_time("2d"), Ok(Duration::from_hours(48)));
     }
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        let refused: [(&[&str], &str); 9] = [
+        let refused: [(&[&str], &str); 11] = [
+            (&["--duration", "31d"], "at most 30d"),
+            (&["--entries", "5000M", "--connections", "1"], "at most 4294967296"),
             (&["--rate", "0"], "zero"),
             (&["--rate", "5x"], "unknown unit"),
             (&["--duration", "10"], "unknown unit"),

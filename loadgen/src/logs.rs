@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::account::Account;
 use crate::plan::{Plan, Token, parse_token};
 
-/// Acknowledged entries are given up when nothing has been written for this long.
+/// Missing entries are given up when nothing has been written for this long.
 const STALLED: Duration = Duration::from_secs(2);
 /// When nothing is missing any more, how long to look for what should not come.
 const SETTLED: Duration = Duration::from_millis(100);

@@ -26,6 +26,9 @@ pub const TOKENS_MAX: usize = 100_000;
 /// Most entries of one connection: the sequence on the wire has 32 bits.
 pub const ENTRIES_PER_CONNECTION_MAX: u64 = 1 << 32;
 
+/// How long a receiver may take to read the rest: socket buffers of some MiB, a slow disk, and patience.
+pub const FINISH_WAIT: Duration = Duration::from_secs(30);
+
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
 /// A token's text, lower case.
@@ -68,6 +71,8 @@ pub struct Plan {
     pub seed: u64,
     /// Tells this run's entries from those of earlier runs into the same logs.
     pub run: u16,
+    /// How long the receiver may take to read what it was sent, once the sending is over.
+    pub finish_wait: Duration,
     /// The receiver's data directory, if the run is to be accounted for.
     pub data: Option<PathBuf>,
 }
@@ -85,18 +90,29 @@ impl Plan {
         connection as usize * self.tokens.len() / self.connections as usize
     }
 
+    /// Whether a connection would have to number more entries than the wire has numbers for. A run at [`Rate::Max`]
+    /// cannot know; its connections end after as many as there are numbers.
+    #[must_use]
+    pub fn is_too_long(&self) -> bool {
+        let share = self.share_of(0);
+        share > ENTRIES_PER_CONNECTION_MAX && share < u64::MAX
+    }
+
     /// How many entries a connection is to send: its share, or what its schedule holds, or as many as it can.
     #[must_use]
     pub fn entries_of(&self, connection: u32) -> u64 {
-        let share = match (self.stop, self.rate) {
+        self.share_of(connection).min(ENTRIES_PER_CONNECTION_MAX)
+    }
+
+    fn share_of(&self, connection: u32) -> u64 {
+        match (self.stop, self.rate) {
             (Stop::Entries(total), _) => {
                 let (each, more) = (total / u64::from(self.connections), total % u64::from(self.connections));
                 each + u64::from(u64::from(connection) < more)
             }
             (Stop::After(_), Rate::Max) => u64::MAX,
             (Stop::After(duration), Rate::PerSecond(_)) => self.entries_due(connection, duration),
-        };
-        share.min(ENTRIES_PER_CONNECTION_MAX)
+        }
     }
 
     /// How many entries of a connection are due before `elapsed` has passed. At [`Rate::Max`] any number is.
@@ -209,6 +225,7 @@ pub(crate) mod tests {
             layout: Layout::new(size, Position::Start),
             seed: 1,
             run: 0xab12,
+            finish_wait: FINISH_WAIT,
             data: None,
         }
     }

@@ -15,7 +15,7 @@
 //! does this one.
 //!
 //! A connection is over when the kernel calls it closed: only then is the number of acknowledged bytes final. A receiver
-//! that neither reads nor closes is cut off [`FINISH_WAIT`] after the end of the sending.
+//! that neither reads nor closes is cut off some time after the end of the sending ([`Plan::finish_wait`]).
 #![expect(clippy::disallowed_methods, reason = "a load generator lives by the clock")]
 
 use std::cell::Cell;
@@ -34,8 +34,6 @@ use crate::tcp_info::{TcpInfo, tcp_info};
 
 /// How long to wait for a connection to be established.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
-/// How long a receiver may take to read what it was sent, once the sending is over.
-pub const FINISH_WAIT: Duration = Duration::from_secs(30);
 /// How long past `--duration` a fixed schedule may take to catch up: timers are a millisecond coarse.
 const LATE_WAIT: Duration = Duration::from_millis(100);
 /// How often to look whether a connection is closed, once both sides have ended.
@@ -52,7 +50,7 @@ pub enum Ending {
     Finished,
     /// The receiver closed or reset the connection before it had taken all.
     ByReceiver,
-    /// The receiver had not taken all after [`FINISH_WAIT`].
+    /// The receiver had not taken all after [`Plan::finish_wait`].
     TimedOut,
 }
 
@@ -169,11 +167,11 @@ impl Sender {
 
     async fn run(mut self, start: Instant) -> io::Result<ConnectionOutcome> {
         let mut cutter = match self.plan.stop {
-            Stop::After(duration) => Some(Cutter::new(&self.socket, start + duration + FINISH_WAIT)),
+            Stop::After(duration) => Some(Cutter::new(&self.socket, start + duration + self.plan.finish_wait)),
             Stop::Entries(_) => None,
         };
         let taken_all = self.send_all(start).await;
-        let cutter = cutter.get_or_insert_with(|| Cutter::new(&self.socket, Instant::now() + FINISH_WAIT));
+        let cutter = cutter.get_or_insert_with(|| Cutter::new(&self.socket, Instant::now() + self.plan.finish_wait));
         if taken_all {
             self.half_close().await;
         }

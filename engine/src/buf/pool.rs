@@ -1,10 +1,10 @@
 //! The shard's pool of write buffers: power-of-two size classes, one account for all of them.
 //!
 //! ```text
-//! class      0        1         …   10
-//! capacity   256+64   512+64    …   256 KiB+64   …   32 MiB+64
+//! class      0     1     2      …   10        …   17
+//! capacity   256   512   1 KiB  …   256 KiB   …   32 MiB
 //! ```
-//! The 64 bytes on top let a carry of the default line limit, which needs one byte more, stay in the class of its limit.
+//! Exact powers of two: one byte more, and the allocator would round each up by a quarter.
 //!
 //! Invariant: `used` is the capacity of all buffers that the pool has handed out and not got back; `used + free` stays
 //! at or below the limit whenever `used` does: before the pool asks the allocator, it lets free buffers go.
@@ -12,7 +12,6 @@
 use bytes::{BufMut as _, BytesMut};
 
 const CLASS_BYTES_MIN: usize = 256;
-const CLASS_SLACK: usize = 64;
 /// Number of size classes; the largest holds a line of 32 MiB, more than any budget allows.
 pub const CLASSES: usize = 18;
 
@@ -75,14 +74,8 @@ impl WriteBuf {
         assert!(self.done <= self.bytes.len(), "the driver wrote more than it was given");
     }
 
-    /// Drops the first `count` bytes of the content.
-    pub fn drop_front(&mut self, count: usize) {
-        let length = self.bytes.len();
-        self.bytes.copy_within(count..length, 0);
-        self.bytes.truncate(length - count);
-    }
-
-    fn reset(&mut self) {
+    /// Empties it, to be filled again.
+    pub fn clear(&mut self) {
         self.bytes.clear();
         self.done = 0;
     }
@@ -91,14 +84,14 @@ impl WriteBuf {
 /// The smallest class that holds `bytes`.
 #[must_use]
 pub fn class_for(bytes: usize) -> usize {
-    let blocks = bytes.saturating_sub(CLASS_SLACK).div_ceil(CLASS_BYTES_MIN).max(1);
+    let blocks = bytes.div_ceil(CLASS_BYTES_MIN).max(1);
     (blocks.next_power_of_two().trailing_zeros() as usize).min(CLASSES - 1)
 }
 
 /// Capacity of a buffer of this class.
 #[must_use]
 pub const fn class_bytes(class: usize) -> usize {
-    (CLASS_BYTES_MIN << class) + CLASS_SLACK
+    CLASS_BYTES_MIN << class
 }
 
 /// Hands out write buffers and keeps account of their capacity.
@@ -146,7 +139,7 @@ impl BufferPool {
 
     /// Takes a buffer back; its content is gone.
     pub fn give(&mut self, mut buf: WriteBuf) {
-        buf.reset();
+        buf.clear();
         self.used_bytes -= buf.capacity();
         self.free_bytes += buf.capacity();
         self.free[buf.class()].push(buf);
@@ -168,7 +161,7 @@ mod tests {
 
     #[test]
     fn classes_hold_what_they_say() {
-        for bytes in [0, 1, 256, 320, 321, 576, 577, 4096, 262_144, 262_145, 262_208, 262_209] {
+        for bytes in [0, 1, 256, 257, 512, 513, 4096, 262_143, 262_144, 262_145] {
             let class = class_for(bytes);
             assert!(class_bytes(class) >= bytes, "{bytes}");
             assert!(class == 0 || class_bytes(class - 1) < bytes, "{bytes}");
@@ -180,11 +173,11 @@ mod tests {
         let mut pool = BufferPool::new(1 << 20);
         let mut buf = pool.take(0);
         let start = buf.content().as_ptr();
-        buf.push(&[b'x'; 320]);
+        buf.push(&[b'x'; 256]);
         assert_eq!((buf.room(), buf.content().as_ptr()), (0, start));
         pool.give(buf);
         let again = pool.take(0);
-        assert_eq!((again.content().as_ptr(), again.room()), (start, 320));
+        assert_eq!((again.content().as_ptr(), again.room()), (start, 256));
     }
 
     #[test]
@@ -201,14 +194,5 @@ mod tests {
             pool.give(buf);
         }
         assert_eq!(pool.used(), 0);
-    }
-
-    #[test]
-    fn the_front_can_go() {
-        let mut pool = BufferPool::new(0);
-        let mut buf = pool.take(0);
-        buf.push(b"abcdef");
-        buf.drop_front(4);
-        assert_eq!(buf.content(), b"ef");
     }
 }

@@ -14,4 +14,5 @@
 #[cfg(doc)]
 use crate::shard::Shard;
 
+pub mod sim;
 pub mod uring;

@@ -15,24 +15,26 @@
 //! find_token   for each window of 84 bytes, which holds 49 starts:                   (4)
 //!                  dashes = window[8..72] == '-', as bits
 //!                  starts = dashes & dashes >> 5 & dashes >> 10 & dashes >> 15
-//!                  several: starts &= digits in runs of 8-4-4-4-12, as bits          (5)
+//!                  several: starts &= runs of 8-4-4-4-12 hex digits, as bits         (5)
 //!                  parse at the first start; none is left, or it is no token: next window
 //! ```
 //!
 //! 1. Going by blocks and not from line to line leaves no chain of dependent loads from one LF to the next: the CPU
 //!    works on several lines at once. In exchange the bytes of a token are searched for LF as well.
-//! 2. A line shorter than a token is not parsed; a longer one lies in the slice, so nothing is read outside.
+//! 2. A line shorter than a token is not parsed; the token of a longer one lies in the slice.
 //! 3. Three loads of 16 bytes, at 0, 8 and 20, hold all digits such that two shuffles order them: no lane crossing.
 //! 4. 64 dashes are what one word of bits holds; the last start with all its dashes among them is the 49th. Four shifted
-//!    compares of bytes find the same starts with four times the loads. What is left at the end of the bytes is a
-//!    window that overlaps the one before; bytes shorter than a window are copied into one.
-//! 5. Text almost never has four dashes at these distances, unless there is a token. Input made of dashes or of near
-//!    misses has many starts; one parse each would cost fifty times a window. As bits all are tested in some thirty
+//!    compares of bytes were tried: the same starts for four times the loads, and no faster. The last window ends with
+//!    the bytes and overlaps the one before. Bytes shorter than a window give their bits in parts that overlap; to copy
+//!    them into a window took three times as long (corpus `token_middle_64` of the bench `scan`), because the loads
+//!    wait for the copy.
+//! 5. Text almost never has four dashes at these distances, unless there is a token. Input made of dashes has a start
+//!    at every byte, and a parse each would cost (a guess) fifty times a window. As bits all are tested in some thirty
 //!    steps, so hostile bytes cost a small constant more than others (corpora `all_dashes`, `dash_patterns` and
-//!    `near_tokens` of the bench `scan`).
+//!    `near_tokens`).
 //!
-//! Loads take references to arrays whose size is checked against the offset at compile time. AVX2 machines all have
-//! BMI, which makes the walk over bits one instruction a step.
+//! Nothing is read outside the slices: loads take references to arrays of their size. Machines with AVX2 have BMI,
+//! which makes the walk over bits one instruction a step; `detect` asks for both.
 
 #![allow(unsafe_code, reason = "vector loads and the call of functions that need AVX2 have no safe form")]
 
@@ -60,6 +62,10 @@ const STARTS: usize = BLOCK - 3 * DASH_GAP;
 
 /// Bytes that the tokens at these starts reach.
 const WINDOW: usize = STARTS + TOKEN_BYTES - 1;
+
+/// A block holds whole tokens at 29 starts: with a second one, here, all of a window's.
+const SECOND: usize = WINDOW - BLOCK;
+const _: () = assert!(SECOND <= BLOCK - TOKEN_BYTES + 1);
 
 /// Proof that this CPU has AVX2, BMI1 and BMI2.
 #[derive(Clone, Copy, Debug)]
@@ -166,17 +172,15 @@ fn find_lf(bytes: &[u8]) -> Option<usize> {
 #[target_feature(enable = "avx2,bmi1,bmi2")]
 fn find_token(bytes: &[u8], mut from: usize) -> Option<(usize, Token)> {
     let last_start = bytes.len().checked_sub(TOKEN_BYTES)?;
-    let copy;
-    let bytes = if bytes.len() < WINDOW {
-        copy = padded::<WINDOW>(bytes);
-        &copy
-    } else {
-        bytes
-    };
     while from <= last_start {
-        let base = from.min(bytes.len() - WINDOW);
-        let window = bytes[base..].first_chunk().expect("a window begins a window before the end or earlier");
-        if let Some((at, token)) = token_in_window(window, u64::MAX << (from - base)) {
+        let Some(last_window) = bytes.len().checked_sub(WINDOW) else {
+            return find_token_in_short(bytes, from);
+        };
+        let base = from.min(last_window);
+        let window: &[u8; WINDOW] = part(bytes, base);
+        let starts = dashed_starts(bits_equal(part(window, DASHES[0]), b'-')) & u64::MAX << (from - base);
+        let hex = || [hex_bits(part(window, 0)), hex_bits(part(window, SECOND))];
+        if let Some((at, token)) = first_token(window, starts, hex) {
             return Some((base + at, token));
         }
         from += STARTS;
@@ -184,53 +188,76 @@ fn find_token(bytes: &[u8], mut from: usize) -> Option<(usize, Token)> {
     None
 }
 
-/// The first token of a window at one of the `allowed` starts.
+/// `find_token` in bytes that are fewer than a window; a token fits behind `from`.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2")]
-fn token_in_window(window: &[u8; WINDOW], allowed: u64) -> Option<(usize, Token)> {
-    let mut starts = dashed_starts(window) & allowed;
+fn find_token_in_short(bytes: &[u8], from: usize) -> Option<(usize, Token)> {
+    let last_at = bytes.len() - 32;
+    let second_at = last_at.min(32);
+    let [first, second, last] = [0, second_at, last_at].map(|at| part(bytes, at));
+    // The bits of all bytes from those of three parts that overlap.
+    let joined = |first: u64, second: u64, last: u64| {
+        u128::from(first | second << second_at) | u128::from(last >> (BLOCK - last_at)) << BLOCK
+    };
+    let equal = |part| bits_of(_mm256_cmpeq_epi8(load_32(part), all(b'-')));
+    let dashes = joined(equal(first), equal(second), equal(last));
+    let starts = dashed_starts(word_at::<{ DASHES[0] }>(dashes)) & u64::MAX << from;
+    let hex = || {
+        let digit = |part| bits_of(is_hex(load_32(part)));
+        let digits = joined(digit(first), digit(second), digit(last));
+        [word_at::<0>(digits), word_at::<SECOND>(digits)]
+    };
+    first_token(bytes, starts, hex)
+}
+
+/// The token at the first of these starts that has one. `hex` tells of two blocks, at 0 and at `SECOND`, which bytes
+/// are hex digits.
+#[inline]
+#[target_feature(enable = "avx2,bmi1,bmi2")]
+fn first_token(bytes: &[u8], mut starts: u64, hex: impl FnOnce() -> [u64; 2]) -> Option<(usize, Token)> {
     let several = starts & starts.wrapping_sub(1) != 0;
     if several {
-        starts &= hex_starts(window);
+        let [first, second] = hex();
+        starts &= hex_runs(first) | hex_runs(second) << SECOND;
     }
     if starts == 0 {
         return None;
     }
     let at = starts.trailing_zeros() as usize;
-    let text = window.get(at..)?.first_chunk()?;
+    let text = bytes.get(at..)?.first_chunk()?;
     Some((at, parse(text)?))
 }
 
-/// Starts of a window with a dash wherever a token has one, as bits.
+/// Starts with a dash wherever a token has one, of the bits that say which of the bytes from `DASHES[0]` on is one.
 #[inline]
-#[target_feature(enable = "avx2,bmi1,bmi2")]
-fn dashed_starts(window: &[u8; WINDOW]) -> u64 {
-    let dashes = bits_equal(block::<{ DASHES[0] }>(window), b'-');
+fn dashed_starts(dashes: u64) -> u64 {
     let two = dashes & dashes >> DASH_GAP;
     two & two >> (2 * DASH_GAP)
 }
 
-/// Starts of a window with hex digits wherever a token has them, as bits.
+/// Starts of runs of 8-4-4-4-12 hex digits, of the bits that say which bytes are hex digits.
 #[inline]
-#[target_feature(enable = "avx2,bmi1,bmi2")]
-fn hex_starts(window: &[u8; WINDOW]) -> u64 {
-    const SECOND: usize = WINDOW - BLOCK;
-    // A block holds whole tokens at 29 starts: two blocks that overlap cover the window's.
-    const { assert!(SECOND <= BLOCK - TOKEN_BYTES + 1) };
-    hex_runs(block::<0>(window)) | hex_runs(block::<SECOND>(window)) << SECOND
-}
-
-/// Where in a block hex digits in runs of 8-4-4-4-12 begin, as bits.
-#[inline]
-#[target_feature(enable = "avx2,bmi1,bmi2")]
-fn hex_runs(block: &[u8; BLOCK]) -> u64 {
+fn hex_runs(hex: u64) -> u64 {
     // Bit n of each word: that many digits from n on.
-    let hex = bits_of(is_hex(load_32::<0>(block)), is_hex(load_32::<32>(block)));
     let two = hex & hex >> 1;
     let four = two & two >> 2;
     let eight = four & four >> 4;
     let twelve = eight & four >> 8;
     eight & four >> (DASHES[0] + 1) & four >> (DASHES[1] + 1) & four >> (DASHES[2] + 1) & twelve >> (DASHES[3] + 1)
+}
+
+#[inline]
+fn word_at<const AT: usize>(bits: u128) -> u64 {
+    #[expect(clippy::cast_possible_truncation, reason = "a word of the bits is wanted")]
+    let word = (bits >> AT) as u64;
+    word
+}
+
+/// Which bytes of a block are hex digits, as bits.
+#[inline]
+#[target_feature(enable = "avx2,bmi1,bmi2")]
+fn hex_bits(block: &[u8; BLOCK]) -> u64 {
+    bits_of(is_hex(load_32(part(block, 0)))) | bits_of(is_hex(load_32(part(block, 32)))) << 32
 }
 
 #[inline]
@@ -255,12 +282,12 @@ fn parse(text: &[u8; TOKEN_BYTES]) -> Option<Token> {
     const DASH_BITS: i32 =
         1 << (DASHES[0] - MIDDLE) | 1 << (DASHES[1] - MIDDLE) | 1 << (DASHES[2] - MIDDLE) | 1 << (DASHES[3] - MIDDLE);
 
-    let middle = load_16::<MIDDLE>(text);
+    let middle = load_16(part(text, MIDDLE));
     let dashes = _mm_movemask_epi8(_mm_cmpeq_epi8(middle, _mm_set1_epi8(b'-'.cast_signed())));
     if dashes & DASH_BITS != DASH_BITS {
         return None;
     }
-    let outer = _mm256_set_m128i(load_16::<20>(text), load_16::<0>(text));
+    let outer = _mm256_set_m128i(load_16(part(text, 20)), load_16(part(text, 0)));
     let nibbles = nibbles(digits_in_order(outer, middle))?;
     Some(joined(nibbles))
 }
@@ -309,7 +336,7 @@ fn joined(nibbles: __m256i) -> Token {
     let words = _mm256_maddubs_epi16(nibbles, _mm256_set1_epi16(0x0110));
     let bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
     let mut value = [0; 16];
-    // SAFETY: `value` has the 16 bytes that the store writes.
+    // SAFETY: `value` has the 16 bytes that the store writes; it needs no alignment.
     unsafe { _mm_storeu_si128((&raw mut value).cast(), bytes) };
     Token::from_bytes(value)
 }
@@ -324,45 +351,41 @@ fn all(byte: u8) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2")]
 fn bits_equal(block: &[u8; BLOCK], byte: u8) -> u64 {
-    let (low, high) = (load_32::<0>(block), load_32::<32>(block));
-    bits_of(_mm256_cmpeq_epi8(low, all(byte)), _mm256_cmpeq_epi8(high, all(byte)))
-}
-
-/// The top bits of 64 bytes in a word.
-#[inline]
-#[target_feature(enable = "avx2,bmi1,bmi2")]
-fn bits_of(low: __m256i, high: __m256i) -> u64 {
-    let [low, high] = [low, high].map(|half| u64::from(_mm256_movemask_epi8(half).cast_unsigned()));
-    low | high << 32
-}
-
-/// The block at this offset of a window.
-#[inline]
-fn block<const AT: usize>(window: &[u8; WINDOW]) -> &[u8; BLOCK] {
-    const { assert!(AT + BLOCK <= WINDOW) };
-    window[AT..].first_chunk().expect("the window has a block there, by the assertion above")
+    let low = _mm256_cmpeq_epi8(load_32(part(block, 0)), all(byte));
+    let high = _mm256_cmpeq_epi8(load_32(part(block, 32)), all(byte));
+    bits_of(low) | bits_of(high) << 32
 }
 
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2")]
-fn load_32<const AT: usize>(block: &[u8; BLOCK]) -> __m256i {
-    const { assert!(AT + 32 <= BLOCK) };
-    // SAFETY: the assertion above, at compile time: the block has 32 bytes from `AT` on.
-    unsafe { _mm256_loadu_si256(block[AT..].as_ptr().cast()) }
+fn bits_of(bytes: __m256i) -> u64 {
+    u64::from(_mm256_movemask_epi8(bytes).cast_unsigned())
 }
 
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2")]
-fn load_16<const AT: usize>(text: &[u8; TOKEN_BYTES]) -> __m128i {
-    const { assert!(AT + 16 <= TOKEN_BYTES) };
-    // SAFETY: the assertion above, at compile time: the text has 16 bytes from `AT` on.
-    unsafe { _mm_loadu_si128(text[AT..].as_ptr().cast()) }
+fn load_32(bytes: &[u8; 32]) -> __m256i {
+    // SAFETY: the array has the 32 bytes that the load reads; it needs no alignment.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
-/// A copy of bytes that are fewer than a block or window, with zeros behind: neither LF, nor dash, nor digit.
 #[inline]
-fn padded<const SIZE: usize>(bytes: &[u8]) -> [u8; SIZE] {
-    let mut block = [0; SIZE];
+#[target_feature(enable = "avx2,bmi1,bmi2")]
+fn load_16(bytes: &[u8; 16]) -> __m128i {
+    // SAFETY: the array has the 16 bytes that the load reads; it needs no alignment.
+    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+}
+
+/// The part of this size at this offset. The check is gone where both sizes and the offset are constants.
+#[inline]
+fn part<const SIZE: usize>(bytes: &[u8], at: usize) -> &[u8; SIZE] {
+    bytes[at..].first_chunk().expect("the caller stays inside the bytes")
+}
+
+/// A copy of bytes that are fewer than a block, with zeros behind.
+#[inline]
+fn padded(bytes: &[u8]) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
     block[..bytes.len()].copy_from_slice(bytes);
     block
 }

@@ -326,3 +326,111 @@ impl Appender {
         self.writing = false;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use super::*;
+
+    const SEGMENT_BYTES: u64 = 3000;
+
+    /// What the segments of a log must hold, entry by entry, however slowly they are written.
+    #[derive(Debug)]
+    struct Model {
+        segments: Vec<Vec<u8>>,
+        roll_from: Time,
+    }
+
+    impl Model {
+        fn append(&mut self, entry: &[u8], now: Time) {
+            let last = self.segments.last().expect("there is always one");
+            let bytes = (last.len() + entry.len() + 1) as u64;
+            if !last.is_empty() && bytes > SEGMENT_BYTES && now >= self.roll_from {
+                self.segments.push(Vec::new());
+                self.roll_from = now + ROLL_GAP;
+            }
+            let last = self.segments.last_mut().expect("there is always one");
+            last.extend(entry);
+            last.push(b'\n');
+        }
+    }
+
+    /// Does one operation at a time, and now and then refuses it.
+    #[derive(Default)]
+    struct Disk {
+        segments: BTreeMap<u64, Vec<u8>>,
+        open: Option<u64>,
+        in_flight: Option<AppendOp>,
+    }
+
+    impl Disk {
+        fn finish(&mut self, appender: &mut Appender, pool: &mut BufferPool, random: usize) {
+            let refuses = random.is_multiple_of(4);
+            if let Some(AppendOp::Create { close, .. }) = &mut self.in_flight {
+                // The old segment is closed even if the new one cannot be made.
+                assert_eq!(close.take().is_some(), self.open.take().is_some());
+            }
+            match self.in_flight.take() {
+                None => self.in_flight = appender.start(),
+                Some(AppendOp::Create { .. } | AppendOp::Open { .. }) if refuses => appender.open_failed(),
+                Some(AppendOp::Create { base, .. }) => {
+                    let end = self.segments.last_key_value().map_or(0, |(base, bytes)| base + bytes.len() as u64);
+                    assert_eq!(base.0, end);
+                    self.segments.insert(base.0, Vec::new());
+                    self.open = Some(base.0);
+                    appender.opened(FileId(0));
+                }
+                Some(AppendOp::Open { base, length }) => {
+                    assert_eq!(self.segments[&base.0].len() as u64, length.0);
+                    self.open = Some(base.0);
+                    appender.opened(FileId(0));
+                }
+                Some(AppendOp::Write { buf, .. }) if refuses => appender.write_failed(buf),
+                Some(AppendOp::Write { position, buf, .. }) => {
+                    let bytes = self.segments.get_mut(&self.open.expect("it is open")).expect("it exists");
+                    assert_eq!(position.0, bytes.len() as u64);
+                    let count = 1 + random % buf.rest().len();
+                    bytes.extend(&buf.rest()[..count]);
+                    self.in_flight = appender.wrote(buf, count, pool);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn segments_equal_the_model() {
+        for seed in 0..300 {
+            let mut state: u64 = seed;
+            let mut random = || {
+                state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+                usize::try_from(state >> 40).expect("24 bits fit")
+            };
+            let mut pool = BufferPool::new(1 << 20);
+            let mut appender = Appender::new(Token::from_bytes([7; 16]));
+            let mut model = Model { segments: vec![Vec::new()], roll_from: Time::default() };
+            let mut disk = Disk::default();
+            let mut now = Time::default();
+            let slow = 1 + random() % 30;
+            for number in 0..400 {
+                let length = if random() % 100 == 0 { random() % (2 * STAGING_BYTES_MAX) } else { random() % 900 };
+                let entry = format!("{number} {}", "z".repeat(length));
+                now = now + Duration::from_millis(u64::try_from(random() % 60).expect("it is small"));
+                appender.append(entry.as_bytes().into(), SEGMENT_BYTES, &mut pool, now);
+                model.append(entry.as_bytes(), now);
+                if random() % slow == 0 {
+                    disk.finish(&mut appender, &mut pool, random());
+                }
+                if random() % 20 == 0 && appender.close().is_some() {
+                    disk.open = None;
+                }
+            }
+            while disk.in_flight.is_some() || appender.has_staged() {
+                disk.finish(&mut appender, &mut pool, random());
+            }
+            assert!(disk.segments.into_values().eq(model.segments), "seed {seed}");
+            assert_eq!(pool.used(), 0, "seed {seed}");
+        }
+    }
+}

@@ -5,14 +5,19 @@
 //!                   listeners refuse   take what was accepted          half-close  │             ▲
 //!                   new handshakes     by the kernel                               │ timeout,    │ all read
 //!                                                                                  ▼ 2nd signal  │
-//!                                                                               Cutting ─────────┘
+//!                                                                 Silencing ─210 ms─► Cutting ───┘
+//!                                                                 connections deaf   shut down
 //! ```
-//! The cut is exact: from `shutdown(both)` on the kernel acknowledges nothing new, and all that it had acknowledged can
-//! still be read, up to the end of stream. A storage that still refuses at the timeout ends the shard with bytes unstored.
+//! The cut is exact. A deaf connection receives nothing new, and by the end of `Silencing` the kernel has acknowledged
+//! all that it had received, also what it had delayed: the half-close has sent our FIN before, so `shutdown(both)` alone
+//! would send no segment that could carry that acknowledgement, and senders would learn of less than is stored. Behind
+//! the shutdown everything received can still be read, up to the end of stream. A storage that still refuses at the
+//! timeout ends the shard with bytes unstored.
 
+use super::connection::Life;
 use super::op::{ConnectionId, Op, ShutdownSide};
 use super::{Listener, Shard, listener_id};
-use crate::limits::DRAIN_SETTLE;
+use crate::limits::{ACKNOWLEDGE_SETTLE, CUT_NUDGE, DRAIN_SETTLE};
 use crate::time::Time;
 
 /// Where a shard is in its life.
@@ -22,7 +27,8 @@ pub(super) enum Phase {
     Settling { until: Time, deadline: Time },
     Emptying { deadline: Time },
     Waiting { deadline: Time },
-    Cutting { deadline: Time },
+    Silencing { until: Time },
+    Cutting { nudge: Time },
     Flushing { deadline: Time },
     Done,
 }
@@ -35,9 +41,9 @@ impl Phase {
 
     pub(super) fn timeout(self) -> Option<Time> {
         match self {
-            Self::Settling { until, .. } => Some(until),
-            Self::Waiting { deadline } | Self::Flushing { deadline } => Some(deadline),
-            Self::Serving | Self::Emptying { .. } | Self::Cutting { .. } | Self::Done => None,
+            Self::Settling { until, .. } | Self::Silencing { until } | Self::Cutting { nudge: until } => Some(until),
+            Self::Emptying { deadline } | Self::Waiting { deadline } | Self::Flushing { deadline } => Some(deadline),
+            Self::Serving | Self::Done => None,
         }
     }
 }
@@ -72,7 +78,8 @@ impl Shard {
                 }
                 Phase::Emptying { deadline } => self.empty_listeners(deadline),
                 Phase::Waiting { deadline } => self.wait_for_peers(deadline),
-                Phase::Cutting { deadline } => self.finish_cut(deadline),
+                Phase::Silencing { until } => self.finish_silence(until),
+                Phase::Cutting { nudge } => self.finish_cut(nudge),
                 Phase::Flushing { deadline } => self.finish_flush(deadline),
                 same => same,
             };
@@ -82,10 +89,16 @@ impl Shard {
         }
     }
 
-    /// Takes what the kernel accepted, listener by listener.
+    /// Takes what the kernel accepted, listener by listener; an accept that fails is tried again until the deadline.
     fn empty_listeners(&mut self, deadline: Time) -> Phase {
         for (index, state) in self.listeners.iter_mut().enumerate() {
-            if *state == Listener::Idle {
+            if *state != Listener::Idle {
+                continue;
+            }
+            if self.now >= deadline && self.now < self.accept_from {
+                *state = Listener::Closed;
+                self.ops.push_back(Op::CloseListener(listener_id(index)));
+            } else if self.now >= self.accept_from {
                 *state = Listener::Emptying;
                 self.ops.push_back(Op::AcceptRest(listener_id(index)));
             }
@@ -93,7 +106,7 @@ impl Shard {
         if self.listeners.iter().any(|state| *state != Listener::Closed) {
             return Phase::Emptying { deadline };
         }
-        self.shutdown_all(ShutdownSide::Write);
+        self.order_all(|id| Op::Shutdown(id, ShutdownSide::Write));
         Phase::Waiting { deadline }
     }
 
@@ -105,16 +118,32 @@ impl Shard {
         if self.now < deadline {
             return Phase::Waiting { deadline };
         }
-        self.shutdown_all(ShutdownSide::Both);
-        Phase::Cutting { deadline }
+        self.order_all(Op::Deafen);
+        Phase::Silencing { until: self.now + ACKNOWLEDGE_SETTLE }
     }
 
-    fn finish_cut(&mut self, deadline: Time) -> Phase {
+    fn finish_silence(&mut self, until: Time) -> Phase {
+        if self.now < until {
+            return Phase::Silencing { until };
+        }
+        self.order_all(|id| Op::Shutdown(id, ShutdownSide::Both));
+        Phase::Cutting { nudge: self.now + CUT_NUDGE }
+    }
+
+    fn finish_cut(&mut self, nudge: Time) -> Phase {
         if self.open_connections == 0 {
             self.logs.flush();
-            return Phase::Flushing { deadline };
+            return Phase::Flushing { deadline: self.now };
         }
-        if self.logs.is_refused() { Phase::Done } else { Phase::Cutting { deadline } }
+        if self.logs.is_refused() {
+            return Phase::Done;
+        }
+        if self.now < nudge {
+            return Phase::Cutting { nudge };
+        }
+        // What was cancelled is received again, as after any other pause.
+        self.order_all(Op::CancelReceive);
+        Phase::Cutting { nudge: self.now + CUT_NUDGE }
     }
 
     fn finish_flush(&self, deadline: Time) -> Phase {
@@ -122,11 +151,12 @@ impl Shard {
         if hopeless || self.logs.unwritten_bytes() == 0 { Phase::Done } else { Phase::Flushing { deadline } }
     }
 
-    fn shutdown_all(&mut self, side: ShutdownSide) {
+    /// The same order for every connection that is not closing yet.
+    fn order_all(&mut self, order: impl Fn(ConnectionId) -> Op) {
         for (index, connection) in self.connections.iter().enumerate() {
-            if connection.is_some() {
+            if connection.as_ref().is_some_and(|connection| connection.life != Life::Closing) {
                 let id = ConnectionId(u32::try_from(index).expect("connections are numbered by u32"));
-                self.ops.push_back(Op::Shutdown(id, side));
+                self.ops.push_back(order(id));
             }
         }
     }

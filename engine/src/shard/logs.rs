@@ -325,7 +325,8 @@ impl Logs {
             Some(rest) => self.issue(id, rest, ops),
             None => self.requeue(id),
         }
-        self.accepted_again()
+        // An interrupted write says nothing about the storage.
+        if count > 0 { self.accepted_again() } else { None }
     }
 
     /// A log is idle again: back to where it belongs.

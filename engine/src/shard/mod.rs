@@ -13,7 +13,7 @@
 //! the windows. Nothing is dropped. Held buffers are bounded by the ring.
 //!
 //! Invariants: events of a connection are handled in the order in which they came; a connection is closed only when no
-//! receive is in flight on it; carries hold at most a quarter of the budget (or 320 bytes a connection).
+//! receive is in flight on it; carries hold at most a quarter of the budget (or 256 bytes a connection).
 
 mod by_class;
 mod connection;
@@ -169,11 +169,11 @@ impl Shard {
     /// Ends a turn, after every completion that was there has been handled: starts writes, takes up what was held.
     pub fn end_turn(&mut self, now: Time) {
         self.now = now;
+        self.advance_drain();
         self.take_up_held();
         let pressed = self.paused || self.logs.pool.used() >= self.budget(BUDGET_RESUME_PARTS);
         self.logs.start(now, pressed, &mut self.ops);
         self.receive_parked();
-        self.advance_drain();
         self.resume_accepting();
     }
 
@@ -208,7 +208,7 @@ impl Shard {
         self.counters.clone()
     }
 
-    /// Bytes received and not yet in a file, whole lines and unfinished ones.
+    /// Bytes received and not yet in a file. Unfinished lines of open connections do not count.
     #[must_use]
     pub fn unstored_bytes(&self) -> u64 {
         let held = self.held.iter().map(|(_, received)| match received {
@@ -216,6 +216,13 @@ impl Shard {
             _ => 0,
         });
         self.logs.unwritten_bytes() + held.sum::<u64>()
+    }
+
+    /// Capacity of carries, staging and writes under way, in bytes: what `buffer_bytes` limits. One receive buffer of
+    /// short lines of many logs may take it past the limit before the shard pauses.
+    #[must_use]
+    pub fn buffered_bytes(&self) -> usize {
+        self.logs.pool.used()
     }
 
     fn budget(&self, parts: usize) -> usize {
@@ -228,6 +235,11 @@ impl Shard {
         if let Some(connection) = self.connection(id) {
             connection.receiving = more;
         }
+        // Behind our own cut the end of stream is ours; one that came before and is held was the peer's.
+        let received = match received {
+            Received::End if self.phase.cuts_connections() => Received::Failed(io::ErrorKind::ConnectionAborted.into()),
+            other => other,
+        };
         if self.paused || !self.held.is_empty() {
             self.held.push_back((id, received));
         } else {
@@ -241,8 +253,7 @@ impl Shard {
                 self.ingest(id, &buf);
                 self.ops.push_back(Op::Recycle(buf));
             }
-            Received::NoBuffer => {}
-            Received::End if self.phase.cuts_connections() => self.cut(id),
+            Received::NoBuffer | Received::Cancelled => {}
             Received::End => self.end(id),
             Received::Failed(_) => self.cut(id),
         }
@@ -420,13 +431,13 @@ impl Shard {
         if !more {
             self.listeners[listener.0 as usize] = Listener::Idle;
         }
-        if !more && before == Listener::Emptying {
-            self.listeners[listener.0 as usize] = Listener::Closed;
-            self.ops.push_back(Op::CloseListener(listener));
-        }
         match result {
             Ok(id) => self.open(id),
-            Err(error) if before == Listener::Accepting && error.kind() != io::ErrorKind::ConnectionAborted => {
+            Err(error) if before == Listener::Emptying && error.kind() == io::ErrorKind::WouldBlock => {
+                self.listeners[listener.0 as usize] = Listener::Closed;
+                self.ops.push_back(Op::CloseListener(listener));
+            }
+            Err(error) if before != Listener::Stopping && error.kind() != io::ErrorKind::ConnectionAborted => {
                 self.accept_from = self.now + ACCEPT_RETRY;
                 self.notices.push_back(Notice::AcceptFailed(error));
             }

@@ -20,7 +20,7 @@ pub struct ConnectionId(pub u32);
 pub enum ShutdownSide {
     /// We send nothing more: peers that watch for it close their side.
     Write,
-    /// From now on nothing more is acknowledged; what was can still be received, up to the end of stream.
+    /// Nothing more is received, but what was can still be read, up to the end of stream.
     Both,
 }
 
@@ -40,8 +40,11 @@ pub enum Op {
     CloseListener(ListenerId),
     /// Multishot: [`Completion::Received`].
     Receive(ConnectionId),
-    /// Order: ends an [`Op::Receive`].
+    /// Order: ends an [`Op::Receive`], if one is still in flight.
     CancelReceive(ConnectionId),
+    /// Order: what the peer sends from now on never reaches TCP, so nothing more is received; what was received is still
+    /// acknowledged.
+    Deafen(ConnectionId),
     /// Order: the core is done with this receive buffer.
     Recycle(RecvBuf),
     /// Order.
@@ -97,7 +100,9 @@ pub enum Received {
     End,
     /// Every buffer is taken: nothing was received, nothing is lost.
     NoBuffer,
-    /// The stream ended out of order, or the receive was cancelled.
+    /// The receive was cancelled: the stream goes on.
+    Cancelled,
+    /// The stream ended out of order.
     Failed(io::Error),
 }
 

@@ -136,7 +136,7 @@ impl DataDir {
         match read {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(refused("cannot be read; give it back to the engine's user").because(error)),
+            Err(error) => return Err(refused("cannot be read; give this user permission to").because(error)),
         }
         match Meta::parse(&String::from_utf8_lossy(&bytes)) {
             Ok(meta) => Ok(Some(meta)),

@@ -126,10 +126,13 @@ impl Dir {
     /// # Errors
     /// Those of openat2; `InvalidData` if it is something else, `PermissionDenied` if somebody else's.
     pub fn file(&self, name: &str, access: Access) -> io::Result<File> {
-        // NONBLOCK: a pipe that was put there must not hang the open. It has no meaning for what we then accept.
+        // NONBLOCK: a pipe that was put there must not hang the open. Reads of a regular file do not mind it; a ring
+        // looks at it before it writes.
         let fd = self.open_beneath(name, access.flags() | OFlags::NONBLOCK, Mode::empty())?;
         self.check_file(&fd)?;
-        fs::fcntl_setfl(&fd, OFlags::empty())?;
+        if access != Access::Read {
+            fs::fcntl_setfl(&fd, OFlags::empty())?;
+        }
         Ok(fd.into())
     }
 
@@ -220,6 +223,14 @@ impl Dir {
     /// Those of fsync.
     pub fn sync(&self) -> io::Result<()> {
         Ok(fs::fsync(&self.fd)?)
+    }
+
+    /// Brings everything in the directory's file system to the disk, whoever wrote it.
+    ///
+    /// # Errors
+    /// Those of syncfs, also for data that could not be written since this directory was opened.
+    pub fn sync_file_system(&self) -> io::Result<()> {
+        Ok(fs::syncfs(&self.fd)?)
     }
 
     /// Size and free space of the file system, for users without privileges.

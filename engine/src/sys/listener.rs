@@ -81,10 +81,18 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
 /// # Errors
 /// Those of setsockopt.
 pub fn refuse_new(listener: &impl AsFd) -> io::Result<()> {
-    let socket = SockRef::from(listener);
+    deafen(listener)?;
+    SockRef::from(listener).set_nonblocking(true)
+}
+
+/// From now on what is sent to this socket is dropped before TCP sees it. What TCP has received stays readable, and is
+/// still acknowledged.
+///
+/// # Errors
+/// Those of setsockopt.
+pub fn deafen(socket: &impl AsFd) -> io::Result<()> {
     let (code, value) = DROP_ALL;
-    socket.attach_filter(&[SockFilter::new(code, 0, 0, value)])?;
-    socket.set_nonblocking(true)
+    SockRef::from(socket).attach_filter(&[SockFilter::new(code, 0, 0, value)])
 }
 
 /// Takes a connection out of the accept queue; `WouldBlock` when there is none.

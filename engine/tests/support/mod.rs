@@ -8,6 +8,7 @@ pub mod captures;
 pub mod hostile;
 pub mod oracle;
 pub mod process;
+pub mod world;
 
 use std::path::{Path, PathBuf};
 
@@ -19,11 +20,16 @@ pub fn require_tool(tool: &str) -> bool {
     if find_tool(tool).is_some() {
         return true;
     }
+    skip(&format!("{tool} is missing"));
+    false
+}
+
+/// Names the calling test as skipped, or fails it where nothing may be skipped.
+pub fn skip(reason: &str) {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test");
-    assert!(std::env::var_os(REQUIRE_TOOLS).is_none_or(|value| value != "1"), "{test}: {tool} is missing");
-    eprintln!("skipped: {test}: {tool} is missing");
-    false
+    assert!(std::env::var_os(REQUIRE_TOOLS).is_none_or(|value| value != "1"), "{test}: {reason}");
+    eprintln!("skipped: {test}: {reason}");
 }
 
 fn find_tool(tool: &str) -> Option<PathBuf> {

@@ -223,6 +223,7 @@ impl Uring {
                 match result {
                     Ok(_) => Received::End,
                     Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Received::NoBuffer,
+                    Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => Received::Cancelled,
                     Err(error) => Received::Failed(error),
                 }
             }
@@ -260,6 +261,10 @@ impl Uring {
             Op::Write { log, file, position, buf } => self.start_write(log, file, position.0, buf),
             Op::Receive(ConnectionId(slot)) => self.start_receive(slot),
             Op::CancelReceive(ConnectionId(slot)) => self.cancel(Kind::Receive.tag(slot)),
+            Op::Deafen(ConnectionId(slot)) => match &self.sockets[slot as usize].fd {
+                Some(fd) => listener::deafen(fd),
+                None => Ok(()),
+            },
             Op::Shutdown(ConnectionId(slot), side) => self.start_shutdown(slot, side),
             Op::Close { connection: ConnectionId(slot), reset } => {
                 self.sockets[slot as usize].close = Some(reset);

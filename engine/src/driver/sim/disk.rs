@@ -1,0 +1,200 @@
+//! Files in memory on a disk of limited size, which holds the core to its promises.
+//!
+//! Asserted at every operation: a log has one in flight; a write begins exactly where its file ends; a segment begins
+//! where the one before it ended; a file is neither closed under a write nor used after it was closed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use super::chance::{Chance, Fault};
+use crate::buf::WriteBuf;
+use crate::route::LogId;
+use crate::segment::{FileId, Offset, Position};
+use crate::shard::{Completion, Op};
+use crate::wire::Token;
+
+const EIO: i32 = 5;
+
+#[derive(Debug)]
+pub(super) struct Disk {
+    segments: BTreeMap<(Token, Offset), Vec<u8>>,
+    current: BTreeMap<Token, Offset>,
+    open: Vec<Option<OpenFile>>,
+    /// Logs with an operation in flight.
+    busy: BTreeSet<u32>,
+    used: u64,
+    pub(super) capacity: u64,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    token: Token,
+    base: Offset,
+    writing: bool,
+}
+
+impl Disk {
+    pub(super) fn new() -> Self {
+        Self {
+            segments: BTreeMap::new(),
+            current: BTreeMap::new(),
+            open: Vec::new(),
+            busy: BTreeSet::new(),
+            used: 0,
+            capacity: u64::MAX,
+        }
+    }
+
+    /// A log's segments in order: base and bytes.
+    pub(super) fn segments(&self, token: Token) -> impl Iterator<Item = (Offset, &[u8])> {
+        let all = (token, Offset::START)..=(token, Offset(u64::MAX));
+        self.segments.range(all).map(|(&(_, base), bytes)| (base, bytes.as_slice()))
+    }
+
+    pub(super) fn tokens(&self) -> impl Iterator<Item = Token> {
+        self.current.keys().copied()
+    }
+
+    /// The segment that `current` names.
+    pub(super) fn current(&self, token: Token) -> Option<Offset> {
+        self.current.get(&token).copied()
+    }
+
+    pub(super) fn open_files(&self) -> usize {
+        self.open.iter().flatten().count()
+    }
+
+    /// Puts a segment on the disk before the shard starts.
+    pub(super) fn add(&mut self, token: Token, base: Offset, bytes: &[u8]) {
+        self.used += bytes.len() as u64;
+        self.segments.insert((token, base), bytes.to_vec());
+        self.current.insert(token, base);
+    }
+
+    /// The order of an operation that takes effect later.
+    pub(super) fn begin(&mut self, op: &Op) {
+        let (Op::CreateSegment { log, .. } | Op::OpenSegment { log, .. } | Op::Write { log, .. }) = op else {
+            unreachable!("the disk takes no {op:?}")
+        };
+        assert!(self.busy.insert(log.0), "{log:?} has two operations in flight");
+        if let Op::Write { file, position, buf, .. } = op {
+            assert!(!buf.rest().is_empty(), "a write of nothing");
+            let length = self.bytes(*file).len() as u64;
+            assert_eq!(position.0, length, "a hole or an overwrite in a segment of {log:?}");
+            self.file(*file).writing = true;
+        }
+    }
+
+    pub(super) fn close(&mut self, file: FileId) {
+        assert!(!self.file(file).writing, "{file:?} is closed under a write");
+        self.open[file.0 as usize] = None;
+    }
+
+    /// An operation takes effect.
+    pub(super) fn finish(&mut self, op: Op, chance: &mut Chance) -> Completion {
+        match op {
+            Op::CreateSegment { log, token, base } => {
+                let result = self.create(token, base, chance);
+                self.opened(log, result)
+            }
+            Op::OpenSegment { log, token, base, length } => {
+                let result = self.open_segment(token, base, length, chance);
+                self.opened(log, result)
+            }
+            Op::Write { log, file, buf, .. } => self.written(log, file, buf, chance),
+            other => unreachable!("the disk takes no {other:?}"),
+        }
+    }
+
+    fn opened(&mut self, log: LogId, result: io::Result<FileId>) -> Completion {
+        self.busy.remove(&log.0);
+        Completion::Opened { log, result }
+    }
+
+    fn create(&mut self, token: Token, base: Offset, chance: &mut Chance) -> io::Result<FileId> {
+        let before = self.segments.range((token, Offset::START)..(token, base)).next_back();
+        let ends_at = before.map_or(0, |((_, base), bytes)| base.0 + bytes.len() as u64);
+        assert_eq!(ends_at, base.0, "a gap or an overlap between segments of {token:?}");
+        let full = self.used >= self.capacity && chance.one_in(2);
+        let fault = open_fault(full, chance);
+        // A create that fails in its last step leaves an empty file behind.
+        if fault.is_none() || chance.one_in(2) {
+            let bytes = self.segments.entry((token, base)).or_default();
+            assert!(bytes.is_empty(), "a segment of {token:?} is created twice");
+        }
+        if let Some(error) = fault {
+            return Err(error);
+        }
+        self.current.insert(token, base);
+        Ok(self.open(token, base))
+    }
+
+    fn open_segment(
+        &mut self,
+        token: Token,
+        base: Offset,
+        length: Position,
+        chance: &mut Chance,
+    ) -> io::Result<FileId> {
+        let bytes = self.segments.get(&(token, base)).expect("only what exists is opened");
+        assert_eq!(bytes.len() as u64, length.0, "the length of a segment of {token:?}");
+        match open_fault(false, chance) {
+            Some(error) => Err(error),
+            None => Ok(self.open(token, base)),
+        }
+    }
+
+    fn open(&mut self, token: Token, base: Offset) -> FileId {
+        let twice = self.open.iter().flatten().any(|file| file.token == token);
+        assert!(!twice, "two files of {token:?} are open");
+        let slot = self.open.iter().position(Option::is_none).unwrap_or(self.open.len());
+        if slot == self.open.len() {
+            self.open.push(None);
+        }
+        self.open[slot] = Some(OpenFile { token, base, writing: false });
+        FileId(u32::try_from(slot).expect("a simulation opens few files"))
+    }
+
+    fn written(&mut self, log: LogId, file: FileId, buf: WriteBuf, chance: &mut Chance) -> Completion {
+        self.busy.remove(&log.0);
+        self.file(file).writing = false;
+        let result = self.write(file, buf.rest(), chance);
+        Completion::Written { log, buf, result }
+    }
+
+    fn write(&mut self, file: FileId, rest: &[u8], chance: &mut Chance) -> io::Result<usize> {
+        if chance.strikes(Fault::WriteInterrupted) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        if chance.strikes(Fault::WriteFailed) {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
+        let room = usize::try_from(self.capacity.saturating_sub(self.used)).unwrap_or(usize::MAX);
+        if room == 0 || chance.strikes(Fault::WriteRefused) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let mut count = rest.len().min(room);
+        if chance.strikes(Fault::ShortWrite) {
+            count = 1 + chance.below(count);
+        }
+        self.bytes(file).extend_from_slice(&rest[..count]);
+        self.used += count as u64;
+        Ok(count)
+    }
+
+    fn file(&mut self, file: FileId) -> &mut OpenFile {
+        self.open[file.0 as usize].as_mut().expect("only open files are used")
+    }
+
+    fn bytes(&mut self, file: FileId) -> &mut Vec<u8> {
+        let OpenFile { token, base, .. } = *self.file(file);
+        self.segments.get_mut(&(token, base)).expect("an open file has bytes")
+    }
+}
+
+fn open_fault(full: bool, chance: &mut Chance) -> Option<io::Error> {
+    if chance.strikes(Fault::OpenFailed) {
+        return Some(io::Error::from_raw_os_error(EIO));
+    }
+    (chance.strikes(Fault::OpenRefused) || full).then(|| io::ErrorKind::StorageFull.into())
+}

@@ -1,0 +1,446 @@
+//! One test body, every driver: what peers send is in the files, whatever executes the shard's operations.
+
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use engine::config::Config;
+use engine::diag::Level;
+use engine::driver::sim::{Ending, Faults, PeerId, Sim};
+use engine::engine::Engine;
+use engine::metrics::Counters;
+use engine::segment::parse_segment_name;
+use engine::shard::{Command, ShardConfig};
+use engine::wire::{Reject, Token};
+
+use support::hostile::hostile_stream;
+use support::oracle::Oversize;
+use support::world::{Expected, assert_conserved, config, finish_drain, token};
+
+const LINE_BYTES_MAX: usize = 4096;
+const SEGMENT_BYTES: u64 = 2000;
+
+/// An engine with peers around it. Nothing here waits longer than a minute.
+trait World {
+    type Peer;
+
+    fn connect(&mut self) -> Self::Peer;
+    /// Sends all of it; waits while the window is closed.
+    fn send(&mut self, peer: &mut Self::Peer, bytes: &[u8]);
+    /// Ends the peer's side of the stream, in order.
+    fn close(&mut self, peer: &mut Self::Peer);
+    /// Waits until everything sent has been received, and resets the connection.
+    fn reset(&mut self, peer: Self::Peer);
+    /// Waits until the engine has closed the connection.
+    fn wait_until_closed(&mut self, peer: &mut Self::Peer);
+    /// Waits until the log's segments hold exactly these bytes together.
+    fn wait_until_stored(&mut self, token: Token, bytes: &[u8]);
+    /// Lets at least the time between two rolls pass.
+    fn let_a_roll_pass(&mut self);
+    /// Drains; these peers close when they see the end of the engine's side, the others stay. Gives the counters.
+    fn drain(&mut self, polite: Vec<Self::Peer>) -> Counters;
+    /// A log's segments after the drain: base and bytes.
+    fn segments(&self, token: Token) -> Vec<(u64, Vec<u8>)>;
+    /// Logs after the drain.
+    fn tokens(&self) -> Vec<Token>;
+}
+
+/// What every driver must do.
+fn conformance<W: World>(mut new: impl FnMut() -> W) {
+    lines_are_stored_as_they_come(new());
+    cuts_change_nothing(new());
+    a_rest_before_the_end_is_a_line(new());
+    a_reset_cuts_the_last_line(new());
+    another_protocol_is_closed(new());
+    long_lines_are_split(new());
+    many_connections_share_logs(new());
+    hostile_streams_equal_the_oracle(new());
+    segments_roll_at_entries(new());
+    a_drain_takes_what_was_sent(new());
+    a_drain_cuts_those_who_stay(new());
+    an_idle_engine_drains(new());
+}
+
+fn lines_are_stored_as_they_come<W: World>(mut world: W) {
+    let mut peer = world.connect();
+    world.send(&mut peer, format!("{} first\n", token(1)).as_bytes());
+    world.wait_until_stored(token(1), b"first\n");
+    world.send(&mut peer, format!("second {} inside\r\nno token\n\n{} other", token(1), token(2)).as_bytes());
+    world.send(&mut peer, b" log\n");
+    world.wait_until_stored(token(1), b"first\nsecond inside\n");
+    world.wait_until_stored(token(2), b"other log\n");
+    let counters = world.drain(vec![peer]);
+    assert_eq!((counters.connections, counters.entries, counters.lines), (1, 3, 5));
+    assert_eq!((counters.rejected(Reject::NoToken), counters.rejected(Reject::Empty)), (1, 1));
+    assert_eq!(world.tokens(), [token(1), token(2)]);
+}
+
+fn cuts_change_nothing<W: World>(mut world: W) {
+    let line = format!("begin {} end\r\n", token(1));
+    let mut peer = world.connect();
+    let mut stored = Vec::new();
+    for at in 1..line.len() {
+        world.send(&mut peer, &line.as_bytes()[..at]);
+        if at % 8 == 0 {
+            // All before is in, so the cut is where it is meant to be.
+            world.wait_until_stored(token(1), &stored);
+        }
+        world.send(&mut peer, &line.as_bytes()[at..]);
+        stored.extend(b"begin end\n");
+    }
+    world.wait_until_stored(token(1), &stored);
+    assert_eq!(world.drain(vec![peer]).entries, line.len() as u64 - 1);
+}
+
+fn a_rest_before_the_end_is_a_line<W: World>(mut world: W) {
+    for rest in ["no end", "half an end\r"] {
+        let mut peer = world.connect();
+        world.send(&mut peer, format!("{} {rest}", token(1)).as_bytes());
+        world.close(&mut peer);
+        world.wait_until_closed(&mut peer);
+    }
+    world.wait_until_stored(token(1), b"no end\nhalf an end\n");
+    assert_eq!(world.drain(Vec::new()).rejected(Reject::Cut), 0);
+}
+
+fn a_reset_cuts_the_last_line<W: World>(mut world: W) {
+    let mut peer = world.connect();
+    world.send(&mut peer, format!("{} whole\n", token(1)).as_bytes());
+    world.wait_until_stored(token(1), b"whole\n");
+    world.send(&mut peer, format!("{} whole too\n{} in the mid", token(1), token(2)).as_bytes());
+    world.wait_until_stored(token(1), b"whole\nwhole too\n");
+    world.reset(peer);
+    // Another one comes through as ever.
+    let mut other = world.connect();
+    world.send(&mut other, format!("{} after it\n", token(3)).as_bytes());
+    world.wait_until_stored(token(3), b"after it\n");
+    let counters = world.drain(vec![other]);
+    assert_eq!((counters.entries, counters.rejected(Reject::Cut)), (3, 1));
+    assert_eq!(world.tokens(), [token(1), token(3)]);
+}
+
+fn another_protocol_is_closed<W: World>(mut world: W) {
+    for first in [&b"GET / HTTP/1.1\r\n"[..], b"\x16\x03\x01\x02\x00"] {
+        let mut peer = world.connect();
+        world.send(&mut peer, first);
+        world.wait_until_closed(&mut peer);
+    }
+    let counters = world.drain(Vec::new());
+    assert_eq!((counters.rejected(Reject::Http), counters.rejected(Reject::TlsOnPlain)), (1, 1));
+    assert_eq!(world.tokens(), []);
+}
+
+fn long_lines_are_split<W: World>(mut world: W) {
+    let content = vec![b'x'; 3 * LINE_BYTES_MAX - 37];
+    let line = [format!("{} ", token(1)).as_bytes(), &content].concat();
+    let mut peer = world.connect();
+    world.send(&mut peer, &line);
+    world.send(&mut peer, b"\r\n");
+    let first = &content[..LINE_BYTES_MAX - 37];
+    let further = &content[..LINE_BYTES_MAX];
+    world.wait_until_stored(token(1), &[first, b"\n", further, b"\n", further, b"\n"].concat());
+    let counters = world.drain(vec![peer]);
+    assert_eq!((counters.lines, counters.split_lines, counters.split_pieces, counters.entries), (1, 1, 2, 3));
+}
+
+fn many_connections_share_logs<W: World>(mut world: W) {
+    const PEERS: u32 = 50;
+    let mut peers: Vec<W::Peer> = (0..PEERS).map(|_| world.connect()).collect();
+    for line in 0..40 {
+        for (number, peer) in (0..PEERS).zip(&mut peers) {
+            let to = token((number + line) % 10);
+            world.send(peer, format!("{to} {number}:{line}\n").as_bytes());
+        }
+    }
+    for peer in &mut peers {
+        world.close(peer);
+        world.wait_until_closed(peer);
+    }
+    let counters = world.drain(Vec::new());
+    assert_eq!((counters.connections, counters.entries), (50, 2000));
+    let mut last: BTreeMap<(u32, String), u32> = BTreeMap::new();
+    for log in 0..10 {
+        let bytes = log_bytes(&world, token(log));
+        for entry in String::from_utf8(bytes).unwrap().lines() {
+            let (peer, line) = entry.split_once(':').unwrap();
+            let line: u32 = line.parse().unwrap();
+            let before = last.insert((log, peer.to_owned()), line);
+            assert!(before.is_none_or(|before| before + 10 == line), "log {log}: {entry} after {before:?}");
+        }
+    }
+    assert_eq!(last.len(), 500);
+}
+
+fn hostile_streams_equal_the_oracle<W: World>(mut world: W) {
+    let mut expected = Expected::new();
+    for seed in 0..60 {
+        let stream = hostile_stream(seed, LINE_BYTES_MAX);
+        let mut one = Expected::new();
+        one.add_whole(&stream, LINE_BYTES_MAX, Oversize::Split);
+        if one.counters.http + one.counters.tls_on_plain > 0 {
+            // Closed while the peer still writes: another case.
+            continue;
+        }
+        expected.add_whole(&stream, LINE_BYTES_MAX, Oversize::Split);
+        let mut peer = world.connect();
+        for piece in stream.chunks(1000) {
+            world.send(&mut peer, piece);
+        }
+        world.close(&mut peer);
+        world.wait_until_closed(&mut peer);
+    }
+    let counters = world.drain(Vec::new());
+    expected.assert_counted(&counters, "hostile streams");
+    assert_eq!(world.tokens().len(), expected.logs.len());
+    for (token, bytes) in &expected.logs {
+        assert!(log_bytes(&world, token.parse().unwrap()) == *bytes, "{token} differs");
+    }
+}
+
+fn segments_roll_at_entries<W: World>(mut world: W) {
+    let mut peer = world.connect();
+    let entry = [&b"y".repeat(700)[..], b"\n"].concat();
+    let mut stored = Vec::new();
+    for _ in 0..8 {
+        world.send(&mut peer, &[format!("{} ", token(1)).as_bytes(), &entry].concat());
+        stored.extend(&entry);
+        world.wait_until_stored(token(1), &stored);
+        world.let_a_roll_pass();
+    }
+    world.drain(vec![peer]);
+    let segments = world.segments(token(1));
+    let bases: Vec<u64> = segments.iter().map(|(base, _)| *base).collect();
+    assert_eq!(bases, [0, 1402, 2804, 4206]);
+    assert!(segments.iter().all(|(_, bytes)| bytes.len() == 1402));
+}
+
+fn a_drain_takes_what_was_sent<W: World>(mut world: W) {
+    let stream: Vec<u8> = (0..20_000).flat_map(|line| format!("{} line {line}\n", token(1)).into_bytes()).collect();
+    let mut peers = Vec::new();
+    for _ in 0..4 {
+        let mut peer = world.connect();
+        world.send(&mut peer, &stream);
+        peers.push(peer);
+    }
+    let counters = world.drain(peers);
+    assert_eq!((counters.entries, counters.rejected(Reject::Cut)), (80_000, 0));
+}
+
+fn a_drain_cuts_those_who_stay<W: World>(mut world: W) {
+    let mut peer = world.connect();
+    world.send(&mut peer, format!("{} whole\n{} in the mid", token(1), token(2)).as_bytes());
+    world.wait_until_stored(token(1), b"whole\n");
+    let counters = world.drain(Vec::new());
+    assert_eq!((counters.entries, counters.rejected(Reject::Cut)), (1, 1));
+    world.wait_until_closed(&mut peer);
+}
+
+fn an_idle_engine_drains<W: World>(mut world: W) {
+    let counters = world.drain(Vec::new());
+    assert_eq!(counters, Counters::default());
+}
+
+fn log_bytes(world: &impl World, token: Token) -> Vec<u8> {
+    world.segments(token).into_iter().flat_map(|(_, bytes)| bytes).collect()
+}
+
+fn conformance_config() -> ShardConfig {
+    let mut config = config(LINE_BYTES_MAX);
+    config.logs.segment_bytes = SEGMENT_BYTES;
+    config
+}
+
+// The io_uring driver, with real sockets and files.
+
+/// Reads of a peer, and looks at files, end in an error after this.
+const DEADLINE: Duration = Duration::from_mins(1);
+/// Between two looks at a file.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+struct Real {
+    engine: Option<Engine>,
+    folder: tempfile::TempDir,
+}
+
+impl Real {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let shard = conformance_config();
+        let config = Config {
+            data: folder.path().join("data"),
+            tcp: vec!["127.0.0.1:0".parse().unwrap()],
+            tokens_max: shard.logs.tokens_max,
+            connections_max: None,
+            line_bytes_max: shard.line_bytes_max,
+            oversize: shard.oversize,
+            buffer_bytes: shard.buffer_bytes,
+            linger: shard.logs.linger,
+            segment_bytes: shard.logs.segment_bytes,
+            disk_free_min: Some(0),
+            drain_timeout: shard.drain_timeout,
+            log_level: Level::Warn,
+        };
+        Self { engine: Some(Engine::start(&config).unwrap()), folder }
+    }
+
+    fn log_folder(&self, token: Token) -> PathBuf {
+        self.folder.path().join("data").join(token.to_string())
+    }
+}
+
+impl World for Real {
+    type Peer = TcpStream;
+
+    fn connect(&mut self) -> TcpStream {
+        let peer = TcpStream::connect(self.engine.as_ref().unwrap().addresses()[0]).unwrap();
+        peer.set_read_timeout(Some(DEADLINE)).unwrap();
+        peer.set_write_timeout(Some(DEADLINE)).unwrap();
+        peer.set_nodelay(true).unwrap();
+        peer
+    }
+
+    fn send(&mut self, peer: &mut TcpStream, bytes: &[u8]) {
+        peer.write_all(bytes).unwrap();
+    }
+
+    fn close(&mut self, peer: &mut TcpStream) {
+        peer.shutdown(Shutdown::Write).unwrap();
+    }
+
+    fn reset(&mut self, peer: TcpStream) {
+        socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
+    fn wait_until_closed(&mut self, peer: &mut TcpStream) {
+        match peer.read_to_end(&mut Vec::new()) {
+            Ok(count) => assert_eq!(count, 0, "the engine never writes"),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a deadline in real time")]
+    fn wait_until_stored(&mut self, token: Token, bytes: &[u8]) {
+        let until = std::time::Instant::now() + DEADLINE;
+        while log_bytes(self, token) != bytes {
+            assert!(std::time::Instant::now() < until, "{token}: waited in vain");
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    fn let_a_roll_pass(&mut self) {
+        std::thread::sleep(2 * engine::limits::ROLL_GAP);
+    }
+
+    fn drain(&mut self, polite: Vec<TcpStream>) -> Counters {
+        let engine = self.engine.take().unwrap();
+        engine.drainer().drain();
+        for mut peer in polite {
+            self.wait_until_closed(&mut peer);
+        }
+        let outcome = engine.join().unwrap();
+        assert_eq!(outcome.unstored_bytes, 0);
+        assert_conserved(&outcome.counters, "conformance");
+        outcome.counters
+    }
+
+    fn segments(&self, token: Token) -> Vec<(u64, Vec<u8>)> {
+        let Ok(folder) = std::fs::read_dir(self.log_folder(token)) else { return Vec::new() };
+        let names = folder.map(|file| file.unwrap().file_name().into_string().unwrap());
+        let mut segments: Vec<_> = names
+            .filter_map(|name| Some((parse_segment_name(&name)?.0, name)))
+            .map(|(base, name)| (base, std::fs::read(self.log_folder(token).join(name)).unwrap()))
+            .collect();
+        segments.sort_unstable();
+        segments
+    }
+
+    fn tokens(&self) -> Vec<Token> {
+        let folder = std::fs::read_dir(self.folder.path().join("data")).unwrap();
+        let names = folder.map(|file| file.unwrap().file_name().into_string().unwrap());
+        let mut tokens: Vec<Token> = names.filter_map(|name| name.parse().ok()).collect();
+        tokens.sort_unstable();
+        tokens
+    }
+}
+
+#[test]
+fn io_uring_conforms() {
+    conformance(Real::new);
+}
+
+// The simulated driver.
+
+struct Simulated(Sim);
+
+impl World for Simulated {
+    type Peer = PeerId;
+
+    fn connect(&mut self) -> PeerId {
+        self.0.connect()
+    }
+
+    fn send(&mut self, peer: &mut PeerId, bytes: &[u8]) {
+        let until = self.0.acknowledged(*peer) + bytes.len() as u64;
+        self.0.send(*peer, bytes);
+        self.0.run_until(|sim| sim.acknowledged(*peer) == until);
+    }
+
+    fn close(&mut self, peer: &mut PeerId) {
+        self.0.close(*peer);
+    }
+
+    fn reset(&mut self, peer: PeerId) {
+        self.0.reset(peer);
+    }
+
+    fn wait_until_closed(&mut self, peer: &mut PeerId) {
+        self.0.run_until(|sim| sim.is_gone(*peer));
+    }
+
+    fn wait_until_stored(&mut self, token: Token, bytes: &[u8]) {
+        self.0.run_until(|sim| sim.log_bytes(token) == bytes);
+    }
+
+    fn let_a_roll_pass(&mut self) {
+        self.0.run_for(2 * engine::limits::ROLL_GAP);
+    }
+
+    fn drain(&mut self, polite: Vec<PeerId>) -> Counters {
+        self.0.command(Command::Drain);
+        finish_drain(&mut self.0, &polite);
+        let outcome = self.0.outcome().unwrap();
+        assert_eq!(outcome.unstored_bytes, 0);
+        assert_conserved(&outcome.counters, "conformance");
+        outcome.counters
+    }
+
+    fn segments(&self, token: Token) -> Vec<(u64, Vec<u8>)> {
+        self.0.segments(token).map(|(base, bytes)| (base.0, bytes.to_vec())).collect()
+    }
+
+    fn tokens(&self) -> Vec<Token> {
+        self.0.tokens().collect()
+    }
+}
+
+#[test]
+fn simulation_conforms() {
+    for seed in 0..20 {
+        conformance(|| Simulated(Sim::new(seed, Faults::none(), conformance_config())));
+    }
+}
+
+#[test]
+fn resets_are_seen_as_cuts() {
+    let mut sim = Sim::new(1, Faults::none(), conformance_config());
+    let peer = sim.connect();
+    sim.send(peer, b"x");
+    sim.reset(peer);
+    sim.run_until(|sim| sim.ending(peer) == Ending::Cut);
+}

@@ -1,0 +1,208 @@
+//! In steady state a shard allocates nothing: not per entry, not per line across buffers, not per write.
+//!
+//! A counting allocator watches the calls into the shard and nothing else; the buffers and answers of the driver's side
+//! are this file's own.
+
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+#![allow(unsafe_code, reason = "an allocator is an unsafe trait")]
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::hint::black_box;
+use std::rc::Rc;
+use std::time::Duration;
+
+use engine::buf::RecvArena;
+use engine::segment::FileId;
+use engine::shard::{Completion, ConnectionId, ListenerId, Op, Received, Shard};
+use engine::time::Time;
+
+use support::hostile::Random;
+use support::world::{config, token};
+
+const CONNECTIONS: u32 = 32;
+const LOGS: u32 = 100;
+const BUFFERS: u16 = 64;
+const BUFFER_BYTES: usize = 4096;
+
+/// Turns until every queue and every size class has been as full as this load makes it.
+const WARM_UP_TURNS: usize = 100_000;
+
+struct Counting;
+
+thread_local! {
+    static COUNTS: Cell<bool> = const { Cell::new(false) };
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    // While a thread ends its counters may be gone; nothing is measured then.
+    if COUNTS.try_with(Cell::get).unwrap_or(false) {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+    }
+}
+
+// SAFETY: every call goes to the system's allocator unchanged; counting touches no memory of the heap.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's duties are those of `System::alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's duties are those of `System::alloc_zeroed`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's duties are those of `System::realloc`; the memory came from `System`.
+        unsafe { System.realloc(memory, layout, bytes) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: the memory came from `System` with this layout.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Calls into the shard, watched.
+fn watched<T>(call: impl FnOnce() -> T) -> T {
+    COUNTS.set(true);
+    let result = call();
+    COUNTS.set(false);
+    result
+}
+
+/// A shard and the simplest driver: every operation is answered in the next turn.
+struct Driver {
+    shard: Shard,
+    arena: Rc<RecvArena>,
+    free: Vec<u16>,
+    answers: VecDeque<Completion>,
+    clock: Duration,
+    streams: Vec<Vec<u8>>,
+    sent: Vec<usize>,
+    batches_short: bool,
+}
+
+impl Driver {
+    fn new() -> Self {
+        let mut config = config(2000);
+        config.recv_buffers = usize::from(BUFFERS);
+        let accepted = |id| Completion::Accepted { listener: ListenerId(0), result: Ok(ConnectionId(id)), more: true };
+        Self {
+            shard: Shard::new(config),
+            arena: RecvArena::new(BUFFERS, BUFFER_BYTES),
+            free: (0..BUFFERS).collect(),
+            answers: (0..CONNECTIONS).map(accepted).collect(),
+            clock: Duration::ZERO,
+            streams: (0..CONNECTIONS).map(stream).collect(),
+            sent: vec![0; CONNECTIONS as usize],
+            batches_short: false,
+        }
+    }
+
+    /// Some connections bring bytes, everything asked for before is answered.
+    fn turn(&mut self, random: &mut Random) {
+        self.clock += Duration::from_micros(500);
+        let now = Time::new(self.clock);
+        while let Some(answer) = self.answers.pop_front() {
+            watched(|| self.shard.handle(answer, now));
+        }
+        for _ in 0..random.below(16) {
+            if let Some(index) = self.free.pop() {
+                let connection = random.below(CONNECTIONS as usize);
+                let received = Received::Data(self.next_bytes(index, connection, random));
+                let connection = ConnectionId(u32::try_from(connection).unwrap());
+                watched(|| self.shard.handle(Completion::Received { connection, received, more: true }, now));
+            }
+        }
+        watched(|| self.shard.end_turn(now));
+        while let Some(op) = watched(|| self.shard.poll_op()) {
+            self.take(op);
+        }
+    }
+
+    /// The next bytes of a connection's endless stream, cut anywhere.
+    fn next_bytes(&mut self, index: u16, connection: usize, random: &mut Random) -> engine::buf::RecvBuf {
+        let stream = &self.streams[connection];
+        let from = self.sent[connection];
+        let count = (1 + random.below(BUFFER_BYTES)).min(stream.len() - from);
+        self.sent[connection] = (from + count) % stream.len();
+        self.arena.fill(index, &stream[from..from + count])
+    }
+
+    fn take(&mut self, op: Op) {
+        match op {
+            Op::Recycle(buf) => self.free.push(buf.index()),
+            Op::CreateSegment { log, .. } => {
+                self.answers.push_back(Completion::Opened { log, result: Ok(FileId(log.0)) });
+            }
+            Op::Write { log, buf, .. } => {
+                // Every other write is short.
+                self.batches_short = !self.batches_short;
+                let length = buf.rest().len();
+                let result = Ok(if self.batches_short { length.div_ceil(2) } else { length });
+                self.answers.push_back(Completion::Written { log, buf, result });
+            }
+            Op::Accept(_) | Op::Receive(_) => {}
+            other => panic!("{other:?} has no place here"),
+        }
+    }
+}
+
+/// A stream that begins anew at its end: short lines, lines across buffers, lines past the limit, rejected ones.
+fn stream(connection: u32) -> Vec<u8> {
+    let mut random = Random::new(u64::from(connection));
+    let mut stream = Vec::new();
+    for _ in 0..400 {
+        let token = token(u32::try_from(random.below(LOGS as usize)).unwrap());
+        let words_max = if random.one_in(50) { 900 } else { 60 };
+        let words = "word ".repeat(random.below(words_max));
+        let line = match random.below(8) {
+            0 => format!("<13>host app: {token} {words}\r\n"),
+            1 => format!("{words}{token}\n"),
+            2 => format!("no token {words}\n"),
+            _ => format!("{token} {words}\n"),
+        };
+        stream.extend(line.into_bytes());
+    }
+    stream
+}
+
+#[test]
+fn a_warm_shard_allocates_nothing() {
+    let mut driver = Driver::new();
+    let mut random = Random::new(1);
+    for _ in 0..WARM_UP_TURNS {
+        driver.turn(&mut random);
+    }
+    let before = driver.shard.counters();
+    ALLOCATIONS.set(0);
+    for _ in 0..20_000 {
+        driver.turn(&mut random);
+    }
+    let after = driver.shard.counters();
+    assert!(after.entries - before.entries > 100_000, "{} entries", after.entries - before.entries);
+    assert!(after.batches - before.batches > 10_000, "{} batches", after.batches - before.batches);
+    assert!(after.split_pieces > before.split_pieces);
+    assert_eq!(ALLOCATIONS.get(), 0, "allocations in 20,000 turns");
+}
+
+#[test]
+fn the_watch_sees_allocations() {
+    ALLOCATIONS.set(0);
+    drop(black_box(Vec::<u8>::with_capacity(100)));
+    assert_eq!(ALLOCATIONS.get(), 0);
+    drop(watched(|| black_box(Vec::<u8>::with_capacity(100))));
+    assert_eq!(ALLOCATIONS.get(), 1);
+}

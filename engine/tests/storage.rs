@@ -1,0 +1,195 @@
+//! What the disk and memory may do to an engine: a full one stops the reading, not the process; nothing is lost.
+
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+mod support;
+
+use std::io::Write;
+use std::net::{Shutdown, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use support::process::{Engine, read_to_end, send};
+use support::{require_tool, skip};
+
+const MIB: usize = 1 << 20;
+
+fn token(log: usize) -> String {
+    format!("{log:08x}-10c3-4419-bdad-7e6435882e1f")
+}
+
+/// A tmpfs of its own, gone when dropped.
+#[derive(Debug)]
+struct SmallDisk {
+    folder: TempDir,
+}
+
+impl SmallDisk {
+    /// `None`, and the test named as skipped, where this user may not mount.
+    fn mount(options: &str) -> Option<Self> {
+        if !require_tool("mount") {
+            return None;
+        }
+        let disk = Self { folder: tempfile::tempdir().unwrap() };
+        if mount(&disk.path(), options) {
+            return Some(disk);
+        }
+        skip("this user may not mount a tmpfs");
+        None
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    fn remount(&self, options: &str) {
+        assert!(mount(&self.path(), &format!("remount,{options}")));
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Fails only where nothing was mounted.
+        drop(Command::new("umount").arg(self.folder.path()).output());
+    }
+}
+
+fn mount(at: &Path, options: &str) -> bool {
+    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).output();
+    mount.unwrap().status.success()
+}
+
+/// Entries of one log, numbered, about 1,000 bytes each.
+fn numbered(log: usize, entries: std::ops::Range<usize>) -> Vec<u8> {
+    let filler = "x".repeat(950);
+    entries.flat_map(|entry| format!("{} {entry:08} {filler}\n", token(log)).into_bytes()).collect()
+}
+
+fn assert_complete(engine: &Engine, log: usize, entries: usize) {
+    let stored = engine.entries(&token(log));
+    let numbers = stored.iter().map(|entry| std::str::from_utf8(&entry[..8]).unwrap().parse::<usize>().unwrap());
+    assert!(numbers.eq(0..entries), "log {log}: {} entries of {entries}, or another order", stored.len());
+}
+
+/// 200 MiB meet a disk of 64 MiB that grows later: every entry is there once, in order.
+#[test]
+fn a_full_disk_stops_the_reading_until_there_is_room() {
+    const LOGS: usize = 8;
+    const ENTRIES: usize = 25 * MIB / 1000;
+    let Some(disk) = SmallDisk::mount("size=64m") else { return };
+    let mut engine = Engine::start_in(&disk.path().join("data"), &["--disk-free-min", "0"]);
+    let senders = (0..LOGS).map(|log| {
+        let stream = engine.connect();
+        std::thread::spawn(move || send(stream, &[&numbered(log, 0..ENTRIES)]).unwrap())
+    });
+    let senders: Vec<_> = senders.collect();
+    engine.wait_for_line(|line| line.contains("storage refuses"));
+    assert!(senders.iter().any(|sender| !sender.is_finished()), "200 MiB do not fit 64 MiB and the budget");
+    // The budget, the receive ring and what the program itself needs.
+    assert!(engine.resident_kib() < 120 * 1024, "{} KiB", engine.resident_kib());
+    disk.remount("size=512m");
+    engine.wait_for_line(|line| line.contains("storage works again"));
+    for sender in senders {
+        sender.join().unwrap();
+    }
+    assert_eq!(engine.stop().get("entries"), (LOGS * ENTRIES) as u64);
+    for log in 0..LOGS {
+        assert_complete(&engine, log, ENTRIES);
+    }
+}
+
+/// Room for the bytes but not for one more file: a new log waits, the old one goes on after.
+#[test]
+fn a_disk_without_inodes_keeps_what_it_is_given() {
+    let Some(disk) = SmallDisk::mount("size=64m,nr_inodes=12") else { return };
+    let mut engine = Engine::start_in(&disk.path().join("data"), &["--disk-free-min", "0"]);
+    let stream = engine.connect();
+    let lines: Vec<u8> = (0..20).flat_map(|log| numbered(log, 0..1)).collect();
+    let sender = std::thread::spawn(move || send(stream, &[&lines]).unwrap());
+    engine.wait_for_line(|line| line.contains("storage refuses"));
+    disk.remount("nr_inodes=1000");
+    sender.join().unwrap();
+    assert_eq!(engine.stop().get("entries"), 20);
+    for log in 0..20 {
+        assert_complete(&engine, log, 1);
+    }
+}
+
+/// A drain that meets a full disk to the end says how much was not stored, and exits 1.
+#[test]
+fn a_disk_that_stays_full_is_an_error_at_the_end() {
+    let Some(disk) = SmallDisk::mount("size=4m") else { return };
+    let args = ["--disk-free-min", "0", "--drain-timeout", "300ms"];
+    let mut engine = Engine::start_in(&disk.path().join("data"), &args);
+    let mut stream = engine.connect();
+    stream.write_all(&numbered(0, 0..8 * MIB / 1000)).unwrap();
+    engine.wait_for_line(|line| line.contains("storage refuses"));
+    engine.sigterm();
+    assert_eq!(engine.wait_exit(), 1);
+    let said = engine.wait_for_line(|line| line.contains("unstored_bytes="));
+    assert!(said.starts_with("error"), "{said}");
+    // The unfinished last entry goes to quarantine, which needs room.
+    disk.remount("size=64m");
+    let restarted = Engine::start_in(engine.data(), &args);
+    let stored = restarted.entries(&token(0));
+    let prefix = numbered(0, 0..stored.len());
+    let shown: Vec<u8> = stored.iter().flat_map(|entry| [token(0).as_bytes(), b" ", entry, b"\n"].concat()).collect();
+    assert!(!stored.is_empty() && shown == prefix, "what is stored is a prefix of what was sent");
+}
+
+/// Below the minimum the reading stops before the disk is full; above it, it goes on.
+#[test]
+fn low_space_stops_the_reading() {
+    let Some(disk) = SmallDisk::mount("size=64m") else { return };
+    let ballast = disk.path().join("ballast");
+    std::fs::write(&ballast, vec![0; 40 * MIB]).unwrap();
+    let mut engine = Engine::start_in(&disk.path().join("data"), &["--disk-free-min", "32MiB"]);
+    engine.wait_for_line(|line| line.contains("below --disk-free-min"));
+    let stream = engine.connect();
+    let sender = std::thread::spawn(move || send(stream, &[&numbered(0, 0..10)]).unwrap());
+    std::fs::remove_file(&ballast).unwrap();
+    engine.wait_for_line(|line| line.contains("above --disk-free-min"));
+    sender.join().unwrap();
+    assert_eq!(engine.stop().get("entries"), 10);
+    assert_complete(&engine, 0, 10);
+}
+
+/// Sends a line of `mib` MiB and a short one; returns the engine's memory in KiB when the short one is stored.
+fn send_endless(engine: &Engine, stream: &mut TcpStream, start: &str, mib: usize) -> u64 {
+    let before = engine.log_bytes(&token(1));
+    stream.write_all(start.as_bytes()).unwrap();
+    let piece = vec![b'x'; MIB];
+    for _ in 0..mib {
+        stream.write_all(&piece).unwrap();
+    }
+    stream.write_all(format!("\n{} intact\n", token(1)).as_bytes()).unwrap();
+    engine.wait_for_log(&token(1), &[&before[..], b"intact\n"].concat());
+    engine.resident_kib()
+}
+
+/// A line of 1 GiB costs no memory, whether it is stored in pieces or rejected; the next line is intact.
+#[test]
+fn a_line_without_end_costs_no_memory() {
+    for (start, stored) in [(token(0) + " ", true), ("no token ".into(), false)] {
+        let mut engine = Engine::start(&[]);
+        let mut stream = engine.connect();
+        // Warm is an engine that has touched all memory of its own: several lines in a row cost nothing more.
+        let (mut warm, mut steady, mut lines) = (0, 0, 1);
+        while steady < 5 {
+            let memory = send_endless(&engine, &mut stream, &start, 128);
+            steady = if memory <= warm { steady + 1 } else { 0 };
+            warm = warm.max(memory);
+            lines += 1;
+            assert!(lines < 50, "memory grows with every line: {warm} KiB, then {memory} KiB");
+        }
+        let after = send_endless(&engine, &mut stream, &start, 1024);
+        assert!(after <= warm + 1024, "pieces stored: {stored}; {warm} KiB before, {after} KiB after");
+        stream.shutdown(Shutdown::Write).unwrap();
+        read_to_end(&mut stream).unwrap();
+        let summary = engine.stop();
+        assert_eq!(summary.get("split_lines"), if stored { lines } else { 0 });
+        assert_eq!(summary.get("rejected.no_token"), if stored { 0 } else { lines });
+    }
+}

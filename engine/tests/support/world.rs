@@ -1,0 +1,229 @@
+//! A seeded world around one shard, and what must be true of it at its end.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use engine::driver::sim::{Ending, Faults, PeerId, Sim};
+use engine::metrics::Counters;
+use engine::shard::{Command, LogLimits, ShardConfig};
+use engine::wire::{Reject, Token};
+
+use super::oracle::{self, Oracle};
+
+/// A shard with small memory, whose peers get one second to end at a drain.
+pub fn config(line_bytes_max: usize) -> ShardConfig {
+    ShardConfig {
+        line_bytes_max,
+        oversize: engine::shard::Oversize::Split,
+        buffer_bytes: 4 << 20,
+        connections_max: 1000,
+        drain_timeout: Duration::from_secs(1),
+        listeners: 1,
+        recv_buffers: 8,
+        logs: LogLimits {
+            linger: Duration::from_millis(5),
+            segment_bytes: 256 << 20,
+            tokens_max: 1000,
+            open_files_max: 100,
+        },
+    }
+}
+
+/// What the oracle says of all connections of one run.
+#[derive(Debug)]
+pub struct Expected {
+    pub logs: BTreeMap<String, Vec<u8>>,
+    pub counters: oracle::Counters,
+    pub cut: u64,
+}
+
+impl Expected {
+    pub fn new() -> Self {
+        Self { logs: BTreeMap::new(), counters: oracle::Counters::default(), cut: 0 }
+    }
+
+    /// A connection that ended in order.
+    pub fn add_whole(&mut self, stream: &[u8], line_bytes_max: usize, oversize: oracle::Oversize) {
+        let mut oracle = Oracle::new(line_bytes_max, oversize);
+        oracle.stream_lf(stream);
+        self.add(&oracle);
+    }
+
+    /// A connection that was cut behind these bytes: its last line is dropped, except for the pieces that were whole.
+    pub fn add_cut(&mut self, stream: &[u8], limit: usize, oversize: oracle::Oversize) {
+        let whole = stream.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let rest = &stream[whole..];
+        let mut oracle = Oracle::new(limit, oversize);
+        oracle.stream_lf(if stream.starts_with(b"\x16\x03") { stream } else { &stream[..whole] });
+        if rest.is_empty() || oracle.counters.http + oracle.counters.tls_on_plain > 0 {
+            return self.add(&oracle);
+        }
+        let pieces = whole_pieces(rest, limit);
+        if pieces == 0 {
+            self.cut += 1;
+            return self.add(&oracle);
+        }
+        // The oracle knows no cuts: it sees one byte after the whole pieces, which then goes again.
+        let mut longer = Oracle::new(limit, oversize);
+        longer.stream_lf(&[&stream[..whole + pieces * limit], b"x"].concat());
+        let stored = longer.counters.split > oracle.counters.split;
+        if stored && oversize == oracle::Oversize::Split {
+            let grown =
+                |token: &String, entries: &Vec<Vec<u8>>| entries.len() > oracle.entries.get(token).map_or(0, Vec::len);
+            let (_, entries) = longer.entries.iter_mut().find(|(token, entries)| grown(token, entries)).unwrap();
+            assert_eq!(entries.pop().unwrap(), b"x");
+            longer.counters.entries -= 1;
+            longer.counters.pieces -= 1;
+            self.cut += 1;
+        }
+        self.add(&longer);
+    }
+
+    fn add(&mut self, oracle: &Oracle) {
+        for token in oracle.entries.keys() {
+            self.logs.entry(token.clone()).or_default().extend(oracle.log_bytes(token));
+        }
+        let (sum, more) = (&mut self.counters, oracle.counters);
+        sum.entries += more.entries;
+        sum.empty += more.empty;
+        sum.keepalive += more.keepalive;
+        sum.no_token += more.no_token;
+        sum.split += more.split;
+        sum.pieces += more.pieces;
+        sum.http += more.http;
+        sum.tls_on_plain += more.tls_on_plain;
+    }
+
+    /// The shard counted exactly this.
+    #[track_caller]
+    pub fn assert_counted(&self, counters: &Counters, case: &str) {
+        let want = self.counters;
+        let rejected = |reason| counters.rejected(reason);
+        assert_eq!(counters.entries, want.entries, "{case}: entries");
+        assert_eq!(counters.split_lines, want.split, "{case}: split lines");
+        assert_eq!(counters.split_pieces, want.pieces, "{case}: split pieces");
+        assert_eq!(rejected(Reject::Empty), want.empty, "{case}: empty");
+        assert_eq!(rejected(Reject::Keepalive), want.keepalive, "{case}: keepalive");
+        assert_eq!(rejected(Reject::NoToken), want.no_token, "{case}: no token");
+        assert_eq!(rejected(Reject::Http), want.http, "{case}: http");
+        assert_eq!(rejected(Reject::TlsOnPlain), want.tls_on_plain, "{case}: tls on plain");
+        assert_eq!(rejected(Reject::Cut), self.cut, "{case}: cut");
+        assert_eq!(rejected(Reject::TooManyTokens), 0, "{case}: too many tokens");
+        assert_conserved(counters, case);
+    }
+
+    /// The same after this many repetitions.
+    #[track_caller]
+    pub fn assert_counted_times(mut self, counters: &Counters, times: u64, case: &str) {
+        let sum = &mut self.counters;
+        let all = [
+            &mut sum.entries,
+            &mut sum.empty,
+            &mut sum.keepalive,
+            &mut sum.no_token,
+            &mut sum.split,
+            &mut sum.pieces,
+            &mut sum.http,
+            &mut sum.tls_on_plain,
+            &mut self.cut,
+        ];
+        for count in all {
+            *count *= times;
+        }
+        self.assert_counted(counters, case);
+    }
+
+    /// The logs hold exactly this.
+    #[track_caller]
+    pub fn assert_stored(&self, sim: &Sim, case: &str) {
+        for (token, bytes) in &self.logs {
+            let stored = sim.log_bytes(token.parse().unwrap());
+            assert!(stored == *bytes, "{case}: {}", difference(&stored, bytes));
+        }
+        for token in sim.tokens() {
+            assert!(self.logs.contains_key(&token.to_string()), "{case}: a log that nobody wrote to");
+        }
+    }
+}
+
+/// Pieces that an unfinished line has given already: it is too long once one byte past the limit is no CR.
+fn whole_pieces(rest: &[u8], limit: usize) -> usize {
+    let mut left = rest;
+    while left.len() > limit + 1 || (left.len() == limit + 1 && !left.ends_with(b"\r")) {
+        left = &left[limit..];
+    }
+    (rest.len() - left.len()) / limit
+}
+
+fn difference(stored: &[u8], want: &[u8]) -> String {
+    let at = stored.iter().zip(want).take_while(|(a, b)| a == b).count();
+    let near = |bytes: &[u8]| {
+        String::from_utf8_lossy(&bytes[at.saturating_sub(80)..bytes.len().min(at + 80)]).escape_debug().to_string()
+    };
+    format!(
+        "{} bytes stored, {} expected, they differ at {at}:\n stored {}\n expected {}",
+        stored.len(),
+        want.len(),
+        near(stored),
+        near(want)
+    )
+}
+
+/// Every line has one fate.
+#[track_caller]
+pub fn assert_conserved(counters: &Counters, case: &str) {
+    let rejected: u64 = Reject::ALL.iter().map(|&reason| counters.rejected(reason)).sum();
+    assert_eq!(counters.lines + counters.split_pieces, counters.entries + rejected, "{case}: lines have two fates");
+}
+
+/// Segments form an unbroken chain, end with a line end each, and `current` names the last.
+#[track_caller]
+pub fn assert_chained(sim: &Sim, case: &str) {
+    for token in sim.tokens() {
+        let mut end = None;
+        for (base, bytes) in sim.segments(token) {
+            assert_eq!(*end.get_or_insert(base.0), base.0, "{case}: a gap between segments");
+            assert!(bytes.ends_with(b"\n"), "{case}: a segment ends inside an entry");
+            end = Some(base.0 + bytes.len() as u64);
+        }
+        let last = sim.segments(token).last().map(|(base, _)| base);
+        assert_eq!(sim.current(token), last, "{case}: current");
+    }
+}
+
+/// Drains: peers in `polite` close when they see the engine's half close, the others wait to be cut.
+pub fn drain(sim: &mut Sim, polite: &[PeerId]) {
+    sim.command(Command::Drain);
+    finish_drain(sim, polite);
+}
+
+/// The rest of a drain that was begun.
+pub fn finish_drain(sim: &mut Sim, polite: &[PeerId]) {
+    let mut open = polite.to_vec();
+    sim.run_until(|sim| {
+        while let Some(at) = open.iter().position(|&peer| sim.half_closed(peer)) {
+            let peer = open.swap_remove(at);
+            sim.close(peer);
+        }
+        sim.outcome().is_some()
+    });
+}
+
+/// Sends one stream on one connection of a world without faults, and drains it.
+pub fn run_stream(config: ShardConfig, pieces: &[&[u8]]) -> Sim {
+    let mut sim = Sim::new(1, Faults::none(), config);
+    let peer = sim.connect();
+    for piece in pieces {
+        sim.send(peer, piece);
+        sim.turn();
+    }
+    sim.close(peer);
+    sim.run_until(|sim| sim.ending(peer) != Ending::Open);
+    drain(&mut sim, &[]);
+    sim
+}
+
+/// A token that is easy to recognise.
+pub fn token(number: u32) -> Token {
+    format!("00000000-0000-4000-8000-{number:012x}").parse().unwrap()
+}

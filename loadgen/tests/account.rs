@@ -1,0 +1,190 @@
+//! The account of the binary, proven with receivers whose faults are known.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use loadgen::payload::{Layout, Position};
+use loadgen::plan::{Plan, Rate, Stop, tokens_of_seed};
+use loadgen::sender::Ending;
+use serde_json::Value;
+use support::{End, Fault, Receiver};
+
+const ENTRIES: &str = "20000";
+
+fn loadgen(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_loadgen")).arg("run").args(arguments).output().unwrap()
+}
+
+/// Runs against a receiver and gives the exit code and the JSON report.
+fn account(receiver: &Receiver, arguments: &[&str]) -> (i32, Value) {
+    let target = receiver.address.to_string();
+    let data = receiver.data.path().to_str().unwrap();
+    let common = ["--target", &target, "--data", data, "--json", "--tokens", "7"];
+    let output = loadgen(&[&common, arguments].concat());
+    let error = String::from_utf8_lossy(&output.stderr);
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no report: {error}"));
+    (output.status.code().unwrap(), report)
+}
+
+/// The five counters that must be zero, and what is stored.
+fn counters(report: &Value) -> ([u64; 5], u64) {
+    let names = ["lost", "duplicated", "reordered", "damaged", "wrong_log"];
+    let total = &report["account"];
+    let summed = |name: &str| {
+        let rows = report["connections"].as_array().unwrap();
+        rows.iter().map(|row| row["account"][name].as_u64().unwrap()).sum::<u64>()
+    };
+    for name in names.iter().chain(&["stored", "beyond"]) {
+        assert_eq!(total[name].as_u64().unwrap(), summed(name), "the rows add up to the total of {name}");
+    }
+    (names.map(|name| total[name].as_u64().unwrap()), total["stored"].as_u64().unwrap())
+}
+
+#[test]
+fn all_stored_is_clean() {
+    for size in ["64", "65", "256", "1000", "100KB"] {
+        for position in ["start", "middle"] {
+            let receiver = Receiver::start(Fault::None, End::WithSender);
+            let entries = if size == "100KB" { "100" } else { ENTRIES };
+            let arguments = ["--entries", entries, "--size", size, "--position", position, "--connections", "3"];
+            let (code, report) = account(&receiver, &arguments);
+            assert_eq!(code, 0, "{size} {position}: {report}");
+            assert_eq!(counters(&report), ([0; 5], entries.parse().unwrap()));
+            assert_eq!(report["ended"]["finished"], 3);
+            assert_eq!(report["account"]["unknown_lines"], 0);
+        }
+    }
+}
+
+#[test]
+fn each_fault_is_found_and_named() {
+    let stored = ENTRIES.parse::<u64>().unwrap();
+    let faults = [
+        (Fault::Drop, [1, 0, 0, 0, 0], stored - 1),
+        (Fault::Double, [0, 1, 0, 0, 0], stored),
+        (Fault::Swap, [0, 0, 1, 0, 0], stored),
+        (Fault::Garble, [1, 0, 0, 1, 0], stored - 1),
+        (Fault::Misfile, [0, 0, 0, 0, 1], stored),
+        (Fault::Stray, [0, 0, 0, 0, 1], stored),
+    ];
+    for (fault, expected, stored) in faults {
+        let receiver = Receiver::start(fault, End::WithSender);
+        let (code, report) = account(&receiver, &["--entries", ENTRIES, "--connections", "3"]);
+        assert_eq!(code, 5, "{fault:?}");
+        assert_eq!(counters(&report), (expected, stored), "{fault:?}");
+    }
+}
+
+#[test]
+fn a_torn_log_is_damage_and_loss() {
+    let receiver = Receiver::start(Fault::Tear, End::WithSender);
+    let (code, report) = account(&receiver, &["--entries", ENTRIES, "--connections", "1"]);
+    assert_eq!((code, counters(&report)), (5, ([20_000 - 999, 0, 0, 1, 0], 999)));
+}
+
+#[test]
+fn a_second_run_into_the_same_logs_judges_its_own_entries() {
+    let receiver = Receiver::start(Fault::None, End::WithSender);
+    for previous in [0, 20_000] {
+        let (code, report) = account(&receiver, &["--entries", ENTRIES]);
+        assert_eq!(code, 0, "{report}");
+        assert_eq!(report["account"]["other_runs"], previous);
+    }
+}
+
+#[test]
+fn an_exact_cut_in_mid_run_is_reported_and_clean() {
+    let receiver = Receiver::start(Fault::None, End::CutAfter(3_000_000));
+    let (code, report) = account(&receiver, &["--duration", "60s", "--connections", "4"]);
+    assert_eq!(code, 0, "{report}");
+    assert_eq!(report["ended"]["by_receiver"], 4);
+    let ([..], stored) = counters(&report);
+    assert_eq!(report["entries_acknowledged"], stored);
+    assert_eq!(report["account"]["beyond"], 0);
+    assert!(report["seconds"].as_f64().unwrap() < 30.0);
+}
+
+#[test]
+fn a_careless_close_loses_what_tcp_had_acknowledged() {
+    let receiver = Receiver::start(Fault::None, End::CloseAfter(3_000_000));
+    let (code, report) = account(&receiver, &["--duration", "60s", "--connections", "4"]);
+    assert_eq!(report["ended"]["by_receiver"], 4);
+    let ([lost, others @ ..], stored) = counters(&report);
+    assert!(lost > 0, "{report}");
+    assert_eq!((code, others), (5, [0; 4]));
+    assert_eq!(report["entries_acknowledged"], lost + stored);
+}
+
+#[test]
+fn a_half_close_by_the_receiver_ends_nothing() {
+    let receiver = Receiver::start(Fault::None, End::HalfClosed);
+    let (code, report) = account(&receiver, &["--entries", ENTRIES]);
+    assert_eq!((code, counters(&report)), (0, ([0; 5], 20_000)));
+    assert_eq!(report["ended"]["finished"], 8);
+}
+
+#[test]
+fn a_receiver_that_never_reads_is_given_up() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let plan = Plan {
+        target: listener.local_addr().unwrap(),
+        rate: Rate::Max,
+        stop: Stop::After(Duration::from_millis(100)),
+        connections: 2,
+        tokens: tokens_of_seed(0, 1),
+        layout: Layout::new(256, Position::Start),
+        seed: 0,
+        run: 1,
+        finish_wait: Duration::from_millis(200),
+        data: None,
+    };
+    let outcome = loadgen::sender::run(&plan).unwrap();
+    assert!(outcome.elapsed < Duration::from_secs(20), "{outcome:?}");
+    for connection in outcome.connections {
+        assert_eq!(connection.ending, Ending::TimedOut);
+        assert!(0 < connection.bytes_acknowledged && connection.bytes_acknowledged < connection.bytes_sent);
+    }
+}
+
+#[test]
+fn a_fixed_rate_is_kept() {
+    let receiver = Receiver::start(Fault::None, End::WithSender);
+    let (code, report) = account(&receiver, &["--rate", "10k", "--duration", "1s"]);
+    assert_eq!((code, counters(&report)), (0, ([0; 5], 10_000)));
+    assert_eq!(report["entries_behind"], 0);
+    assert!(report["seconds"].as_f64().unwrap() > 0.99);
+}
+
+#[test]
+fn tokens_come_from_a_file_too() {
+    let receiver = Receiver::start(Fault::None, End::WithSender);
+    let list = receiver.data.path().join("tokens");
+    std::fs::write(&list, "00112233-4455-6677-8899-AABBCCDDEEFF front\n").unwrap();
+    let target = receiver.address.to_string();
+    let data = receiver.data.path().to_str().unwrap();
+    let tokens = list.to_str().unwrap();
+    let output = loadgen(&["--target", &target, "--data", data, "--tokens", tokens, "--entries", "1000"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("account       clean: 1000 stored, 0 lost"), "{text}");
+    let log = receiver.data.path().join("00112233-4455-6677-8899-aabbccddeeff/00000000000000000000.log");
+    assert_eq!(std::fs::metadata(log).unwrap().len(), 1000 * (256 - 37));
+}
+
+#[test]
+fn nobody_there_is_exit_3_and_wrong_usage_2() {
+    // Bound and not listened on by anybody once dropped: a port that refuses.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let refused = loadgen(&["--target", &free.to_string()]);
+    assert_eq!(refused.status.code(), Some(3));
+    let sentence = String::from_utf8(refused.stderr).unwrap();
+    assert!(sentence.starts_with("loadgen: --target: cannot connect to 127.0.0.1:"), "{sentence}");
+    assert_eq!(sentence.lines().count(), 1);
+    assert_eq!(loadgen(&["--target", "localhost"]).status.code(), Some(2));
+    assert_eq!(loadgen(&["--target", "127.0.0.1:1", "--size", "63"]).status.code(), Some(2));
+    assert_eq!(loadgen(&[]).status.code(), Some(2));
+}

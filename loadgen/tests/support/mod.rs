@@ -1,0 +1,192 @@
+//! A small receiver of Token TCP that stores entries as the engine does, and can be told to do one thing wrong.
+//!
+//! One thread a connection, one file a token (`DATA/<token>/00000000000000000000.log`), tokens at the start of the line
+//! or, between blanks, in its middle. It stores lines as whole as they came; what is behind the last LF is dropped.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// What the receiver does wrong, once, in one of its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing.
+    None,
+    /// Does not store an entry.
+    Drop,
+    /// Stores an entry twice.
+    Double,
+    /// Stores an entry behind the next one of its log.
+    Swap,
+    /// Changes a byte of an entry.
+    Garble,
+    /// Stores an entry in another log of the run.
+    Misfile,
+    /// Stores an entry in a log of its own.
+    Stray,
+    /// Stops storing in the middle of an entry.
+    Tear,
+}
+
+/// How the receiver ends a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// When the sender does.
+    WithSender,
+    /// After so many bytes, exactly: what its TCP has acknowledged is read and stored first.
+    CutAfter(usize),
+    /// After so many bytes, carelessly: what its TCP has acknowledged and nobody has read is gone.
+    CloseAfter(usize),
+    /// Half-closes at once and goes on reading.
+    HalfClosed,
+}
+
+/// The line at which a connection does its wrong.
+const FAULTY_LINE: usize = 1000;
+const STRAY_TOKEN: &str = "ffffffff-ffff-4fff-bfff-ffffffffffff";
+const TOKEN_BYTES: usize = 36;
+
+/// A receiver that listens, until the test ends.
+pub(crate) struct Receiver {
+    pub(crate) address: SocketAddr,
+    pub(crate) data: tempfile::TempDir,
+}
+
+impl Receiver {
+    /// Starts one. The first connection commits the fault; all end as told.
+    pub(crate) fn start(fault: Fault, end: End) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let logs = Arc::new(Logs::new(data.path()));
+        std::thread::spawn(move || {
+            for (index, stream) in listener.incoming().enumerate() {
+                let fault = if index == 0 { fault } else { Fault::None };
+                let mut connection = Connection::new(Arc::clone(&logs), fault);
+                std::thread::spawn(move || connection.serve(stream.unwrap(), end));
+            }
+        });
+        Self { address, data }
+    }
+}
+
+struct Logs {
+    data: PathBuf,
+    files: Mutex<HashMap<String, File>>,
+}
+
+impl Logs {
+    fn new(data: &Path) -> Self {
+        Self { data: data.to_owned(), files: Mutex::new(HashMap::new()) }
+    }
+
+    fn append(&self, token: &str, bytes: &[u8]) {
+        let mut files = self.files.lock().unwrap();
+        let file = files.entry(token.to_owned()).or_insert_with(|| {
+            let directory = self.data.join(token);
+            fs::create_dir(&directory).unwrap();
+            File::create(directory.join("00000000000000000000.log")).unwrap()
+        });
+        file.write_all(bytes).unwrap();
+    }
+}
+
+struct Connection {
+    logs: Arc<Logs>,
+    fault: Fault,
+    lines: usize,
+    rest: Vec<u8>,
+    held: Option<(String, Vec<u8>)>,
+    first_token: Option<String>,
+    is_torn: bool,
+}
+
+impl Connection {
+    fn new(logs: Arc<Logs>, fault: Fault) -> Self {
+        Self { logs, fault, lines: 0, rest: Vec::new(), held: None, first_token: None, is_torn: false }
+    }
+
+    fn serve(&mut self, mut stream: TcpStream, end: End) {
+        let mut buffer = vec![0; 16 * 1024];
+        let mut received = 0;
+        if end == End::HalfClosed {
+            stream.shutdown(Shutdown::Write).unwrap();
+        }
+        // A reset ends it like an orderly end: this receiver drops the rest in any case.
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            received += count;
+            self.take(&buffer[..count]);
+            match end {
+                End::CutAfter(bytes) if received >= bytes => cut(&stream),
+                End::CloseAfter(bytes) if received >= bytes => return,
+                _ => {}
+            }
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.rest.extend_from_slice(bytes);
+        let received = std::mem::take(&mut self.rest);
+        let mut lines = received.as_slice();
+        while let Some(end) = lines.iter().position(|byte| *byte == b'\n') {
+            let (token, entry) = split(&lines[..end]);
+            self.store(token, entry);
+            lines = &lines[end + 1..];
+        }
+        self.rest = lines.to_vec();
+    }
+
+    fn store(&mut self, token: String, mut entry: Vec<u8>) {
+        self.lines += 1;
+        let is_other = *self.first_token.get_or_insert_with(|| token.clone()) != token;
+        entry.push(b'\n');
+        if self.is_torn {
+            return;
+        }
+        if let Some((_, late)) = self.held.take_if(|(held, _)| *held == token) {
+            self.logs.append(&token, &entry);
+            return self.logs.append(&token, &late);
+        }
+        match self.fault {
+            _ if self.lines != FAULTY_LINE => self.logs.append(&token, &entry),
+            Fault::None => self.logs.append(&token, &entry),
+            Fault::Drop => {}
+            Fault::Double => self.logs.append(&token, &[entry.clone(), entry].concat()),
+            Fault::Swap => self.held = Some((token, entry)),
+            Fault::Garble => {
+                entry[60] ^= 1;
+                self.logs.append(&token, &entry);
+            }
+            Fault::Misfile => {
+                assert!(is_other, "the faulty line must not be of the first log");
+                self.logs.append(self.first_token.as_ref().unwrap(), &entry);
+            }
+            Fault::Stray => self.logs.append(STRAY_TOKEN, &entry),
+            Fault::Tear => {
+                self.is_torn = true;
+                self.logs.append(&token, &entry[..entry.len() / 2]);
+            }
+        }
+    }
+}
+
+/// From now on the kernel acknowledges nothing new, all that it had acknowledged can still be read, and the close resets:
+/// a sender that waits on a closed window would not hear of it otherwise.
+fn cut(stream: &TcpStream) {
+    drop(stream.shutdown(Shutdown::Both));
+    socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// Token and entry of a line: by the dashes of the one, and the blanks around it.
+fn split(line: &[u8]) -> (String, Vec<u8>) {
+    let dashes = [8, 13, 18, 23];
+    let is_token = |at: &usize| dashes.iter().all(|dash| line[at + dash] == b'-');
+    let at = (0..=line.len() - TOKEN_BYTES).find(is_token).expect("every line of the sender has a token");
+    let token = String::from_utf8(line[at..at + TOKEN_BYTES].to_vec()).unwrap();
+    assert_eq!(line[at + TOKEN_BYTES], b' ');
+    (token, [&line[..at], &line[at + TOKEN_BYTES + 1..]].concat())
+}
