@@ -98,7 +98,7 @@ pub fn deafen(socket: &impl AsFd) -> io::Result<()> {
     }
 }
 
-/// Whether this user may deafen sockets. Some kernels (6.18 is one) ask for CAP_NET_ADMIN to filter TCP, others for
+/// Whether this user may deafen sockets. Some kernels (6.18 is one) ask for `CAP_NET_ADMIN` to filter TCP, others for
 /// nothing.
 #[must_use]
 pub fn can_deafen() -> bool {
