@@ -33,7 +33,7 @@ pub use mailbox::Mailbox;
 pub use probe::probe;
 
 use crate::buf::WriteBuf;
-use crate::limits::{COMPLETION_ENTRIES, RECV_BUFFER_BYTES, RECV_BUFFERS, SUBMISSION_ENTRIES};
+use crate::limits::{COMPLETION_ENTRIES, INLINE_WRITE_BYTES_MAX, RECV_BUFFER_BYTES, RECV_BUFFERS, SUBMISSION_ENTRIES};
 use crate::route::LogId;
 use crate::segment::FileId;
 use crate::shard::{Completion, ConnectionId, ListenerId, Notice, Op, Outcome, Received, Shard, ShutdownSide};
@@ -300,7 +300,13 @@ impl Uring {
     }
 
     fn start_write(&mut self, log: LogId, file: FileId, position: u64, buf: WriteBuf) -> io::Result<()> {
-        let fd = Fd(self.files[file.0 as usize].as_raw_fd());
+        let file = &self.files[file.0 as usize];
+        if buf.rest().len() <= INLINE_WRITE_BYTES_MAX {
+            let result = rustix::io::pwrite(file, buf.rest(), position).map_err(io::Error::from);
+            self.ready.push_back(Completion::Written { log, buf, result });
+            return Ok(());
+        }
+        let fd = Fd(file.as_raw_fd());
         let slot = self.writes.insert(WriteInFlight { log, buf });
         let rest = self.writes[slot].buf.rest();
         let length = u32::try_from(rest.len()).expect("write buffers are below 4 GiB");
