@@ -3,5 +3,6 @@
 pub mod data_dir;
 pub mod file;
 pub mod listener;
+mod min_ttl;
 
 pub use data_dir::{DataDir, DataLock};
