@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, TcpKeepalive, Type};
 
+use super::min_ttl::require_full_ttl;
 use crate::error::StartError;
 use crate::limits::{BACKLOG, BIND_RETRY, KEEPALIVE};
 
@@ -97,11 +98,21 @@ pub fn refuse_new(listener: &impl AsFd) -> io::Result<()> {
 /// From now on what is sent to this socket is dropped before TCP sees it. What TCP has received stays readable, and is
 /// still acknowledged.
 ///
+/// Some kernels (6.18 is one) let only `CAP_NET_ADMIN` filter TCP: everybody else asks for a time to live that hardly any
+/// packet has.
+///
 /// # Errors
 /// Those of setsockopt.
 pub fn deafen(socket: &impl AsFd) -> io::Result<()> {
+    match attach_drop_all(&SockRef::from(socket)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => require_full_ttl(socket),
+        other => other,
+    }
+}
+
+fn attach_drop_all(socket: &SockRef<'_>) -> io::Result<()> {
     let (code, value) = DROP_ALL;
-    SockRef::from(socket).attach_filter(&[SockFilter::new(code, 0, 0, value)])
+    socket.attach_filter(&[SockFilter::new(code, 0, 0, value)])
 }
 
 /// Takes a connection out of the accept queue; `WouldBlock` when there is none.
