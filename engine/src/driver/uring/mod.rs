@@ -25,6 +25,7 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use io_uring::register::Restriction;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
@@ -132,8 +133,9 @@ impl Uring {
         neighbours: Neighbours,
     ) -> io::Result<Self> {
         let ring = build_ring()?;
-        neighbours.move_in(ring.as_raw_fd());
         let recv_ring = RecvRing::register(&ring.submitter(), RECV_BUFFERS, RECV_BUFFER_BYTES)?;
+        enable(&ring)?;
+        neighbours.move_in(ring.as_raw_fd());
         Ok(Self {
             ring,
             recv_ring,
@@ -481,7 +483,29 @@ fn build_ring() -> io::Result<IoUring> {
         .setup_taskrun_flag()
         .setup_cqsize(COMPLETION_ENTRIES)
         .setup_clamp()
+        .setup_r_disabled()
         .build(SUBMISSION_ENTRIES)
+}
+
+/// The operations that the driver uses, and what each is for.
+const OPERATIONS: [(u8, &str); 8] = [
+    (opcode::AcceptMulti::CODE, "accept"),
+    (opcode::RecvMulti::CODE, "receive"),
+    (opcode::Write::CODE, "write"),
+    (opcode::Close::CODE, "close"),
+    (opcode::Shutdown::CODE, "shutdown"),
+    (opcode::AsyncCancel::CODE, "cancel"),
+    (opcode::PollAdd::CODE, "poll"),
+    (opcode::MsgRingData::CODE, "messages between rings"),
+];
+
+/// Ends the set-up: from now on the ring carries out these operations with these flags, and nothing else, whoever asks.
+fn enable(ring: &IoUring) -> io::Result<()> {
+    let flags = Flags::BUFFER_SELECT | Flags::SKIP_SUCCESS;
+    let operations = OPERATIONS.into_iter().map(|(code, _)| Restriction::sqe_op(code));
+    let mut allowed: Vec<Restriction> = operations.chain([Restriction::sqe_flags_allowed(flags.bits())]).collect();
+    ring.submitter().register_restrictions(&mut allowed)?;
+    ring.submitter().register_enable_rings()
 }
 
 fn result_of(entry: &cqueue::Entry) -> io::Result<u32> {

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use io_uring::{IoUring, Probe, opcode};
+use io_uring::{IoUring, Probe};
 
-use super::build_ring;
+use super::{OPERATIONS, build_ring, enable};
 use crate::error::StartError;
 
 const SUBJECT: &str = "io_uring";
@@ -22,24 +22,14 @@ pub fn probe() -> Result<(), StartError> {
     })?;
     let missing = missing(&ring, &known);
     if missing.is_empty() {
-        return Ok(());
+        return enable(&ring).map_err(refused);
     }
     Err(StartError::new(SUBJECT, format!("this kernel lacks {}; use Linux 6.1 or newer", missing.join(", "))))
 }
 
 fn missing(ring: &IoUring, known: &Probe) -> Vec<&'static str> {
-    let operations = [
-        (opcode::AcceptMulti::CODE, "accept"),
-        (opcode::RecvMulti::CODE, "receive"),
-        (opcode::Write::CODE, "write"),
-        (opcode::Close::CODE, "close"),
-        (opcode::Shutdown::CODE, "shutdown"),
-        (opcode::AsyncCancel::CODE, "cancel"),
-        (opcode::PollAdd::CODE, "poll"),
-        (opcode::MsgRingData::CODE, "messages between rings"),
-    ];
-    let mut missing: Vec<_> =
-        operations.into_iter().filter(|(code, _)| !known.is_supported(*code)).map(|(_, name)| name).collect();
+    let unknown = OPERATIONS.into_iter().filter(|(code, _)| !known.is_supported(*code));
+    let mut missing: Vec<_> = unknown.map(|(_, name)| name).collect();
     if !ring.params().is_feature_ext_arg() {
         missing.push("wait with a timeout");
     }
