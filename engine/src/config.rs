@@ -8,7 +8,7 @@ use crate::diag::Level;
 use crate::error::{ConfigError, StartError};
 use crate::limits::{
     BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED, LINE_BYTES_MAX_MIN,
-    LINE_PARTS_OF_BUFFER, OPEN_FILES_MIN, SHARDS_MAX,
+    LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, SHARDS_MAX,
 };
 use crate::shard::Oversize;
 
@@ -126,9 +126,12 @@ fn check_sizes(flags: &RunFlags) -> Result<(), ConfigError> {
         );
         return Err(wrong("--line-bytes-max", problem));
     }
-    if flags.segment_bytes < flags.line_bytes_max {
-        let problem =
-            format!("{} is less than one line ({}); give 1MiB or more", flags.segment_bytes, flags.line_bytes_max);
+    if flags.linger > LINGER_MAX {
+        return Err(wrong("--linger", format!("{:?} is too long; give {LINGER_MAX:?} or less", flags.linger)));
+    }
+    // An entry may be as long as a line, and an LF follows it.
+    if flags.segment_bytes <= flags.line_bytes_max {
+        let problem = format!("{} is less than one line ({}); give more", flags.segment_bytes, flags.line_bytes_max);
         return Err(wrong("--segment-bytes", problem));
     }
     Ok(())
@@ -235,6 +238,7 @@ mod tests {
         assert_eq!(refused(RunFlags { line_bytes_max: 4 << 20 | 1, ..flags() }), "--line-bytes-max");
         assert_eq!(refused(RunFlags { line_bytes_max: 63, ..flags() }), "--line-bytes-max");
         assert_eq!(refused(RunFlags { segment_bytes: 12, ..flags() }), "--segment-bytes");
+        assert_eq!(refused(RunFlags { linger: Duration::from_mins(1), ..flags() }), "--linger");
         assert_eq!(refused(RunFlags { buffer_bytes: 1, ..flags() }), "--buffer-bytes");
         for shards in [0, 257, 65_537] {
             assert_eq!(refused(RunFlags { shards: Some(shards), ..flags() }), "--shards");

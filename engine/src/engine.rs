@@ -11,7 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -23,7 +23,7 @@ use crate::diag::{self, Level, log};
 use crate::driver::uring::{Mailbox, Neighbours, Uring, probe};
 use crate::error::{EngineError, StartError};
 use crate::handover::ShardId;
-use crate::limits::{DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, RECV_BUFFERS};
+use crate::limits::{DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, NOTICES_MAX, RECV_BUFFERS};
 use crate::metrics::Counters;
 use crate::route::Ownership;
 use crate::segment::Position;
@@ -109,11 +109,12 @@ impl Engine {
     /// The ring failed.
     pub fn join(self) -> io::Result<Outcome> {
         let Self { shards, disk_watch, lock, .. } = self;
-        let mut all = Outcome { counters: Counters::default(), unstored_bytes: 0 };
+        let mut all = Outcome { counters: Counters::default(), unstored_bytes: 0, abandoned_queue: false };
         for shard in shards {
             let outcome = shard.join().expect("a panic of a shard ends the process")?;
             all.counters.add(&outcome.counters);
             all.unstored_bytes += outcome.unstored_bytes;
+            all.abandoned_queue |= outcome.abandoned_queue;
         }
         drop(disk_watch);
         drop(lock);
@@ -121,11 +122,11 @@ impl Engine {
     }
 }
 
-/// `engine run`: serves until a signal ends it. Returns the bytes that could not be stored.
+/// `engine run`: serves until a signal ends it. Says whether everything that was received is stored.
 ///
 /// # Errors
 /// The host or the data directory refuses, or the ring fails.
-pub fn run(config: &Config) -> Result<u64, EngineError> {
+pub fn run(config: &Config) -> Result<bool, EngineError> {
     diag::set_level(config.log_level);
     // From here on a signal drains, also during the start.
     let signals = Signals::new([SIGTERM, SIGINT]).map_err(no_resources)?;
@@ -138,10 +139,21 @@ pub fn run(config: &Config) -> Result<u64, EngineError> {
     let outcome = engine.join().map_err(EngineError::Ring)?;
     let unstored = outcome.unstored_bytes;
     if unstored > 0 {
-        log(Level::Error, format_args!("storage still refuses; unstored_bytes={unstored}"));
+        log(
+            Level::Error,
+            format_args!("storage still refuses; lost with what sockets still held: unstored_bytes={unstored}"),
+        );
+    }
+    if outcome.abandoned_queue {
+        log(
+            Level::Error,
+            format_args!(
+                "connections left in an accept queue: accepting failed to the end; raise the descriptor limit"
+            ),
+        );
     }
     log(Level::Info, format_args!("drained {}", outcome.counters));
-    Ok(unstored)
+    Ok(unstored == 0 && !outcome.abandoned_queue)
 }
 
 fn drain_on_signals(mut signals: Signals, drainer: Drainer) -> Result<(), StartError> {
@@ -230,7 +242,11 @@ fn share_out(
 fn start_shards(parts: Vec<Part>, data: &Arc<DataDir>) -> Result<Vec<JoinHandle<io::Result<Outcome>>>, StartError> {
     let mut shards = Vec::new();
     let mut starts = Vec::new();
+    let (notices, notices_in) = sync_channel(NOTICES_MAX);
+    let tells = move || notices_in.into_iter().for_each(tell);
+    std::thread::Builder::new().name("notices".into()).spawn(tells).map_err(no_resources)?;
     for part in parts {
+        let notices = notices.clone();
         let (started, start) = channel();
         let (go, may_go) = channel::<()>();
         let data = Arc::clone(data);
@@ -249,7 +265,8 @@ fn start_shards(parts: Vec<Part>, data: &Arc<DataDir>) -> Result<Vec<JoinHandle<
             if may_go.recv().is_err() {
                 return Err(io::ErrorKind::Other.into());
             }
-            driver.run(&mut shard, tell)
+            // A slow reader of stderr must not stop the shard: what it has no room for is not said.
+            driver.run(&mut shard, |notice| drop(notices.try_send(notice)))
         };
         shards.push(std::thread::Builder::new().name(name).spawn(work).map_err(no_resources)?);
         starts.push((start, go));
@@ -288,6 +305,13 @@ fn tell(notice: Notice) {
         Notice::AcceptFailed(error) => log(Level::Warn, format_args!("accept failed, trying again: {error}")),
         Notice::StorageRefused(error) => {
             log(Level::Error, format_args!("storage refuses, reading stops until it works again: {error}"));
+        }
+        Notice::LogRefused { token, error } => {
+            let log_name = token.shortened();
+            log(
+                Level::Error,
+                format_args!("log={log_name} cannot be opened, its entries wait: {error}; mend its directory"),
+            );
         }
         Notice::StorageResumed => log(Level::Info, format_args!("storage works again")),
         Notice::DiskLow(true) => {

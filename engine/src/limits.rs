@@ -39,6 +39,8 @@ pub const STAGING_BYTES_MIN: usize = 4 * 1024;
 pub const STAGING_BYTES_MAX: usize = 256 * 1024;
 /// Shortest time between two rolls of a log: `tail -F` lost segments at 2 ms, none at 20.
 pub const ROLL_GAP: Duration = Duration::from_millis(100);
+/// Longest `--linger`.
+pub const LINGER_MAX: Duration = Duration::from_secs(10);
 /// `--linger`: a busy log is written at most this often unless a batch fills.
 pub const LINGER_DEFAULT: Duration = Duration::from_millis(5);
 /// Writes in flight, a shard: enough to keep the kernel's workers busy; what waits goes on gathering.
@@ -102,7 +104,11 @@ pub const ACKNOWLEDGE_SETTLE: Duration = Duration::from_millis(210);
 /// A receive that has not ended this long after its connection was shut down is cancelled and asked again: the kernel can
 /// lose the wake-up of a multishot receive when the stream's end comes on the heels of data.
 pub const CUT_NUDGE: Duration = Duration::from_millis(100);
-/// At most one log line per kind of notice and this time.
+/// After the cut, accepting may fail this long with no connection left before a queue is given up, and said to be.
+pub const QUEUE_ABANDON: Duration = Duration::from_secs(2);
+/// Messages of the shards that wait to be written to the engine's own log; more are not said.
+pub const NOTICES_MAX: usize = 64;
+/// At most one log line per client's mistake or failed accept and this time.
 pub const NOTICE_GAP: Duration = Duration::from_secs(1);
 
 // While that many segments are being opened, none of them may be the one to close.

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         },
         Typed::Text(text) => match io::stdout().write_all(text.as_bytes()) {
             Ok(()) => ExitCode::SUCCESS,
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
             Err(_) => ExitCode::from(Exit::Unexpected as u8),
         },
         Typed::Wrong(problem) => fail(&problem, Exit::Usage),
@@ -31,8 +32,8 @@ fn execute(command: Command) -> Result<Exit, EngineError> {
     match command {
         Command::Run(args) => {
             let config = Config::try_from(RunFlags::from(*args))?;
-            let unstored = engine::engine::run(&config)?;
-            return Ok(if unstored == 0 { Exit::Done } else { Exit::Unexpected });
+            let stored = engine::engine::run(&config)?;
+            return Ok(if stored { Exit::Done } else { Exit::Unexpected });
         }
         Command::Ls(args) => ls(&args.data, args.json, &mut stdout)?,
         Command::Cat(args) => {

@@ -143,6 +143,12 @@ impl Appender {
         self.writing || matches!(self.file, File::Opening { .. })
     }
 
+    /// Whether a file of it is open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.file, File::Open(_))
+    }
+
     /// Whether the next operation opens or creates a file.
     #[must_use]
     pub fn needs_file(&self) -> bool {

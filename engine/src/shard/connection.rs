@@ -25,6 +25,8 @@ pub(super) struct Connection {
     pub(super) life: Life,
     /// A receive is in flight.
     pub(super) receiving: bool,
+    /// How many of its events are held.
+    pub(super) held: u32,
     pub(super) decoder: LineDecoder,
     /// The token of the last line and where it went: consecutive lines often share it.
     pub(super) last: Option<(Token, Destination)>,
@@ -34,7 +36,14 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new() -> Self {
-        Self { life: Life::Open, receiving: true, decoder: LineDecoder::default(), last: None, pieces_to: None }
+        Self {
+            life: Life::Open,
+            receiving: true,
+            held: 0,
+            decoder: LineDecoder::default(),
+            last: None,
+            pieces_to: None,
+        }
     }
 }
 

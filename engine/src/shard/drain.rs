@@ -1,13 +1,16 @@
 //! The end of a shard: nothing that TCP ever acknowledged is lost.
 //!
 //! ```text
-//!  Serving ─Drain─► Settling ─10 ms─► Emptying ─accept queues empty─► Waiting ─peers closed─► Flushing ─► Done
-//!                   listeners refuse   take what was accepted          half-close  │             ▲
-//!                   new handshakes     by the kernel                               │ timeout,    │ all read
-//!                                                                                  ▼ 2nd signal  │
-//!                                                                 Silencing ─210 ms─► Cutting ───┘
-//!                                                                 connections deaf   shut down
+//!  Serving ─Drain─► Settling ─10 ms─► Waiting ─accept queues empty, peers closed─► Flushing ─► Done
+//!                   listeners refuse  half-close; take what      │                     ▲
+//!                   new handshakes    the kernel has accepted    │ timeout, 2nd signal │ the same
+//!                                                                ▼                     │
+//!                                               Silencing ─210 ms─► Cutting ───────────┘
+//!                                               connections deaf   shut down
 //! ```
+//! What comes out of an accept queue late is treated at once as those that were there: half-closed, deafened, shut
+//! down. So a queue longer than there are descriptors empties as connections end.
+//!
 //! The cut is exact. A deaf connection receives nothing new, and by the end of `Silencing` the kernel has acknowledged
 //! all that it had received, also what it had delayed: the half-close has sent our FIN before, so `shutdown(both)` alone
 //! would send no segment that could carry that acknowledgement, and senders would learn of less than is stored. Behind
@@ -19,7 +22,7 @@ use super::connection::Life;
 use super::op::{ConnectionId, Op, ShutdownSide};
 use super::{Listener, Shard, listener_id};
 use crate::handover::{Message, ShardId};
-use crate::limits::{ACKNOWLEDGE_SETTLE, CUT_NUDGE, DRAIN_SETTLE};
+use crate::limits::{ACKNOWLEDGE_SETTLE, CUT_NUDGE, DRAIN_SETTLE, QUEUE_ABANDON};
 use crate::time::Time;
 
 /// Where a shard is in its life.
@@ -27,10 +30,9 @@ use crate::time::Time;
 pub(super) enum Phase {
     Serving,
     Settling { until: Time, deadline: Time },
-    Emptying { deadline: Time },
     Waiting { deadline: Time },
     Silencing { until: Time },
-    Cutting { nudge: Time },
+    Cutting { since: Time, nudge: Time },
     Flushing { deadline: Time, announced: bool },
     GivingUp { announced: bool },
     Done,
@@ -47,12 +49,23 @@ impl Phase {
         matches!(self, Self::GivingUp { .. } | Self::Done)
     }
 
+    /// What a connection is told that comes out of an accept queue now.
+    pub(super) fn welcome(self, id: ConnectionId) -> [Option<Op>; 2] {
+        let shut = |side| Some(Op::Shutdown(id, side));
+        match self {
+            Self::Waiting { .. } => [shut(ShutdownSide::Write), None],
+            Self::Silencing { .. } => [Some(Op::Deafen(id)), None],
+            Self::Cutting { .. } => [Some(Op::Deafen(id)), shut(ShutdownSide::Both)],
+            _ => [None, None],
+        }
+    }
+
     pub(super) fn timeout(self) -> Option<Time> {
         match self {
-            Self::Settling { until, .. } | Self::Silencing { until } | Self::Cutting { nudge: until } => Some(until),
-            Self::Emptying { deadline } | Self::Waiting { deadline } | Self::Flushing { deadline, .. } => {
-                Some(deadline)
+            Self::Settling { until, .. } | Self::Silencing { until } | Self::Cutting { nudge: until, .. } => {
+                Some(until)
             }
+            Self::Waiting { deadline } | Self::Flushing { deadline, .. } => Some(deadline),
             Self::Serving | Self::GivingUp { .. } | Self::Done => None,
         }
     }
@@ -70,7 +83,6 @@ impl Shard {
                 Phase::Settling { until: self.now + DRAIN_SETTLE, deadline }
             }
             Phase::Settling { until, .. } => Phase::Settling { until, deadline: self.now },
-            Phase::Emptying { .. } => Phase::Emptying { deadline: self.now },
             Phase::Waiting { .. } => Phase::Waiting { deadline: self.now },
             Phase::Flushing { announced, .. } => Phase::Flushing { deadline: self.now, announced },
             ending => ending,
@@ -84,12 +96,12 @@ impl Shard {
             self.phase = match before {
                 Phase::Settling { until, deadline } if self.now >= until => {
                     self.stop_accepting();
-                    Phase::Emptying { deadline }
+                    self.order_all(|id| Op::Shutdown(id, ShutdownSide::Write));
+                    Phase::Waiting { deadline }
                 }
-                Phase::Emptying { deadline } => self.empty_listeners(deadline),
                 Phase::Waiting { deadline } => self.wait_for_peers(deadline),
                 Phase::Silencing { until } => self.finish_silence(until),
-                Phase::Cutting { nudge } => self.finish_cut(nudge),
+                Phase::Cutting { since, nudge } => self.finish_cut(since, nudge),
                 Phase::Flushing { deadline, announced } => self.finish_flush(deadline, announced),
                 Phase::GivingUp { announced } => self.finish_giving_up(announced),
                 same => same,
@@ -100,29 +112,20 @@ impl Shard {
         }
     }
 
-    /// Takes what the kernel accepted, listener by listener; an accept that fails is tried again until the deadline.
-    fn empty_listeners(&mut self, deadline: Time) -> Phase {
+    /// Takes what the kernel accepted, listener by listener; an accept that fails is tried again. Says whether all are
+    /// closed and no connection is left.
+    fn all_have_ended(&mut self) -> bool {
         for (index, state) in self.listeners.iter_mut().enumerate() {
-            if *state != Listener::Idle {
-                continue;
-            }
-            if self.now >= deadline && self.now < self.accept_from {
-                *state = Listener::Closed;
-                self.ops.push_back(Op::CloseListener(listener_id(index)));
-            } else if self.now >= self.accept_from {
+            if *state == Listener::Idle && self.now >= self.accept_from {
                 *state = Listener::Emptying;
                 self.ops.push_back(Op::AcceptRest(listener_id(index)));
             }
         }
-        if self.listeners.iter().any(|state| *state != Listener::Closed) {
-            return Phase::Emptying { deadline };
-        }
-        self.order_all(|id| Op::Shutdown(id, ShutdownSide::Write));
-        Phase::Waiting { deadline }
+        self.open_connections == 0 && self.listeners.iter().all(|state| *state == Listener::Closed)
     }
 
     fn wait_for_peers(&mut self, deadline: Time) -> Phase {
-        if self.open_connections == 0 {
+        if self.all_have_ended() {
             self.logs.flush();
             return Phase::Flushing { deadline, announced: false };
         }
@@ -138,29 +141,43 @@ impl Shard {
             return Phase::Silencing { until };
         }
         self.order_all(|id| Op::Shutdown(id, ShutdownSide::Both));
-        Phase::Cutting { nudge: self.now + CUT_NUDGE }
+        Phase::Cutting { since: self.now, nudge: self.now + CUT_NUDGE }
     }
 
-    fn finish_cut(&mut self, nudge: Time) -> Phase {
-        if self.open_connections == 0 {
+    fn finish_cut(&mut self, since: Time, nudge: Time) -> Phase {
+        if self.all_have_ended() {
             self.logs.flush();
             return Phase::Flushing { deadline: self.now, announced: false };
         }
-        if self.logs.is_refused() {
+        if self.logs.is_hopeless(since) {
             return Phase::GivingUp { announced: false };
         }
         if self.now < nudge {
-            return Phase::Cutting { nudge };
+            return Phase::Cutting { since, nudge };
+        }
+        if self.open_connections == 0 && self.now.since(since) >= QUEUE_ABANDON {
+            self.abandon_queues();
         }
         // What was cancelled is received again, as after any other pause.
         self.order_all(Op::CancelReceive);
-        Phase::Cutting { nudge: self.now + CUT_NUDGE }
+        Phase::Cutting { since, nudge: self.now + CUT_NUDGE }
+    }
+
+    /// Accepting has failed all the time although no connection is left to take descriptors: the queues cannot be read.
+    fn abandon_queues(&mut self) {
+        for (index, state) in self.listeners.iter_mut().enumerate() {
+            if *state == Listener::Idle {
+                *state = Listener::Closed;
+                self.abandoned_queue = true;
+                self.ops.push_back(Op::CloseListener(listener_id(index)));
+            }
+        }
     }
 
     /// Nothing more comes from our connections: waits until what they brought is stored, here and by other shards, and
     /// until the others have nothing more for us.
     fn finish_flush(&mut self, deadline: Time, announced: bool) -> Phase {
-        if self.logs.is_refused() && self.now >= deadline {
+        if self.now >= deadline && self.logs.is_hopeless(deadline) {
             return Phase::GivingUp { announced };
         }
         let announced = announced || self.announce();

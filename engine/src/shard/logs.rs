@@ -9,7 +9,7 @@
 //! A saturated shard has more ready logs than operations: those that wait go on gathering, so batches grow by themselves.
 //! When memory is short the largest batches go first, whatever the clock says.
 //!
-//! Invariants: a log is filed in `largest` exactly while it has something staged, is idle and is not in `to_open`;
+//! Invariants: a log is filed in `largest` exactly while it has something staged, is idle and waits for no open;
 //! `cooling` is sorted by time.
 
 use std::collections::VecDeque;
@@ -49,8 +49,10 @@ struct Log {
     due: bool,
     /// In `ready`, perhaps no longer with a reason.
     queued: bool,
-    /// In the queue of logs that wait for one of the few opens.
+    /// In the queue of logs that wait for one of the few opens, or until they are tried again.
     waits_to_open: bool,
+    /// The operator knows that it cannot be opened.
+    trouble_told: bool,
     /// Written since the last look for a descriptor to free.
     recent: bool,
     /// Until then its entries linger.
@@ -60,6 +62,7 @@ struct Log {
 /// Storage refused an operation: nothing is started but one try at a time.
 #[derive(Debug)]
 struct Refusal {
+    failed_at: Time,
     retry_at: Time,
 }
 
@@ -81,6 +84,8 @@ pub(super) struct Logs {
     cooling: VecDeque<(Time, LogId)>,
     largest: ByClass,
     to_open: VecDeque<LogId>,
+    /// Logs that cannot be opened for a reason of their own, and when each is tried again; in order.
+    troubled: VecDeque<(Time, LogId)>,
     open: VecDeque<LogId>,
     writes_in_flight: usize,
     opens_in_flight: usize,
@@ -100,6 +105,7 @@ impl Logs {
             cooling: VecDeque::new(),
             largest: ByClass::default(),
             to_open: VecDeque::new(),
+            troubled: VecDeque::new(),
             open: VecDeque::new(),
             writes_in_flight: 0,
             opens_in_flight: 0,
@@ -117,7 +123,15 @@ impl Logs {
     fn add(&mut self, token: Token, appender: Appender) -> LogId {
         let id = LogId(u32::try_from(self.all.len()).expect("tokens_max fits a u32"));
         let quiet_from = Time::default();
-        self.all.push(Log { appender, due: false, queued: false, waits_to_open: false, recent: false, quiet_from });
+        self.all.push(Log {
+            appender,
+            due: false,
+            queued: false,
+            waits_to_open: false,
+            trouble_told: false,
+            recent: false,
+            quiet_from,
+        });
         self.router.insert(token, id);
         id
     }
@@ -205,6 +219,12 @@ impl Logs {
             while !self.start_next(now, pressed, ops).is_none_or(|started| started) {}
             return;
         }
+        while let Some(&(at, id)) = self.troubled.front()
+            && at <= now
+        {
+            self.troubled.pop_front();
+            self.to_open.push_back(id);
+        }
         while self.opens_in_flight < OPENS_IN_FLIGHT_MAX
             && let Some(id) = self.to_open.pop_front()
         {
@@ -251,7 +271,9 @@ impl Logs {
                 self.largest.set(id.0, None);
                 return false;
             }
-            self.free_a_descriptor(ops);
+            if !log.appender.is_open() {
+                self.free_a_descriptor(ops);
+            }
         }
         let log = &mut self.all[id.0 as usize];
         log.due = false;
@@ -318,13 +340,28 @@ impl Logs {
                 self.open.push_back(id);
                 self.accepted_again()
             }
+            Err(error) if is_the_logs_own(&error) => {
+                appender.open_failed();
+                return self.troubled(id, error, now);
+            }
             Err(error) => {
                 appender.open_failed();
                 self.refused(error, now)
             }
         };
+        self.all[id.0 as usize].trouble_told = false;
         self.requeue_first(id);
         notice
+    }
+
+    /// Only this log waits; the others go on.
+    #[cold]
+    fn troubled(&mut self, id: LogId, error: io::Error, now: Time) -> Option<Notice> {
+        let log = &mut self.all[id.0 as usize];
+        log.waits_to_open = true;
+        self.troubled.push_back((now + STORAGE_RETRY, id));
+        let told = std::mem::replace(&mut log.trouble_told, true);
+        (!told).then_some(Notice::LogRefused { token: log.appender.token(), error })
     }
 
     /// The driver wrote, or could not. A write that is not complete goes on at once.
@@ -378,7 +415,7 @@ impl Logs {
     #[cold]
     fn refused(&mut self, error: io::Error, now: Time) -> Option<Notice> {
         let first = self.refusal.is_none();
-        self.refusal = Some(Refusal { retry_at: now + STORAGE_RETRY });
+        self.refusal = Some(Refusal { failed_at: now, retry_at: now + STORAGE_RETRY });
         first.then_some(Notice::StorageRefused(error))
     }
 
@@ -391,6 +428,14 @@ impl Logs {
         self.refusal.is_some()
     }
 
+    /// Whether storage has refused since `since`, or only logs are left that cannot be opened.
+    pub(super) fn is_hopeless(&self, since: Time) -> bool {
+        let refused = self.refusal.as_ref().is_some_and(|refusal| refusal.failed_at >= since);
+        let staged = |id: &LogId| self.all[id.0 as usize].appender.staged_bytes();
+        let troubled: u64 = self.troubled.iter().map(|(_, id)| staged(id)).sum();
+        refused || (troubled > 0 && troubled == self.unwritten_bytes)
+    }
+
     /// Bytes of entries that are not in their files yet.
     pub(super) fn unwritten_bytes(&self) -> u64 {
         self.unwritten_bytes
@@ -401,7 +446,16 @@ impl Logs {
         match &self.refusal {
             Some(_) if self.writes_in_flight + self.opens_in_flight > 0 => None,
             Some(refusal) => Some(refusal.retry_at),
-            None => self.cooling.front().map(|&(at, _)| at),
+            None => {
+                let first = |queue: &VecDeque<(Time, LogId)>| queue.front().map(|&(at, _)| at);
+                first(&self.cooling).into_iter().chain(first(&self.troubled)).min()
+            }
         }
     }
+}
+
+/// Whether an open failed for what is on disk of this one log, while others may well succeed.
+fn is_the_logs_own(error: &io::Error) -> bool {
+    use io::ErrorKind::{AlreadyExists, InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied};
+    matches!(error.kind(), AlreadyExists | InvalidData | IsADirectory | NotADirectory | NotFound | PermissionDenied)
 }

@@ -13,7 +13,7 @@
 //! the windows. Nothing is dropped. Held buffers are bounded by the ring.
 //!
 //! Invariants: events of a connection are handled in the order in which they came; a connection is closed only when no
-//! receive is in flight on it; carries hold at most a quarter of the budget (or 256 bytes a connection).
+//! receive is in flight on it; carries hold at most a quarter of the budget.
 
 mod allowance;
 mod by_class;
@@ -108,6 +108,9 @@ pub struct Shard {
     notices: VecDeque<Notice>,
     foreign_seen: u64,
     foreign_told: Option<Time>,
+    accept_failure_told: Option<Time>,
+    /// A listener had to be closed with connections in its queue.
+    abandoned_queue: bool,
     now: Time,
 }
 
@@ -130,6 +133,8 @@ pub struct Outcome {
     pub counters: Counters,
     /// Bytes taken from the network and not stored, because storage refused until the end.
     pub unstored_bytes: u64,
+    /// Whether connections that the kernel had accepted were left in a listener's queue.
+    pub abandoned_queue: bool,
 }
 
 impl Shard {
@@ -160,6 +165,8 @@ impl Shard {
             notices: VecDeque::new(),
             foreign_seen: 0,
             foreign_told: None,
+            accept_failure_told: None,
+            abandoned_queue: false,
             now: Time::default(),
             config,
         }
@@ -229,14 +236,20 @@ impl Shard {
         let later = |at: &Time| *at > self.now;
         let own = [self.phase.timeout(), Some(self.accept_from), Some(self.crowded_until)];
         let own = own.into_iter().flatten().filter(later);
-        own.chain(self.logs.timeout()).min()
+        // Of more parked connections than there are buffers the next ones take their turn at once: those that went
+        // before may have nothing to receive, and then no completion would come.
+        let parked = (!self.paused && !self.parked.is_empty()).then_some(self.now);
+        own.chain(self.logs.timeout()).chain(parked).min()
     }
 
     /// How the shard ended, once it has.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
-        (self.phase == Phase::Done)
-            .then(|| Outcome { counters: self.counters(), unstored_bytes: self.unstored_bytes() })
+        (self.phase == Phase::Done).then(|| Outcome {
+            counters: self.counters(),
+            unstored_bytes: self.unstored_bytes(),
+            abandoned_queue: self.abandoned_queue,
+        })
     }
 
     /// What the shard did so far.
@@ -278,11 +291,14 @@ impl Shard {
             Received::End if self.phase.cuts_connections() => Received::Failed(io::ErrorKind::ConnectionAborted.into()),
             other => other,
         };
-        if self.paused || !self.held.is_empty() {
-            self.held.push_back((id, received));
-        } else {
-            self.take(id, received);
+        let waits = self.paused || !self.held.is_empty();
+        let Some(connection) = self.connection(id).filter(|_| waits) else { return self.take(id, received) };
+        // What brings nothing has nothing to wait for.
+        if connection.held == 0 && matches!(received, Received::NoBuffer | Received::Cancelled) {
+            return self.take(id, received);
         }
+        connection.held += 1;
+        self.held.push_back((id, received));
     }
 
     fn take(&mut self, id: ConnectionId, received: Received) {
@@ -302,7 +318,7 @@ impl Shard {
     fn after_receive(&mut self, id: ConnectionId) {
         let reset = self.phase.cuts_connections();
         let Some(connection) = self.connections.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };
-        if connection.receiving || self.held.iter().any(|(held, _)| *held == id) {
+        if connection.receiving || connection.held > 0 {
             return;
         }
         match connection.life {
@@ -366,8 +382,7 @@ impl Shard {
             self.ops.push_back(Op::CancelReceive(id));
         }
         self.foreign_seen += 1;
-        if self.foreign_told.is_none_or(|told| self.now.since(told) >= NOTICE_GAP) {
-            self.foreign_told = Some(self.now);
+        if is_due(&mut self.foreign_told, self.now) {
             let seen = std::mem::take(&mut self.foreign_seen);
             self.notices.push_back(Notice::Foreign { reason: reason.name(), seen });
         }
@@ -422,11 +437,7 @@ impl Shard {
         while self.carry_bytes > self.budget(1)
             && let Some(longest) = self.carries.largest()
         {
-            let before = self.carry_bytes;
             self.with_sink(ConnectionId(longest), |connection, sink| connection.decoder.cut_early(sink));
-            if self.carry_bytes >= before {
-                break;
-            }
         }
         self.paused |= self.logs.pool.used() >= self.config.buffer_bytes
             || self.outgoing.is_over(self.budget(1), HANDOVER_BATCHES_MAX);
@@ -443,6 +454,9 @@ impl Shard {
         while !self.paused
             && let Some((id, received)) = self.held.pop_front()
         {
+            if let Some(connection) = self.connection(id) {
+                connection.held -= 1;
+            }
             self.take(id, received);
         }
     }
@@ -499,7 +513,9 @@ impl Shard {
             }
             Err(error) if before != Listener::Stopping && error.kind() != io::ErrorKind::ConnectionAborted => {
                 self.accept_from = self.now + ACCEPT_RETRY;
-                self.notices.push_back(Notice::AcceptFailed(error));
+                if is_due(&mut self.accept_failure_told, self.now) {
+                    self.notices.push_back(Notice::AcceptFailed(error));
+                }
             }
             Err(_) => {}
         }
@@ -519,6 +535,7 @@ impl Shard {
         self.config.connections.take_anyway();
         self.counters.connections += 1;
         self.ops.push_back(Op::Receive(id));
+        self.ops.extend(self.phase.welcome(id).into_iter().flatten());
     }
 
     fn closed(&mut self, id: ConnectionId) {
@@ -552,6 +569,15 @@ impl Shard {
             }
         }
     }
+}
+
+/// Whether a notice of some kind may be told again; then it is told now.
+fn is_due(told: &mut Option<Time>, now: Time) -> bool {
+    let due = told.is_none_or(|told| now.since(told) >= NOTICE_GAP);
+    if due {
+        *told = Some(now);
+    }
+    due
 }
 
 fn listener_id(index: usize) -> ListenerId {

@@ -187,6 +187,13 @@ pub enum Notice {
     AcceptFailed(io::Error),
     /// A write or a creation failed: reading stops, everything is kept, one operation is retried.
     StorageRefused(io::Error),
+    /// A log cannot be opened for a reason of its own: its entries wait, and it is retried.
+    LogRefused {
+        /// The log.
+        token: Token,
+        /// Why.
+        error: io::Error,
+    },
     /// Storage works again.
     StorageResumed,
     /// Reading stops until there is room, or goes on.

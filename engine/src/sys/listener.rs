@@ -89,9 +89,9 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 /// that the kernel has accepted stay in the queue, and taking them no longer waits.
 ///
 /// # Errors
-/// Those of setsockopt.
+/// Those of fcntl.
 pub fn refuse_new(listener: &impl AsFd) -> io::Result<()> {
-    deafen(listener)?;
+    deafen(listener);
     SockRef::from(listener).set_nonblocking(true)
 }
 
@@ -99,20 +99,11 @@ pub fn refuse_new(listener: &impl AsFd) -> io::Result<()> {
 /// still acknowledged.
 ///
 /// Some kernels (6.18 is one) let only `CAP_NET_ADMIN` filter TCP: everybody else asks for a time to live that hardly any
-/// packet has.
-///
-/// # Errors
-/// Those of setsockopt.
-pub fn deafen(socket: &impl AsFd) -> io::Result<()> {
-    match attach_drop_all(&SockRef::from(socket)) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => require_full_ttl(socket),
-        other => other,
-    }
-}
-
-fn attach_drop_all(socket: &SockRef<'_>) -> io::Result<()> {
+/// packet has. A socket that refuses both hears on: a drain goes on, only less exact.
+pub fn deafen(socket: &impl AsFd) {
     let (code, value) = DROP_ALL;
-    socket.attach_filter(&[SockFilter::new(code, 0, 0, value)])
+    let filtered = SockRef::from(socket).attach_filter(&[SockFilter::new(code, 0, 0, value)]);
+    let _deaf = filtered.or_else(|_| require_full_ttl(socket));
 }
 
 /// Takes a connection out of the accept queue; `WouldBlock` when there is none.

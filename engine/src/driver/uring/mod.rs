@@ -132,11 +132,12 @@ impl Uring {
         mailbox: Mailbox,
         neighbours: Neighbours,
     ) -> io::Result<Self> {
+        let file_thread = FileThread::start(data, mailbox.clone())?;
         let ring = build_ring()?;
-        let recv_ring = RecvRing::register(&ring.submitter(), RECV_BUFFERS, RECV_BUFFER_BYTES)?;
-        enable(&ring)?;
         neighbours.move_in(ring.as_raw_fd());
-        Ok(Self {
+        let recv_ring = RecvRing::register(&ring.submitter(), RECV_BUFFERS, RECV_BUFFER_BYTES)?;
+        // From here on the order of the fields decides what is dropped first.
+        let driver = Self {
             ring,
             recv_ring,
             writes: Slab::new(),
@@ -145,11 +146,13 @@ impl Uring {
             files: Slab::new(),
             listeners: listeners.into_iter().map(Some).collect(),
             ready: VecDeque::new(),
-            file_thread: FileThread::start(data, mailbox.clone())?,
+            file_thread,
             mailbox,
             neighbours,
             start: Instant::now(),
-        })
+        };
+        enable(&driver.ring)?;
+        Ok(driver)
     }
 
     /// Runs the shard to its end. `notify` gets its messages for the operator.
@@ -281,10 +284,12 @@ impl Uring {
             Op::Write { log, file, position, buf } => self.start_write(log, file, position.0, buf),
             Op::Receive(ConnectionId(slot)) => self.start_receive(slot),
             Op::CancelReceive(ConnectionId(slot)) => self.cancel(Kind::Receive.tag(slot)),
-            Op::Deafen(ConnectionId(slot)) => match &self.sockets[slot as usize].fd {
-                Some(fd) => listener::deafen(fd),
-                None => Ok(()),
-            },
+            Op::Deafen(ConnectionId(slot)) => {
+                if let Some(fd) = &self.sockets[slot as usize].fd {
+                    listener::deafen(fd);
+                }
+                Ok(())
+            }
             Op::Shutdown(ConnectionId(slot), side) => self.start_shutdown(slot, side),
             Op::Close { connection: ConnectionId(slot), reset } => {
                 self.sockets[slot as usize].close = Some(reset);
@@ -444,7 +449,10 @@ impl Uring {
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return Ok(());
             }
-            self.ring.submit()?;
+            match self.ring.submit() {
+                Err(error) if !is_passing(&error) => return Err(error),
+                _ => {}
+            }
         }
     }
 
