@@ -1,7 +1,7 @@
 //! From token to log: the lookup in tables of several sizes, in an order that no cache knows beforehand.
 //!
 //! `hit` looks up tokens of logs that exist, `miss` others. What a connection gains whose lines share their token shows
-//! in the bench `shard`, as `1_log`. Each lookup depends on nothing before it, as in the engine.
+//! in the bench `shard`, as `own_log`. Each lookup depends on nothing before it, as in the engine.
 
 use std::hint::black_box;
 

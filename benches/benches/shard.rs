@@ -27,16 +27,26 @@ const PIECE_BYTES: usize = RECV_BYTES - 100;
 /// Between two turns, as under full load.
 const TURN: Duration = Duration::from_micros(200);
 
-/// Name, bytes of a line with its LF, logs, place of the token.
-type Job = (&'static str, usize, usize, Place);
+struct Job {
+    name: &'static str,
+    line_bytes: usize,
+    logs: usize,
+    place: Place,
+    /// Whether each connection writes to one log of its own; else each writes to all in turn.
+    own_logs: bool,
+}
+
+const fn job(name: &'static str, line_bytes: usize, logs: usize, place: Place) -> Job {
+    Job { name, line_bytes, logs, place, own_logs: false }
+}
 
 const JOBS: [Job; 6] = [
-    ("256B/100_logs/first", 256, 100, Place::First),
-    ("256B/100_logs/middle", 256, 100, Place::Middle),
-    ("256B/1_log/first", 256, 1, Place::First),
-    ("256B/10000_logs/first", 256, 10_000, Place::First),
-    ("1KiB/10_logs/first", 1024, 10, Place::First),
-    ("64B/1000_logs/first", 64, 1_000, Place::First),
+    job("256B/100_logs/first", 256, 100, Place::First),
+    job("256B/100_logs/middle", 256, 100, Place::Middle),
+    Job { own_logs: true, ..job("256B/own_log/first", 256, CONNECTIONS as usize, Place::First) },
+    job("256B/10000_logs/first", 256, 10_000, Place::First),
+    job("1KiB/10_logs/first", 1024, 10, Place::First),
+    job("64B/1000_logs/first", 64, 1_000, Place::First),
 ];
 
 fn config() -> ShardConfig {
@@ -72,13 +82,14 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(line_bytes: usize, logs: usize, place: Place) -> Self {
+    fn new(job: &Job) -> Self {
         let buffers = u16::try_from(2 * CONNECTIONS).expect("a few");
         let accepted = |id| Completion::Accepted { listener: ListenerId(0), result: Ok(ConnectionId(id)), more: true };
-        let tokens = benches::tokens(logs);
-        let first = |connection| connection * logs / CONNECTIONS as usize;
+        let tokens = benches::tokens(job.logs);
         let stream = |connection| {
-            let mut stream = benches::lines_of_logs(&tokens, first(connection), line_bytes, place);
+            let first = connection * job.logs / CONNECTIONS as usize;
+            let (tokens, first) = if job.own_logs { (&tokens[first..=first], 0) } else { (&tokens[..], first) };
+            let mut stream = benches::lines_of_logs(tokens, first, job.line_bytes, job.place);
             // A piece that begins near the end goes on at the beginning.
             stream.extend_from_within(..PIECE_BYTES);
             stream
@@ -166,15 +177,15 @@ impl Driver {
 }
 
 fn shard_benches(criterion: &mut Criterion) {
-    for (name, line_bytes, logs, place) in JOBS {
-        let mut driver = Driver::new(line_bytes, logs, place);
+    for job in JOBS {
+        let mut driver = Driver::new(&job);
         // All logs exist, and every size class has been in use, before the first turn that counts.
         driver.turns(4 * (driver.streams[0].len() / PIECE_BYTES) as u64);
         let mut group = criterion.benchmark_group("shard");
-        group.throughput(Throughput::Elements(u64::from(CONNECTIONS) * PIECE_BYTES as u64 / line_bytes as u64));
-        group.bench_function(name, |bencher| bencher.iter_custom(|turns| driver.turns(turns)));
+        group.throughput(Throughput::Elements(u64::from(CONNECTIONS) * PIECE_BYTES as u64 / job.line_bytes as u64));
+        group.bench_function(job.name, |bencher| bencher.iter_custom(|turns| driver.turns(turns)));
         group.finish();
-        driver.check(line_bytes);
+        driver.check(job.line_bytes);
     }
 }
 
