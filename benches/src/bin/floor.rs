@@ -5,9 +5,11 @@
 //!  socket ─► 64 KiB buffer ─► write, as it came ─► DATA/<number of the connection>
 //! ```
 //! `--by` chooses how; one thread in each case, and the page cache takes the writes by plain calls:
-//! - `ring`, the default and the faster one: io_uring, multishot receives into provided buffers. 1.70 to 1.79 GB per
-//!   CPU-second on a tmpfs at 8 connections, 1.45 to 1.57 at 64 on a busy machine;
-//! - `epoll`: one `read` of 64 KiB a ready socket, always into the same buffer: 1.10 to 1.26, and 1.04 to 1.08.
+//! - `ring`, the default and the faster one: io_uring, multishot receives into provided buffers;
+//! - `epoll`: one `read` of 64 KiB a ready socket, always into the same buffer.
+//!
+//! GB per CPU-second, interleaved, on a tmpfs of a machine that was busy with other work: `ring` 1.75 and 1.30 at 8
+//! connections, 1.46 at 64; `epoll` 1.18, 1.18 and 1.05.
 //!
 //! A program that need not look at what it receives could also `splice` it. That is left out on purpose: it would be the
 //! floor of a proxy, not of a receiver.
@@ -34,8 +36,8 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use rustix::event::epoll;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// 1 MiB in all, which a second-level cache holds: with 64 or 256 buffers, as the kernel goes through all of them in
-/// turn, a CPU-second was good for 5 to 25 % less.
+/// 1 MiB in all. With 64 or 256 buffers medians were 1 to 21 % lower (three interleaved comparisons, at 8 and 64
+/// connections); a guess why: the kernel goes through all buffers in turn, and more do not stay in the cache.
 const BUFFERS: u16 = 16;
 const BUFFER_BYTES: usize = 64 * 1024;
 const BUFFER_GROUP: u16 = 0;
