@@ -54,7 +54,7 @@ struct Counter {
 
 impl LineSink for Counter {
     #[inline]
-    fn line(&mut self, line: &[u8], token: Option<Token>) {
+    fn line(&mut self, line: &[u8], token: Option<&Token>) {
         black_box(token);
         self.found.line(line);
     }

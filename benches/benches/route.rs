@@ -6,7 +6,8 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use engine::route::{LogId, Router};
+use engine::handover::ShardId;
+use engine::route::{LogId, Ownership, Route, Router};
 use engine::wire::Token;
 
 const LOOKUPS: usize = 1 << 14;
@@ -15,15 +16,18 @@ const LOGS_MAX: usize = 100_000;
 const STRIDE: usize = 7919;
 
 fn lookups(router: &Router, tokens: &[Token]) -> u64 {
-    let found = tokens.iter().filter_map(|token| router.lookup(*token));
-    found.map(|LogId(log)| u64::from(log) + 1).sum()
+    let found = tokens.iter().map(|token| match router.route(*token) {
+        Route::Mine(LogId(log)) => u64::from(log) + 1,
+        Route::New | Route::Foreign(_) => 0,
+    });
+    found.sum()
 }
 
 fn route_benches(criterion: &mut Criterion) {
     let tokens: Vec<Token> = benches::tokens(LOGS_MAX + LOOKUPS).into_iter().map(Token::from_bytes).collect();
     let (known, strangers) = tokens.split_at(LOGS_MAX);
     for logs in [100, 10_000, LOGS_MAX] {
-        let mut router = Router::default();
+        let mut router = Router::new(Ownership::over(1), ShardId(0));
         for (log, token) in (0..).zip(&known[..logs]) {
             router.insert(*token, LogId(log));
         }

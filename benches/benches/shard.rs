@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 use benches::Place;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use engine::buf::{RecvArena, RecvBuf};
+use engine::handover::ShardId;
+use engine::route::Ownership;
 use engine::segment::FileId;
 use engine::shard::{
-    Command, Completion, ConnectionId, ListenerId, LogLimits, Op, Oversize, Received, Shard, ShardConfig,
+    Allowance, Command, Completion, ConnectionId, ListenerId, LogLimits, Op, Oversize, Received, Shard, ShardConfig,
 };
 use engine::time::Time;
 
@@ -51,17 +53,19 @@ const JOBS: [Job; 6] = [
 
 fn config() -> ShardConfig {
     ShardConfig {
+        id: ShardId(0),
+        ownership: Ownership::over(1),
         line_bytes_max: 256 << 10,
         oversize: Oversize::Split,
         buffer_bytes: 64 << 20,
-        connections_max: 1_000,
+        connections: Allowance::new(1_000),
         drain_timeout: Duration::ZERO,
         listeners: 1,
         recv_buffers: 256,
         logs: LogLimits {
             linger: Duration::from_millis(5),
             segment_bytes: u64::MAX,
-            tokens_max: 100_000,
+            tokens: Allowance::new(100_000),
             open_files_max: 100_000,
         },
     }

@@ -33,9 +33,9 @@ pub(super) struct Ingest<'a> {
 
 impl LineSink for Ingest<'_> {
     #[inline]
-    fn line(&mut self, line: &[u8], token: Option<Token>) {
+    fn line(&mut self, line: &[u8], token: Option<&Token>) {
         let (at, token) = match token {
-            Some(token) => (0, token),
+            Some(token) => (0, *token),
             None => match without_token_in_front(line) {
                 Ok(found) => found,
                 Err(reason) => return self.counters.reject(reason),
