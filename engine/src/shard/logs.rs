@@ -88,6 +88,8 @@ pub(super) struct Logs {
     troubled: VecDeque<(Time, LogId)>,
     open: VecDeque<LogId>,
     writes_in_flight: usize,
+    /// Capacity of the buffers of these writes, in bytes: memory that comes back without more to do.
+    writing_bytes: usize,
     opens_in_flight: usize,
     refusal: Option<Refusal>,
     /// Bytes appended since the start and not yet written.
@@ -108,6 +110,7 @@ impl Logs {
             troubled: VecDeque::new(),
             open: VecDeque::new(),
             writes_in_flight: 0,
+            writing_bytes: 0,
             opens_in_flight: 0,
             refusal: None,
             unwritten_bytes: 0,
@@ -208,15 +211,16 @@ impl Logs {
         }
     }
 
-    /// Starts what is due; with `pressed`, the largest batches first and without linger.
-    pub(super) fn start(&mut self, now: Time, pressed: bool, ops: &mut VecDeque<Op>) {
+    /// Starts what is due. While more than `memory_max` bytes are in use and not being written, the largest batches go
+    /// first and without linger.
+    pub(super) fn start(&mut self, now: Time, memory_max: usize, ops: &mut VecDeque<Op>) {
         self.end_lingers(now);
         if let Some(refusal) = &mut self.refusal {
             if now < refusal.retry_at || self.writes_in_flight + self.opens_in_flight > 0 {
                 return;
             }
             refusal.retry_at = now + STORAGE_RETRY;
-            while !self.start_next(now, pressed, ops).is_none_or(|started| started) {}
+            while !self.start_next(now, memory_max, ops).is_none_or(|started| started) {}
             return;
         }
         while let Some(&(at, id)) = self.troubled.front()
@@ -231,7 +235,7 @@ impl Logs {
             self.all[id.0 as usize].waits_to_open = false;
             self.start_log(id, now, ops);
         }
-        while self.writes_in_flight < WRITES_IN_FLIGHT_MAX && self.start_next(now, pressed, ops).is_some() {}
+        while self.writes_in_flight < WRITES_IN_FLIGHT_MAX && self.start_next(now, memory_max, ops).is_some() {}
     }
 
     /// Logs whose linger is over and that have something staged become due.
@@ -249,7 +253,8 @@ impl Logs {
     }
 
     /// Takes the next log in turn; `None` if nobody waits, else whether an operation started.
-    fn start_next(&mut self, now: Time, pressed: bool, ops: &mut VecDeque<Op>) -> Option<bool> {
+    fn start_next(&mut self, now: Time, memory_max: usize, ops: &mut VecDeque<Op>) -> Option<bool> {
+        let pressed = self.pool.used() - self.writing_bytes >= memory_max;
         if pressed && let Some(id) = self.largest.largest() {
             return Some(self.start_log(LogId(id), now, ops));
         }
@@ -293,6 +298,7 @@ impl Logs {
         let op = match op {
             AppendOp::Write { file, position, buf } => {
                 self.writes_in_flight += 1;
+                self.writing_bytes += buf.capacity();
                 Op::Write { log, file, position, buf }
             }
             AppendOp::Open { base, length } => {
@@ -374,6 +380,7 @@ impl Logs {
         ops: &mut VecDeque<Op>,
     ) -> Option<Notice> {
         self.writes_in_flight -= 1;
+        self.writing_bytes -= buf.capacity();
         let appender = &mut self.all[id.0 as usize].appender;
         let count = match result {
             Ok(count) if count > 0 => count,

@@ -214,8 +214,7 @@ impl Shard {
         self.take_up_held();
         self.take_incoming();
         self.outgoing.publish(&mut self.ops);
-        let pressed = self.logs.pool.used() >= self.budget(BUDGET_RESUME_PARTS);
-        self.logs.start(now, pressed, &mut self.ops);
+        self.logs.start(now, self.budget(BUDGET_RESUME_PARTS), &mut self.ops);
         self.receive_parked();
         self.resume_accepting();
     }
