@@ -47,6 +47,11 @@ impl Phase {
         matches!(self, Self::GivingUp { .. } | Self::Done)
     }
 
+    /// Whether all that is staged is to be written at once.
+    pub(super) fn flushes(self) -> bool {
+        matches!(self, Self::Flushing { .. })
+    }
+
     pub(super) fn timeout(self) -> Option<Time> {
         match self {
             Self::Settling { until, .. } | Self::Silencing { until } | Self::Cutting { nudge: until } => Some(until),
@@ -123,7 +128,6 @@ impl Shard {
 
     fn wait_for_peers(&mut self, deadline: Time) -> Phase {
         if self.open_connections == 0 {
-            self.logs.flush();
             return Phase::Flushing { deadline, announced: false };
         }
         if self.now < deadline {
@@ -143,7 +147,6 @@ impl Shard {
 
     fn finish_cut(&mut self, nudge: Time) -> Phase {
         if self.open_connections == 0 {
-            self.logs.flush();
             return Phase::Flushing { deadline: self.now, announced: false };
         }
         if self.logs.is_refused() {

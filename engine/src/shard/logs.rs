@@ -185,15 +185,6 @@ impl Logs {
         }
     }
 
-    /// Makes everything due that is staged: the linger ends now.
-    pub(super) fn flush(&mut self) {
-        for index in 0..self.all.len() {
-            if self.all[index].appender.has_staged() {
-                self.make_due(LogId(u32::try_from(index).expect("logs are numbered by u32")));
-            }
-        }
-    }
-
     /// Starts what is due; with `pressed`, the largest batches first and without linger.
     pub(super) fn start(&mut self, now: Time, pressed: bool, ops: &mut VecDeque<Op>) {
         self.end_lingers(now);
