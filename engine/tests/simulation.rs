@@ -21,7 +21,7 @@ use support::oracle::Oversize;
 use support::world::{Expected, assert_chained, assert_conserved, config, drain, finish_drain, run_stream, token};
 
 /// Runs of the sweep, unless the environment says otherwise.
-const SEEDS: u64 = 2000;
+const SEEDS: u64 = 4000;
 /// Shards of one seed's run, in turn.
 const SHARDS: [u16; 4] = [1, 2, 1, 4];
 /// Bytes that one `send` of a peer has at most.

@@ -129,21 +129,23 @@ impl Sim {
     fn idle(seed: u64, faults: Faults, config: ShardConfig) -> Self {
         let buffers = u16::try_from(config.recv_buffers).expect("a simulation has few receive buffers");
         let arena = || RecvArena::new(buffers, RECV_BUFFER_BYTES);
-        let shards = config.ownership.shards();
+        let (shards, listeners, ownership) = (config.ownership.shards(), config.listeners, config.ownership.clone());
+        let configs = (0..shards).map(ShardId).zip(vec![config; usize::from(shards)]);
+        let configs = configs.map(|(id, config)| ShardConfig { id, ..config });
         Self {
             seed,
-            ownership: config.ownership.clone(),
+            ownership,
             now: Time::default(),
             agenda: Agenda::default(),
             chance: Chance::new(seed, faults),
-            network: Network::new(shards, config.listeners, arena, SOCKET_BYTES),
+            network: Network::new(shards, listeners, arena, SOCKET_BYTES),
             post: Post::new(shards),
             disk: Disk::new(),
             disk_delays: vec![Duration::ZERO; usize::from(shards)],
             notices: Vec::new(),
             trace: Trace::default(),
             turns: 0,
-            houses: (0..shards).map(|id| House::new(ShardConfig { id: ShardId(id), ..config.clone() })).collect(),
+            houses: configs.map(House::new).collect(),
         }
     }
 
