@@ -24,7 +24,6 @@ use crate::driver::uring::{Mailbox, Neighbours, Uring, probe};
 use crate::error::{EngineError, StartError};
 use crate::handover::ShardId;
 use crate::limits::{DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, NOTICES_MAX, RECV_BUFFERS};
-use crate::metrics::Counters;
 use crate::route::Ownership;
 use crate::segment::Position;
 use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, Shard, ShardConfig};
@@ -109,12 +108,9 @@ impl Engine {
     /// The ring failed.
     pub fn join(self) -> io::Result<Outcome> {
         let Self { shards, disk_watch, lock, .. } = self;
-        let mut all = Outcome { counters: Counters::default(), unstored_bytes: 0, abandoned_queue: false };
+        let mut all = Outcome::default();
         for shard in shards {
-            let outcome = shard.join().expect("a panic of a shard ends the process")?;
-            all.counters.add(&outcome.counters);
-            all.unstored_bytes += outcome.unstored_bytes;
-            all.abandoned_queue |= outcome.abandoned_queue;
+            all.add(&shard.join().expect("a panic of a shard ends the process")?);
         }
         drop(disk_watch);
         drop(lock);

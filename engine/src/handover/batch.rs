@@ -101,17 +101,28 @@ struct OpenRun {
 }
 
 /// One direction from a shard to another: the batch being filled.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Lane {
     filling: Option<WriteBuf>,
     run: Option<OpenRun>,
     full: Vec<Batch>,
+    /// The size class that a batch begins with, and the largest that it may begin with.
     class: usize,
+    class_max: usize,
     /// Batches that are filled or under way, and have not come back.
     outstanding: usize,
 }
 
 impl Lane {
+    /// An empty lane. A batch begins with at most `fresh_bytes_max` of memory, unless its first entry is longer.
+    #[must_use]
+    pub fn new(fresh_bytes_max: usize) -> Self {
+        // The largest class that is not above it.
+        let class_max = class_for((fresh_bytes_max / 2 + 1).min(HANDOVER_BATCH_BYTES));
+        let class = class_for(STAGING_BYTES_MIN).min(class_max);
+        Self { filling: None, run: None, full: Vec::new(), class, class_max, outstanding: 0 }
+    }
+
     /// Adds an entry. Says how many bytes of memory were taken for it.
     #[inline]
     pub fn add(&mut self, token: Token, kind: RunKind, entry: Entry<'_>, pool: &mut BufferPool) -> usize {
@@ -162,7 +173,7 @@ impl Lane {
 
     fn fresh(&mut self, needed: usize, pool: &mut BufferPool) -> WriteBuf {
         self.outstanding += 1;
-        pool.take(self.class.max(class_for(needed.max(STAGING_BYTES_MIN))))
+        pool.take(self.class.max(class_for(needed)))
     }
 
     fn end_run(&mut self) {
@@ -179,7 +190,8 @@ impl Lane {
         self.end_run();
         if let Some(buf) = self.filling.take() {
             // The next batch begins with the memory that this one needed.
-            self.class = class_for(buf.content().len().min(HANDOVER_BATCH_BYTES));
+            let needed = buf.content().len().clamp(STAGING_BYTES_MIN, HANDOVER_BATCH_BYTES);
+            self.class = class_for(needed).min(self.class_max);
             self.full.push(Batch { buf });
         }
         self.full.drain(..)
@@ -215,7 +227,7 @@ mod tests {
     #[test]
     fn runs_come_out_as_they_went_in() {
         let mut pool = BufferPool::new(1 << 20);
-        let mut lane = Lane::default();
+        let mut lane = Lane::new(HANDOVER_BATCH_BYTES);
         let long = vec![b'x'; 300_000];
         let entries: Vec<(u8, RunKind, &[u8])> = vec![
             (1, RunKind::Whole, b"a"),
@@ -246,7 +258,7 @@ mod tests {
     #[test]
     fn many_small_runs_fill_batches_of_the_usual_size() {
         let mut pool = BufferPool::new(1 << 20);
-        let mut lane = Lane::default();
+        let mut lane = Lane::new(HANDOVER_BATCH_BYTES);
         for number in 0..10_000_u32 {
             let [first, second, ..] = number.to_le_bytes();
             lane.add(token(first ^ second), RunKind::Whole, b"some words of text"[..].into(), &mut pool);

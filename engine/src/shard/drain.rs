@@ -60,6 +60,11 @@ impl Phase {
         }
     }
 
+    /// Whether all that is staged is to be written at once.
+    pub(super) fn flushes(self) -> bool {
+        matches!(self, Self::Flushing { .. })
+    }
+
     pub(super) fn timeout(self) -> Option<Time> {
         match self {
             Self::Settling { until, .. } | Self::Silencing { until } | Self::Cutting { nudge: until, .. } => {
@@ -126,7 +131,6 @@ impl Shard {
 
     fn wait_for_peers(&mut self, deadline: Time) -> Phase {
         if self.all_have_ended() {
-            self.logs.flush();
             return Phase::Flushing { deadline, announced: false };
         }
         if self.now < deadline {
@@ -146,7 +150,6 @@ impl Shard {
 
     fn finish_cut(&mut self, since: Time, nudge: Time) -> Phase {
         if self.all_have_ended() {
-            self.logs.flush();
             return Phase::Flushing { deadline: self.now, announced: false };
         }
         if self.logs.is_hopeless(since) {

@@ -117,8 +117,9 @@ pub(super) fn absorb(run: Run<'_>, logs: &mut Logs, counters: &mut Counters, now
     }
 }
 
+/// Counts entries that were taken.
 #[inline]
-fn count(counters: &mut Counters, kind: RunKind, entries: u64, bytes: u64) {
+pub(super) fn count(counters: &mut Counters, kind: RunKind, entries: u64, bytes: u64) {
     counters.entries += entries;
     counters.entry_bytes += bytes;
     match kind {

@@ -202,15 +202,6 @@ impl Logs {
         }
     }
 
-    /// Makes everything due that is staged: the linger ends now.
-    pub(super) fn flush(&mut self) {
-        for index in 0..self.all.len() {
-            if self.all[index].appender.has_staged() {
-                self.make_due(LogId(u32::try_from(index).expect("logs are numbered by u32")));
-            }
-        }
-    }
-
     /// Starts what is due. While more than `memory_max` bytes are in use and not being written, the largest batches go
     /// first and without linger.
     pub(super) fn start(&mut self, now: Time, memory_max: usize, ops: &mut VecDeque<Op>) {

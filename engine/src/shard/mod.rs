@@ -36,14 +36,16 @@ pub use op::{Command, Completion, ConnectionId, ListenerId, Notice, Op, Received
 use by_class::ByClass;
 use connection::{Connection, Life};
 use drain::Phase;
-use ingest::{Ingest, absorb};
+use ingest::{Ingest, absorb, count};
 use logs::Logs;
 use outgoing::Outgoing;
 
 use crate::buf::RecvBuf;
 use crate::framing::Foreign;
 use crate::handover::{Batch, Message, ShardId};
-use crate::limits::{ACCEPT_RETRY, BUDGET_PARTS, BUDGET_RESUME_PARTS, HANDOVER_BATCHES_MAX, NOTICE_GAP};
+use crate::limits::{
+    ACCEPT_RETRY, BUDGET_PARTS, BUDGET_RESUME_PARTS, HANDOVER_BATCH_BYTES, HANDOVER_BATCHES_MAX, NOTICE_GAP,
+};
 use crate::metrics::Counters;
 use crate::route::{Ownership, Router};
 use crate::segment::{Offset, Position};
@@ -77,6 +79,7 @@ pub struct ShardConfig {
 
 /// One core of the engine.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about memory, disk and listeners")]
 pub struct Shard {
     config: ShardConfig,
     counters: Counters,
@@ -96,6 +99,9 @@ pub struct Shard {
     finished: u16,
     /// Bytes of entries that were given up.
     given_up_bytes: u64,
+    /// The budget is used up: nothing is taken until there is room again.
+    full: bool,
+    /// Nothing is taken from own connections.
     paused: bool,
     disk_low: bool,
     listeners: Vec<Listener>,
@@ -126,8 +132,8 @@ enum Listener {
     Closed,
 }
 
-/// How a shard ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How a shard ended, or several.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// What it did.
     pub counters: Counters,
@@ -135,6 +141,15 @@ pub struct Outcome {
     pub unstored_bytes: u64,
     /// Whether connections that the kernel had accepted were left in a listener's queue.
     pub abandoned_queue: bool,
+}
+
+impl Outcome {
+    /// Adds how another shard ended.
+    pub fn add(&mut self, other: &Self) {
+        self.counters.add(&other.counters);
+        self.unstored_bytes += other.unstored_bytes;
+        self.abandoned_queue |= other.abandoned_queue;
+    }
 }
 
 impl Shard {
@@ -151,10 +166,11 @@ impl Shard {
             carry_bytes: 0,
             parked: VecDeque::new(),
             held: VecDeque::new(),
-            outgoing: Outgoing::new(config.ownership.shards()),
+            outgoing: Outgoing::new(config.ownership.shards(), config.buffer_bytes),
             incoming: VecDeque::new(),
             finished: 0,
             given_up_bytes: 0,
+            full: false,
             paused: false,
             disk_low: false,
             listeners: vec![Listener::Accepting; config.listeners as usize],
@@ -208,13 +224,17 @@ impl Shard {
         self.now = now;
         self.advance_drain();
         if self.phase.gives_up() {
+            // What is still received is only held: the others may have been told that nothing more comes.
+            self.paused = true;
             self.give_up_incoming();
             return self.outgoing.publish(&mut self.ops);
         }
-        self.take_up_held();
-        self.take_incoming();
+        self.look_for_room();
+        self.take_up();
         self.outgoing.publish(&mut self.ops);
-        self.logs.start(now, self.budget(BUDGET_RESUME_PARTS), &mut self.ops);
+        // At the end nothing lingers, and what other shards send last neither.
+        let memory_max = if self.phase.flushes() { 0 } else { self.budget(BUDGET_RESUME_PARTS) };
+        self.logs.start(now, memory_max, &mut self.ops);
         self.receive_parked();
         self.resume_accepting();
     }
@@ -235,10 +255,11 @@ impl Shard {
         let later = |at: &Time| *at > self.now;
         let own = [self.phase.timeout(), Some(self.accept_from), Some(self.crowded_until)];
         let own = own.into_iter().flatten().filter(later);
+        let logs = if self.phase.gives_up() { None } else { self.logs.timeout() };
         // Of more parked connections than there are buffers the next ones take their turn at once: those that went
         // before may have nothing to receive, and then no completion would come.
         let parked = (!self.paused && !self.parked.is_empty()).then_some(self.now);
-        own.chain(self.logs.timeout()).chain(parked).min()
+        own.chain(logs).chain(parked).min()
     }
 
     /// How the shard ended, once it has.
@@ -260,16 +281,14 @@ impl Shard {
     /// Bytes received and not yet in a file. Unfinished lines of open connections do not count.
     #[must_use]
     pub fn unstored_bytes(&self) -> u64 {
-        let held = self.held.iter().map(|(_, received)| match received {
-            Received::Data(buf) => buf.len() as u64,
-            _ => 0,
-        });
+        let held = self.held.iter().map(|(_, received)| received.bytes() as u64);
         let incoming = self.incoming.iter().map(|(_, batch)| batch.entry_bytes());
         self.logs.unwritten_bytes() + self.given_up_bytes + held.sum::<u64>() + incoming.sum::<u64>()
     }
 
-    /// Capacity of carries, staging and writes under way, in bytes: what `buffer_bytes` limits. One receive buffer of
-    /// short lines of many logs may take it past the limit before the shard pauses.
+    /// Capacity of carries, staging, writes under way and batches for other shards, in bytes: what `buffer_bytes` limits.
+    /// One receive buffer, or one batch of another shard, of short lines of many logs may take it past the limit before
+    /// the shard pauses.
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
         self.logs.pool.used()
@@ -438,53 +457,72 @@ impl Shard {
         {
             self.with_sink(ConnectionId(longest), |connection, sink| connection.decoder.cut_early(sink));
         }
-        self.paused |= self.logs.pool.used() >= self.config.buffer_bytes
-            || self.outgoing.is_over(self.budget(1), HANDOVER_BATCHES_MAX);
+        self.full |= self.logs.pool.used() >= self.config.buffer_bytes;
+        self.paused |= self.full || self.outgoing.is_over(self.budget(1), HANDOVER_BATCHES_MAX);
     }
 
-    /// Whether there is room for more input.
-    fn take_up_held(&mut self) {
+    /// Whether there is room for more input. What is staged is written without anybody's help: once it is little, there
+    /// is room for other shards' batches whatever else is in use, so that no two shards ever wait for each other.
+    fn look_for_room(&mut self) {
+        let used = self.logs.pool.used();
+        let staged = used.saturating_sub(self.carry_bytes + self.outgoing.bytes());
+        self.full &= used >= self.budget(BUDGET_RESUME_PARTS) && staged >= self.budget(1);
         let blocked = self.logs.is_refused() || (self.disk_low && !self.phase.cuts_connections());
-        if blocked {
+        if blocked || self.full {
             self.paused = true;
-        } else if self.paused && self.logs.pool.used() < self.budget(BUDGET_RESUME_PARTS) {
+        } else if self.paused {
             self.paused = self.outgoing.is_over(self.budget(1) / 2, HANDOVER_BATCHES_MAX / 2);
         }
-        while !self.paused
-            && let Some((id, received)) = self.held.pop_front()
-        {
-            if let Some(connection) = self.connection(id) {
-                connection.held -= 1;
+    }
+
+    /// Takes up what waits, while there is room: about as many bytes from own connections as from other shards.
+    fn take_up(&mut self) {
+        loop {
+            let mut share = HANDOVER_BATCH_BYTES;
+            while !self.paused
+                && share > 0
+                && let Some((id, received)) = self.held.pop_front()
+            {
+                share -= received.bytes().clamp(1, share);
+                if let Some(connection) = self.connection(id) {
+                    connection.held -= 1;
+                }
+                self.take(id, received);
             }
-            self.take(id, received);
+            if !self.take_incoming() && (self.paused || self.held.is_empty()) {
+                return;
+            }
         }
     }
 
-    /// Copies what other shards sent, while there is room, and sends the memory home.
-    fn take_incoming(&mut self) {
-        while self.logs.pool.used() < self.config.buffer_bytes
-            && let Some((from, batch)) = self.incoming.pop_front()
-        {
-            for run in batch.runs() {
-                absorb(run, &mut self.logs, &mut self.counters, self.now);
-            }
-            self.ops.push_back(Op::Send { to: from, message: Message::Returned(batch) });
+    /// Copies a batch that another shard sent and sends its memory home, if there is one and room for it.
+    fn take_incoming(&mut self) -> bool {
+        if self.full {
+            return false;
         }
+        let Some((from, batch)) = self.incoming.pop_front() else { return false };
+        for run in batch.runs() {
+            absorb(run, &mut self.logs, &mut self.counters, self.now);
+        }
+        self.ops.push_back(Op::Send { to: from, message: Message::Returned(batch) });
+        self.full |= self.logs.pool.used() >= self.config.buffer_bytes;
+        self.paused |= self.full;
+        true
     }
 
     /// Sends home what will not be stored any more, so that no other shard waits for it.
     fn give_up_incoming(&mut self) {
         while let Some((from, batch)) = self.incoming.pop_front() {
             self.given_up_bytes += batch.entry_bytes();
+            for run in batch.runs() {
+                count(&mut self.counters, run.kind, run.entries, run.bytes.len() as u64);
+            }
             self.ops.push_back(Op::Send { to: from, message: Message::Returned(batch) });
         }
     }
 
-    /// Connections that found no buffer go on, as many as there are buffers.
+    /// Connections that found no buffer go on, as many as there are buffers: what they bring is held if it has to be.
     fn receive_parked(&mut self) {
-        if self.paused {
-            return;
-        }
         for _ in 0..self.parked.len().min(self.config.recv_buffers - self.held.len().min(self.config.recv_buffers)) {
             let Some(id) = self.parked.pop_front() else { break };
             if let Some(connection) = self.connection(id)

@@ -114,6 +114,16 @@ pub enum Received {
     Failed(io::Error),
 }
 
+impl Received {
+    /// Bytes that it brings.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Data(buf) => buf.len(),
+            Self::End | Self::NoBuffer | Self::Cancelled | Self::Failed(_) => 0,
+        }
+    }
+}
+
 /// An answer of the driver.
 #[derive(Debug)]
 pub enum Completion {

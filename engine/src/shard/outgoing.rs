@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::op::Op;
 use crate::buf::BufferPool;
 use crate::handover::{Batch, Lane, Message, RunKind, ShardId};
+use crate::limits::BUDGET_PARTS;
 use crate::wire::{Entry, Token};
 
 /// The lanes from one shard to all others.
@@ -15,8 +16,10 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn new(shards: u16) -> Self {
-        Self { lanes: (0..shards).map(|_| Lane::default()).collect(), bytes: 0 }
+    /// The first batches of all lanes together have at most half of what batches may have.
+    pub(super) fn new(shards: u16, buffer_bytes: usize) -> Self {
+        let fresh_bytes_max = buffer_bytes / BUDGET_PARTS / 2 / usize::from(shards);
+        Self { lanes: (0..shards).map(|_| Lane::new(fresh_bytes_max)).collect(), bytes: 0 }
     }
 
     #[inline]
