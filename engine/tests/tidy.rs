@@ -24,7 +24,7 @@ const NOT_IN_CORE: [&str; 8] =
 
 /// Crates, and the only places in `src/` that name them.
 const HOMES: [(&str, &[&str]); 11] = [
-    ("io_uring", &["engine/src/driver/uring/", "benches/src/bin/floor.rs"]),
+    ("io_uring", &["engine/src/driver/uring/"]),
     ("libc", &["engine/src/driver/uring/", "engine/src/sys/", "loadgen/src/tcp_info.rs"]),
     // The process's own limits are the control side's business.
     ("rustix", &["engine/src/driver/uring/", "engine/src/sys/", "engine/src/engine.rs"]),
@@ -61,8 +61,8 @@ struct Source {
 impl Source {
     /// Its lines, numbered from 1, without comments and without unit tests.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let is_test = |line: &&str| *line == "#[cfg(test)]" || line.starts_with("#[cfg(all(test,");
-        let lines = self.text.lines().take_while(|line| !is_test(line));
+        let tests_begin = |line: &str| line == "#[cfg(test)]" || line.starts_with("#[cfg(all(test,");
+        let lines = self.text.lines().take_while(move |line| !tests_begin(line));
         (1..).zip(lines).filter(|(_, line)| !line.trim_start().starts_with("//"))
     }
 
@@ -198,7 +198,9 @@ fn the_core_does_no_io() {
 #[test]
 fn crates_stay_home() {
     let mut found = Vec::new();
-    for source in all_sources().iter().filter(|source| source.path.contains("/src/")) {
+    // The floor is a server of its own, in one file.
+    let is_product = |source: &&Source| source.path.contains("/src/") && !source.path.starts_with("benches/");
+    for source in all_sources().iter().filter(is_product) {
         for (number, line) in source.code() {
             let strays = HOMES.iter().filter(|(name, homes)| names_crate(line, name) && !source.is_in(homes));
             found.extend(strays.map(|(name, homes)| {
