@@ -8,14 +8,13 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use loadgen::account::Account;
-use loadgen::payload::{Layout, Position};
-use loadgen::plan::{Plan, Rate, Stop, fresh_run_id, tokens_of_seed};
-use loadgen::sender::{Ending, Outcome};
-use loadgen::{logs, sender};
+use loadgen::follow::Follower;
+use loadgen::plan::{Files, Plan, Stop};
+use loadgen::sender::{self, Ending, Outcome};
+use loadgen::tokens::{Tokens, tokens_of_seed};
 use rustix::process::{Pid, Signal, kill_process};
 
 const ROUNDS: u64 = 20;
@@ -98,16 +97,11 @@ fn engine_binary() -> PathBuf {
 
 fn plan(target: SocketAddr, seed: u64) -> Plan {
     Plan {
-        target,
-        rate: Rate::Max,
         stop: Stop::After(DEADLINE),
         connections: CONNECTIONS,
-        tokens: tokens_of_seed(seed, 100),
-        layout: Layout::new(256, Position::Start),
         seed,
-        run: fresh_run_id(),
         finish_wait: DEADLINE,
-        data: None,
+        ..Plan::new(target, Tokens::in_turn(tokens_of_seed(seed, 100)))
     }
 }
 
@@ -130,14 +124,14 @@ fn sigterm_under_load_loses_nothing_that_tcp_acknowledged() {
     for round in 0..ROUNDS {
         let data = tempfile::tempdir().unwrap();
         let (plan, outcome, said) = drain_under_load(data.path(), round);
-        let mut account = Account::new(&plan, &outcome);
-        logs::read_once(data.path(), &plan, &mut account).unwrap();
-        for (connection, (sent, tally)) in outcome.connections.iter().zip(account.tallies()).enumerate() {
+        let follower = Follower::new(&Arc::new(plan), &Files::Data(data.path().to_owned())).unwrap();
+        let account = follower.close().unwrap().settle(&outcome);
+        for (connection, (sent, tally)) in outcome.connections.iter().zip(&account.connections).enumerate() {
             let whole = format!("round {round}, connection {connection}: {sent:?} {tally:?} {said:#?}");
             assert_eq!(sent.ending, Ending::ByReceiver, "{whole}");
-            assert!(sent.entries_acknowledged > 0, "{whole}");
+            assert!(tally.acknowledged > 0, "{whole}");
             assert!(tally.is_clean(), "{whole}");
-            assert_eq!((tally.stored, tally.beyond), (sent.entries_acknowledged, 0), "{whole}");
+            assert_eq!((tally.stored, tally.beyond), (tally.acknowledged, 0), "{whole}");
         }
         assert_eq!(account.unknown, 0, "round {round}");
     }

@@ -1,7 +1,7 @@
 //! A small receiver of Token TCP that stores entries as the engine does, and can be told to do one thing wrong.
 //!
-//! One thread a connection, one file a token (`DATA/<token>/00000000000000000000.log`), tokens at the start of the line
-//! or, between blanks, in its middle. It stores lines as whole as they came; what is behind the last LF is dropped.
+//! One thread a connection, one file a token (`DATA/<token>/00000000000000000000.log`), tokens at the start or the end of
+//! the line or, between blanks, in its middle. It stores lines as whole as they came; what is behind the last LF is dropped.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -187,6 +187,10 @@ fn split(line: &[u8]) -> (String, Vec<u8>) {
     let is_token = |at: &usize| dashes.iter().all(|dash| line[at + dash] == b'-');
     let at = (0..=line.len() - TOKEN_BYTES).find(is_token).expect("every line of the sender has a token");
     let token = String::from_utf8(line[at..at + TOKEN_BYTES].to_vec()).unwrap();
-    assert_eq!(line[at + TOKEN_BYTES], b' ');
-    (token, [&line[..at], &line[at + TOKEN_BYTES + 1..]].concat())
+    let (before, after) = (&line[..at], &line[at + TOKEN_BYTES..]);
+    let entry = match after.strip_prefix(b" ") {
+        Some(after) => [before, after].concat(),
+        None => before.strip_suffix(b" ").expect("a blank before a token at the end").to_vec(),
+    };
+    (token, entry)
 }
