@@ -9,8 +9,9 @@ use super::{Account, Seen};
 use crate::plan::Plan;
 use crate::sender::{Attempt, Outcome};
 
-/// Ranges of lost entries that are named, over all connections; the counters count the others too.
-const RANGES_MAX: usize = 10_000;
+/// Ranges of lost entries that are named, over all connections. What a killed receiver had not written is scattered over
+/// its logs, so one range may be one entry.
+const RANGES_MAX: usize = 200_000;
 
 /// What was found of one connection, of one token, or of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,6 +105,8 @@ pub struct Settled {
     pub cuts: Vec<Cut>,
     /// Lost entries: the connection, and a range of its sequences.
     pub lost: Vec<(u32, Range<u64>)>,
+    /// Lost entries beyond those that are named.
+    pub lost_unnamed: u64,
     /// Intact entries of other runs.
     pub other_runs: u64,
     /// Lines that no run made, or that are damaged beyond recognition.
@@ -130,6 +133,7 @@ impl Account {
             tokens: self.by_token,
             cuts: Vec::new(),
             lost: Vec::new(),
+            lost_unnamed: 0,
             other_runs: self.other_runs,
             unknown: self.unknown,
         };
@@ -169,6 +173,8 @@ impl Settled {
             range.end += 1;
         } else if self.lost.len() < RANGES_MAX {
             self.lost.push((connection, sequence..sequence + 1));
+        } else {
+            self.lost_unnamed += 1;
         }
     }
 

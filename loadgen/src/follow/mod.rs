@@ -111,6 +111,8 @@ impl Follower {
         if let Files::Data(data) = &self.files {
             watches.add(data, ROOT)?;
         }
+        // Those that appeared before the watch.
+        self.discover()?;
         let mut unwatched: Vec<_> = (0..self.logs.len()).collect();
         let mut last_look: Option<Instant> = None;
         loop {

@@ -97,7 +97,8 @@ fn interval_row(table: &mut String, interval: &Interval) {
         .expect("a String takes any text");
 }
 
-/// The percentile distribution as `HdrHistogram`'s `outputPercentileDistribution` prints it, in milliseconds.
+/// The percentile distribution as `HdrHistogram`'s `outputPercentileDistribution` prints it, in milliseconds; with six
+/// decimals instead of three, because a socket accepts in microseconds.
 #[expect(clippy::cast_precision_loss, reason = "the format has decimals")]
 fn percentile_table(histogram: &Histogram<u64>) -> String {
     let fits = "a String takes any text";
@@ -106,7 +107,7 @@ fn percentile_table(histogram: &Histogram<u64>) -> String {
     for step in histogram.iter_quantiles(TICKS_PER_HALF) {
         total += step.count_since_last_iteration();
         let (value, quantile) = (step.value_iterated_to() as f64 / MILLISECOND, step.quantile_iterated_to());
-        write!(table, "{value:12.3} {quantile:.12} {total:10}").expect(fits);
+        write!(table, "{value:12.6} {quantile:.12} {total:10}").expect(fits);
         if quantile < 1.0 {
             write!(table, " {:14.2}", 1.0 / (1.0 - quantile)).expect(fits);
         }

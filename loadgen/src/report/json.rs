@@ -162,6 +162,7 @@ fn account_json(account: &Settled) -> Value {
     object["clean"] = account.total.is_clean().into();
     object["other_runs"] = account.other_runs.into();
     object["unknown_lines"] = account.unknown.into();
+    object["lost_unnamed"] = account.lost_unnamed.into();
     object["cuts"] = account.cuts.iter().map(cut_json).collect();
     let lost = account.lost.iter();
     object["lost_ranges"] = lost
