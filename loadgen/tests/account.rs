@@ -195,3 +195,53 @@ fn nobody_there_is_exit_3_and_wrong_usage_2() {
     assert_eq!(loadgen(&["--target", "127.0.0.1:1", "--size", "63"]).status.code(), Some(2));
     assert_eq!(loadgen(&[]).status.code(), Some(2));
 }
+
+#[test]
+fn lines_of_every_shape_are_accounted_for() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "a line\n\nanother one, with a tab\tand an end \n{\"a\": 1}\n").unwrap();
+    let shapes: [&[&str]; 6] = [
+        &["--size", "64..1024", "--position", "mixed"],
+        &["--template", "json", "--size", "300", "--skew", "zipf:1.1"],
+        &["--template", "apache", "--position", "middle", "--threads", "3"],
+        &["--template", "json", "--size", "64..90", "--position", "end"],
+        &["--lines", file.path().to_str().unwrap(), "--position", "mixed"],
+        &["--size", "100KB", "--position", "mixed", "--skew", "zipf:0", "--connections", "1"],
+    ];
+    for shape in shapes {
+        let receiver = Receiver::start(Fault::None, End::WithSender);
+        let (code, report) = account(&receiver, &[&["--entries", "3000"], shape].concat());
+        assert_eq!((code, counters(&report)), (0, ([0; 5], 3000)), "{shape:?}: {report}");
+        let by_token = report["tokens"].as_array().unwrap();
+        assert_eq!(by_token.iter().map(|token| token["stored"].as_u64().unwrap()).sum::<u64>(), 3000);
+    }
+}
+
+#[test]
+fn faults_in_lines_of_every_shape_are_found() {
+    for (fault, expected) in [(Fault::Drop, [1, 0, 0, 0, 0]), (Fault::Garble, [1, 0, 0, 1, 0])] {
+        let receiver = Receiver::start(fault, End::WithSender);
+        let shape = ["--entries", ENTRIES, "--size", "128..700", "--position", "mixed", "--skew", "zipf:1.2"];
+        let (code, report) = account(&receiver, &shape);
+        assert_eq!((code, counters(&report)), (5, (expected, 19_999)), "{report}");
+        let lost = &report["account"]["lost_ranges"][0];
+        assert_eq!(lost["end"].as_u64().unwrap() - lost["first"].as_u64().unwrap(), 1);
+    }
+}
+
+/// With `--reconnect` a connection that the receiver cuts carries on in a new socket where the old one ended.
+#[test]
+fn a_cut_connection_is_made_again() {
+    let receiver = Receiver::start(Fault::None, End::CutAfter(1_000_000));
+    let (code, report) =
+        account(&receiver, &["--entries", "10000", "--size", "4KiB", "--connections", "2", "--reconnect"]);
+    assert_eq!(code, 0, "{report}");
+    let (faults, stored) = counters(&report);
+    let total = &report["account"];
+    let count = |name: &str| total[name].as_u64().unwrap();
+    assert_eq!((faults, count("beyond")), ([0; 5], 0));
+    assert_eq!(stored + count("in_flight"), 10_000);
+    // 20 MB each, more than their sockets hold before the first cut.
+    assert!(report["connections"][0]["sockets"].as_u64().unwrap() >= 2);
+    assert_eq!(report["entries_behind"], 0);
+}
