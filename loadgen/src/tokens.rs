@@ -94,6 +94,21 @@ impl Tokens {
             Some(skew) => skew.draw(connection, sequence),
         }
     }
+
+    /// The tokens of a connection's entries from a sequence on, as [`Self::of`] has them, without a division for each.
+    pub fn from(&self, connection: u32, connections: u32, first: u32) -> impl Iterator<Item = &Token> {
+        let mut sequence = first;
+        let mut turn = self.of(connection, connections, first);
+        std::iter::from_fn(move || {
+            let index = match &self.skew {
+                None => turn,
+                Some(skew) => skew.draw(connection, sequence),
+            };
+            sequence = sequence.wrapping_add(1);
+            turn = if turn + 1 == self.list.len() { 0 } else { turn + 1 };
+            Some(&self.list[index])
+        })
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -208,6 +223,15 @@ mod tests {
         assert!(tokens_of_list("{2bfbea1e-10c3-4419-bdad-7e6435882e}").unwrap_err().starts_with("line 1"));
         let twice = "00112233-4455-6677-8899-aabbccddeeff\n00112233-4455-6677-8899-AABBCCDDEEFF\n";
         assert!(tokens_of_list(twice).unwrap_err().starts_with("line 2"));
+    }
+
+    #[test]
+    fn a_series_is_what_its_single_draws_are() {
+        for tokens in [Tokens::in_turn(tokens_of_seed(1, 7)), Tokens::zipf(tokens_of_seed(1, 7), 1.1, 9)] {
+            for (sequence, token) in (5..40).zip(tokens.from(2, 3, 5)) {
+                assert_eq!(token, &tokens.list[tokens.of(2, 3, sequence)]);
+            }
+        }
     }
 
     #[test]

@@ -14,8 +14,8 @@
 //!
 //! | module | for |
 //! | --- | --- |
-//! | [`files`] | the files of one log |
-//! | [`watch`] | which logs have changed |
+//! | `files` | the files of one log |
+//! | `watch` | which logs have changed |
 #![expect(clippy::disallowed_methods, reason = "waits for a receiver that is still writing")]
 
 mod files;
@@ -115,6 +115,7 @@ impl Follower {
         self.discover()?;
         let mut unwatched: Vec<_> = (0..self.logs.len()).collect();
         let mut last_look: Option<Instant> = None;
+        let mut stopped = None;
         loop {
             let mut changed = Changed::default();
             if last_look.is_none_or(|last| last.elapsed() >= LOOK_EVERY) {
@@ -122,8 +123,11 @@ impl Follower {
                 last_look = Some(Instant::now());
             }
             let is_quiet = !watches.wait(QUIET, |change| changed.note(change))?;
-            if is_quiet && stop.load(Ordering::Relaxed) {
-                return Ok(());
+            if stop.load(Ordering::Relaxed) {
+                // Others may write to the same directory for ever.
+                if is_quiet || stopped.get_or_insert_with(Instant::now).elapsed() >= STALLED {
+                    return Ok(());
+                }
             }
             let begin = self.reader.now();
             self.read_changed(changed, &mut unwatched)?;

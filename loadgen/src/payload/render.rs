@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A line is ready once token, sequence, time and checksum are patched into the text that stands at its place since the
-//! start. So a connection repeats its text every [`BATCH_BYTES`](super::BATCH_BYTES) or so, and where any line of a
+//! start. So a connection repeats its text every [`BATCH_BYTES`] or so, and where any line of a
 //! connection begins and ends is known without having kept it.
 
 use std::ops::Range;
@@ -70,12 +70,12 @@ impl Renderer {
         let first = self.place_of(self.next_sequence);
         let places = &self.places[first..][..intended.len()];
         let mut time = (u64::MAX, [0; 7]);
-        for (place, nanos) in places.iter().zip(intended) {
+        let tokens = plan.tokens.from(self.connection, self.connections, self.next_sequence as u32);
+        for ((place, nanos), token) in places.iter().zip(intended).zip(tokens) {
             let (sequence, micros) = (self.next_sequence as u32, nanos / 1000);
             if time.0 != micros {
                 time = (micros, fields::digits_time(micros));
             }
-            let token = &plan.tokens.list[plan.tokens.of(self.connection, self.connections, sequence)];
             place.patch(batch, token, sequence, time);
             self.next_sequence += 1;
         }
@@ -92,6 +92,12 @@ impl Renderer {
     #[must_use]
     pub fn end_of(&self, sequence: u64) -> usize {
         self.places[self.place_of(sequence)].end
+    }
+
+    /// How many of the lines of a batch, which begins with a sequence, end at or before a byte of it.
+    #[must_use]
+    pub fn lines_until(&self, first: u64, lines: usize, until: usize) -> usize {
+        self.places[self.place_of(first)..][..lines].partition_point(|place| place.end <= until)
     }
 
     /// How many of the lines from a sequence on have ended within so many bytes of them, and how many bytes those have.

@@ -263,10 +263,7 @@ impl Connection {
 
     /// Takes the lines off the batch whose last byte the socket has accepted, and records them.
     fn accept(&mut self, shared: &Shared, until: usize, actual: u64) {
-        let accepted = (self.first_of_batch..)
-            .zip(&self.intended)
-            .take_while(|(sequence, _)| self.renderer.end_of(*sequence) <= until)
-            .count();
+        let accepted = self.renderer.lines_until(self.first_of_batch, self.intended.len(), until);
         let now = shared.clock.now();
         let mut recorder = shared.recorder.borrow_mut();
         for same in self.intended[..accepted].chunk_by(|one, next| one == next) {

@@ -7,8 +7,8 @@
 //!
 //! | module | for |
 //! | --- | --- |
-//! | [`connection`] | one connection at work, from its first entry to the receiver's last acknowledgement |
-//! | [`pace`] | waiting until an entry is due |
+//! | `connection` | one connection at work, from its first entry to the receiver's last acknowledgement |
+//! | `pace` | waiting until an entry is due |
 
 mod connection;
 mod pace;
