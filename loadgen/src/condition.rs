@@ -33,10 +33,11 @@ impl Condition {
         &self.text
     }
 
-    /// Whether the latency is above the bound.
+    /// Whether the latency is above the bound, or was not measured at all.
     #[must_use]
     pub fn holds(&self, latencies: &Latencies) -> bool {
-        self.histogram(latencies).value_at_quantile(self.quantile) > self.bound_nanos
+        let histogram = self.histogram(latencies);
+        histogram.is_empty() || histogram.value_at_quantile(self.quantile) > self.bound_nanos
     }
 
     fn histogram<'a>(&self, latencies: &'a Latencies) -> &'a Histogram<u64> {
@@ -92,7 +93,8 @@ mod tests {
         let holds = |text: &str, latencies: &Latencies| text.parse::<Condition>().unwrap().holds(latencies);
         assert!(holds("p99>98us", &latencies));
         assert!(!holds("p99>100us", &latencies));
-        assert!(!holds("visible.p99 > 1us", &latencies));
+        // Nothing is known to be within a bound unless it was measured.
+        assert!(holds("visible.p99 > 1s", &latencies));
         latencies.visible.corrected.record(5_000_000).unwrap();
         assert!(holds("max>4ms", &latencies));
         assert!(!holds("send.p50>1ms", &latencies));

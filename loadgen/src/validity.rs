@@ -54,7 +54,8 @@ pub struct Evidence<'a> {
 /// All that is wrong with a run as a measurement.
 #[must_use]
 pub fn findings(evidence: &Evidence<'_>) -> Vec<Finding> {
-    let checks = [schedule, debug_build, shared_cores, clock_source, negative, wall_clock, follower, closed_loop];
+    let checks =
+        [schedule, unmeasured, debug_build, shared_cores, clock_source, negative, wall_clock, follower, closed_loop];
     checks.iter().filter_map(|check| check(evidence)).collect()
 }
 
@@ -73,6 +74,13 @@ fn schedule(evidence: &Evidence<'_>) -> Option<Finding> {
     }
     let text = format!("{behind} entries were due and not sent: the receiver held its connections back or ended them");
     (behind > 0).then_some(Finding { name: "receiver_behind", text, is_fatal: false })
+}
+
+fn unmeasured(evidence: &Evidence<'_>) -> Option<Finding> {
+    let send = &evidence.latencies.send;
+    let text = "no latency was measured: all entries were due within the --warmup".to_owned();
+    let is_empty = send.entries > 0 && send.corrected.is_empty();
+    is_empty.then_some(Finding { name: "unmeasured", text, is_fatal: false })
 }
 
 fn debug_build(_: &Evidence<'_>) -> Option<Finding> {
@@ -183,6 +191,7 @@ mod tests {
         assert_eq!(found(|_, _, _, host| host.clock_source = Some("hpet".to_owned())), ["slow_clock"]);
         assert_eq!(found(|_, _, latencies, _| latencies.send.negative = 1), ["negative_latency"]);
         assert_eq!(found(|plan, _, _, _| plan.rate = Rate::Max), ["closed_loop"]);
+        assert_eq!(found(|_, _, latencies, _| latencies.send.entries = 1), ["unmeasured"]);
         let slow = |latencies: &mut Latencies| {
             latencies.visible.own.record(5_000_000).unwrap();
             latencies.visible.corrected.record(9_000_000).unwrap();

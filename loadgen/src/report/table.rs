@@ -73,7 +73,7 @@ impl Report {
     fn fmt_latencies(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows = [("send", &self.latencies.send), ("visible", &self.latencies.visible)];
         if self.latencies.send.corrected.is_empty() {
-            return writeln!(f, "latency       none: the run was shorter than its --warmup");
+            return Ok(());
         }
         write!(f, "{:<14}", "latency, ms")?;
         PERCENTILES.iter().try_for_each(|percentile| write!(f, "{:>11}", format!("p{percentile}")))?;
