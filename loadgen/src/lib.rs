@@ -179,8 +179,11 @@ fn watch_run(
 }
 
 fn stopwatch(plan: &Plan, clock: RunClock, watch: Watch) -> Option<Stopwatch> {
-    let recorder = Recorder::new(Clock::Visible, plan.warmup, watch.parts);
-    watch.send_times.map(|send_times| Stopwatch { clock, recorder, send_times })
+    let Watch { parts, send_times } = watch;
+    send_times.map(|send_times| {
+        let recorder = Recorder::new(Clock::Visible, plan.warmup, parts);
+        Stopwatch { clock, recorder, send_times }
+    })
 }
 
 fn unreadable(plan: &Plan) -> impl FnOnce(io::Error) -> RunError {

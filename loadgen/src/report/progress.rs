@@ -11,7 +11,8 @@ pub struct Progress {
     is_shown: bool,
     second: u64,
     entries: u64,
-    send_p99: u64,
+    /// `None` while warming up.
+    send_p99: Option<u64>,
     visible_p99: Option<u64>,
 }
 
@@ -19,7 +20,7 @@ impl Progress {
     /// A line that is not shown yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { is_shown: io::stderr().is_terminal(), second: 0, entries: 0, send_p99: 0, visible_p99: None }
+        Self { is_shown: io::stderr().is_terminal(), second: 0, entries: 0, send_p99: None, visible_p99: None }
     }
 
     /// Takes what one thread did in one second; threads of the same second are summed up.
@@ -29,26 +30,28 @@ impl Progress {
         }
         if second > self.second {
             self.show();
-            (self.second, self.entries, self.send_p99) = (second, 0, 0);
+            (self.second, self.entries, self.send_p99) = (second, 0, None);
         }
-        let p99 = latency.corrected.value_at_quantile(0.99);
+        let p99 = (!latency.corrected.is_empty()).then(|| latency.corrected.value_at_quantile(0.99));
         match clock {
             Clock::Send => {
                 self.entries += latency.entries;
                 self.send_p99 = self.send_p99.max(p99);
             }
-            Clock::Visible => self.visible_p99 = Some(p99),
+            Clock::Visible => self.visible_p99 = p99,
         }
     }
 
     fn show(&self) {
-        let visible =
-            self.visible_p99.map_or_else(String::new, |p99| format!("   visible p99 {} ms", milliseconds(p99)));
+        let latency = |name: &str, p99: Option<u64>| {
+            p99.map_or_else(String::new, |p99| format!("   {name} p99 {} ms", milliseconds(p99)))
+        };
         let line = format!(
-            "\r\x1b[K{:>5} s   {} entries/s   send p99 {} ms{visible}",
+            "\r\x1b[K{:>5} s   {} entries/s{}{}",
             self.second + 1,
             self.entries,
-            milliseconds(self.send_p99)
+            latency("send", self.send_p99),
+            latency("visible", self.visible_p99)
         );
         // A terminal that has gone away does not end the run.
         drop(io::stderr().write_all(line.as_bytes()));
