@@ -9,14 +9,16 @@ use std::io;
 pub enum Exit {
     /// The run was made, and the account, if any, found nothing wrong.
     Done = 0,
-    /// Something unexpected, such as an unreadable data directory.
-    Unexpected = 1,
+    /// A `--fail-if` holds, or something unexpected happened, such as an unreadable data directory.
+    Failed = 1,
     /// Wrong usage.
     Usage = 2,
     /// The environment refuses: no connection, no `io_uring`.
     Environment = 3,
     /// The account shows something lost, duplicated, reordered, damaged or in the wrong log.
     Account = 5,
+    /// The generator could not keep its schedule: the figures don't count.
+    Invalid = 6,
 }
 
 /// Why a run could not be made, or not be judged.
@@ -35,7 +37,7 @@ impl From<&RunError> for Exit {
         match error {
             RunError::Usage(_) => Self::Usage,
             RunError::Environment(..) => Self::Environment,
-            RunError::Unexpected(..) => Self::Unexpected,
+            RunError::Unexpected(..) => Self::Failed,
         }
     }
 }

@@ -1,67 +1,196 @@
-//! A sender of Token TCP lines that keeps an exact account of every entry.
+//! A sender of Token TCP lines that measures its receiver and keeps an exact account of every entry.
 //!
 //! ```text
-//!  flags ──cli──► Plan ──► sender ──Outcome──► account ◄──entries── logs ◄── DATA/<token>/<base>.log
-//!                   │        │ payload: lines     │ payload: entries
-//!                   │        │ tcp_info: acked    │
-//!                   └────────┴─────── report ◄────┘──► table or JSON, exit code
+//!  flags ──cli──► Plan ──► sender: threads, connections ──lines──► receiver ──► DATA/<token>/<base>.log
+//!                            │ what was sent  │ send latency                          │
+//!                            ▼                ▼                                       ▼
+//!                          account        latency ◄───────visible latency──────── follow
+//!                            │                │                                       │
+//!                            └── report ◄─────┘            account ◄──────entries─────┘
 //! ```
 //!
+//! Load is open: each entry has a time at which it is due, and both clocks run from there, so a receiver that stalls
+//! does not hide how long everything waited behind it.
+//!
 //! What a receiver owes is what its kernel acknowledged. So the sender asks its own sockets how many bytes the peer
-//! acknowledged ([`tcp_info`]), and the account demands every whole line among them from the segment files: once, in
+//! acknowledged ([`tcp_info`]), and the account demands every whole line among them from the receiver's files: once, in
 //! order, undamaged, in the right log. That holds for a receiver that ends connections in mid-run as well.
 //!
 //! | module | for |
 //! | --- | --- |
-//! | [`cli`] | the command line as typed; the only one that knows clap |
-//! | [`plan`] | the validated run: schedule, tokens, who sends what |
+//! | [`cli`], [`units`], [`condition`] | the command line as typed; only `cli` knows clap |
+//! | [`plan`] | the validated run |
+//! | [`tokens`] | tokens, and which entry carries which |
+//! | [`schedule`] | when each entry is due |
 //! | [`payload`] | bytes of a line, rendered in place; parsing an entry back |
-//! | [`sender`] | connections and the loop that keeps them busy; the only one that knows tokio-uring |
+//! | [`clock`] | nanoseconds since the start of the run |
+//! | [`sender`] | connections and the threads that keep them busy; the only one that knows tokio-uring |
 //! | [`tcp_info`] | what the kernel knows of a connection; the only unsafe code |
-//! | [`logs`] | reads a data directory that may still grow |
+//! | [`send_times`] | when each entry was actually sent |
+//! | [`follow`] | reads a receiver's files, while they grow and afterwards |
+//! | [`latency`] | histograms, by thread and by second |
 //! | [`account`] | compares what was stored with what was acknowledged; no I/O |
+//! | [`host`], [`validity`] | where a run was made, and what makes its figures doubtful |
 //! | [`report`] | the outcome for people and for programs |
 //! | [`error`] | what can stop a run, and the exit codes |
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "this crate runs on 64-bit machines only, and narrows numbers where the format of the wire says so"
+)]
+
 pub mod account;
 pub mod cli;
+pub mod clock;
+pub mod condition;
 pub mod error;
-pub mod logs;
+pub mod follow;
+pub mod host;
+pub mod latency;
 pub mod payload;
 pub mod plan;
 pub mod report;
+pub mod schedule;
+pub mod send_times;
 pub mod sender;
 pub mod tcp_info;
+pub mod tokens;
+pub mod units;
+pub mod validity;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 pub use error::{Exit, RunError};
 
-use account::Account;
+use account::Settled;
 use cli::Command;
-use plan::Plan;
+use clock::RunClock;
+use condition::Condition;
+use follow::{Follower, Stopwatch};
+use host::{Host, Listener};
+use latency::{Clock, Latencies, Recorder};
+use plan::{Files, Plan};
 use report::Report;
+use report::progress::Progress;
+use send_times::SendTimes;
+use sender::{Outcome, Watch};
+
+/// What becomes of a report.
+#[derive(Clone, Debug, Default)]
+pub struct Output {
+    /// Print JSON.
+    pub json: bool,
+    /// Write files into this directory.
+    pub out: Option<PathBuf>,
+    /// Bounds that make a run fail.
+    pub fail_if: Vec<Condition>,
+}
 
 /// Executes what was asked for on the command line and prints its report.
 ///
 /// # Errors
 ///
-/// When the run could not be made; faults that the account found are an exit code, not an error.
-pub fn execute(command: &Command) -> Result<Exit, RunError> {
-    let Command::Run { plan, json } = command;
-    let report = run(plan)?;
-    report.print(*json).map_err(|error| RunError::Unexpected("cannot write the report".into(), error))?;
-    Ok(if report.is_clean() { Exit::Done } else { Exit::Account })
+/// When the run could not be made; faults that it found are an exit code, not an error.
+pub fn execute(command: Command) -> Result<Exit, RunError> {
+    let Command::Run { plan, output } = command;
+    let report = run(*plan)?;
+    let failed = |error| RunError::Unexpected("cannot write the report".into(), error);
+    if let Some(out) = &output.out {
+        let failed = |error| RunError::Unexpected(format!("cannot write to {}", out.display()), error);
+        report.write_files(out).map_err(failed)?;
+    }
+    let mut text = if output.json { format!("{:#}\n", report.to_json()) } else { report.to_string() };
+    if !output.json {
+        for condition in output.fail_if.iter().filter(|condition| condition.holds(&report.latencies)) {
+            text.extend(["FAILED        ", condition.text(), "\n"]);
+        }
+    }
+    report.print(&text).map_err(failed)?;
+    Ok(report.exit(&output.fail_if))
 }
 
-/// One run: sends, and settles the account if the plan names a data directory.
+/// One run: sends, follows what becomes visible, and settles the account if the plan says where the entries go.
 ///
 /// # Errors
 ///
-/// When a connection or the ring cannot be made, or the data directory cannot be read.
-pub fn run(plan: &Plan) -> Result<Report, RunError> {
-    let outcome = sender::run(plan)?;
-    let Some(data) = &plan.data else { return Ok(Report::new(plan.clone(), outcome, None)) };
-    let mut account = Account::new(plan, &outcome);
-    logs::follow(data, plan, &mut account)
-        .map_err(|error| RunError::Unexpected(format!("cannot read {}", data.display()), error))?;
-    Ok(Report::new(plan.clone(), outcome, Some(account)))
+/// When a connection or a ring cannot be made, or the receiver's files cannot be read.
+pub fn run(plan: Plan) -> Result<Report, RunError> {
+    host::raise_file_limit();
+    let plan = Arc::new(plan);
+    let follower =
+        plan.files.as_ref().map(|files| Follower::new(&plan, files)).transpose().map_err(unreadable(&plan))?;
+    let (parts, collected) = mpsc::channel();
+    let collector = thread::spawn(move || {
+        let mut progress = Progress::new();
+        Latencies::collect(&collected, |second, clock, latency| progress.take(second, clock, latency))
+    });
+    let send_times = plan.is_followed().then(|| Arc::new(SendTimes::new(plan.connections)));
+    let watch = Watch { parts, send_times };
+    let ready = sender::prepare(&plan, &watch)?;
+    let listener = Listener::find(plan.target);
+    let running = ready.start();
+    let clock = running.clock;
+    let (outcome, account) = watch_run(&plan, running, watch, follower)?;
+    let receiver_cores = listener.map(|listener| listener.busy_cores());
+    let latencies = collector.join().expect("a panic would have ended the process");
+    let host = Host::look();
+    let findings = validity::findings(&validity::Evidence {
+        plan: &plan,
+        outcome: &outcome,
+        latencies: &latencies,
+        host: &host,
+        receiver_cores,
+        wall_clock_step: clock.wall_clock_step(),
+    });
+    Ok(Report { plan: Plan::clone(&plan), outcome, account, latencies, findings, host, clock })
+}
+
+/// Waits for the end of a run, with a follower beside it if there is to be one, and settles the account.
+fn watch_run(
+    plan: &Arc<Plan>,
+    running: sender::Running,
+    watch: Watch,
+    follower: Option<Follower>,
+) -> Result<(Outcome, Option<Settled>), RunError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopwatch = stopwatch(plan, running.clock, watch);
+    let following = follower.map(|mut follower| {
+        let stop = Arc::clone(&stop);
+        thread::spawn(move || {
+            if let Some(stopwatch) = stopwatch {
+                follower.follow(stopwatch, &stop)?;
+            }
+            io::Result::Ok(follower)
+        })
+    });
+    let outcome = running.wait();
+    stop.store(true, Ordering::Relaxed);
+    let outcome = outcome?;
+    let account = following.map(|following| {
+        let follower = following.join().expect("a panic would have ended the process")?;
+        Ok(follower.finish(&outcome)?.settle(&outcome))
+    });
+    let account = account.transpose().map_err(unreadable(plan))?;
+    Ok((outcome, account))
+}
+
+fn stopwatch(plan: &Plan, clock: RunClock, watch: Watch) -> Option<Stopwatch> {
+    let Watch { parts, send_times } = watch;
+    send_times.map(|send_times| {
+        let recorder = Recorder::new(Clock::Visible, plan.warmup, parts);
+        Stopwatch { clock, recorder, send_times }
+    })
+}
+
+fn unreadable(plan: &Plan) -> impl FnOnce(io::Error) -> RunError {
+    let files = match &plan.files {
+        Some(Files::Data(data)) => data.display().to_string(),
+        Some(Files::Pattern(pattern)) => pattern.clone(),
+        None => String::new(),
+    };
+    move |error| RunError::Unexpected(format!("cannot read {files}"), error)
 }

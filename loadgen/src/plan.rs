@@ -1,38 +1,21 @@
 //! A run as validated: where to, how much, on which schedule, and which entry goes to which log.
-//!
-//! Everything that sender and account must agree on is a function of the plan alone. A connection numbers its entries
-//! from 0 and deals them out to the tokens in turn; connections begin at different tokens:
-//!
-//! ```text
-//!  connection c:   sequence   0        1          2         …
-//!                  token      first(c) first(c)+1 first(c)+2 …   modulo the number of tokens
-//! ```
-//!
-//! So the entries of one connection in one log are a known arithmetic series, and any gap or step back shows.
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use uuid::Uuid;
-
-use crate::payload::Layout;
+use crate::payload::Lines;
+use crate::tokens::{Random, Tokens};
 
 /// Most connections of one run: ephemeral ports and the sender's memory (a batch for each) end not far beyond.
 pub const CONNECTIONS_MAX: i64 = 10_000;
-/// Most tokens of one run: as many logs as the receiver takes by default.
-pub const TOKENS_MAX: usize = 100_000;
+/// Most sending threads.
+pub const THREADS_MAX: i64 = 256;
 /// Most entries of one connection: the sequence on the wire has 32 bits.
 pub const ENTRIES_PER_CONNECTION_MAX: u64 = 1 << 32;
 
 /// How long a receiver may take to read the rest: socket buffers of some MiB, a slow disk, and patience.
 pub const FINISH_WAIT: Duration = Duration::from_secs(30);
-
-const NANOS_PER_SECOND: u128 = 1_000_000_000;
-
-/// A token's text, lower case.
-pub type Token = [u8; 36];
 
 /// How fast to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +26,31 @@ pub enum Rate {
     PerSecond(u64),
 }
 
+/// How entries of a fixed rate are spread over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// At even intervals, connections in turn.
+    Uniform,
+    /// Independently of each other, as the entries of many small senders are.
+    Poisson,
+}
+
 /// When to stop sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// After this time.
+    /// So long after the warm-up.
     After(Duration),
-    /// After this many entries over all connections.
+    /// After this many entries over all connections, those of the warm-up included.
     Entries(u64),
+}
+
+/// Where the receiver stores entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// `DIR/<token>/<base>.log`
+    Data(PathBuf),
+    /// One file a token: a path with `{token}` in it.
+    Pattern(String),
 }
 
 /// One run.
@@ -59,99 +60,95 @@ pub struct Plan {
     pub target: SocketAddr,
     /// How fast to send.
     pub rate: Rate,
+    /// How a fixed rate is spread over time.
+    pub arrival: Arrival,
     /// When to stop sending.
     pub stop: Stop,
+    /// Entries that are due before this time count in the account and not in the latencies.
+    pub warmup: Duration,
     /// Connections, 1 to [`CONNECTIONS_MAX`].
     pub connections: u32,
-    /// Tokens of the logs, each once; at least one.
-    pub tokens: Vec<Token>,
-    /// Where in a line everything stands.
-    pub layout: Layout,
-    /// Of tokens and text.
+    /// Threads that send.
+    pub threads: u32,
+    /// A connection that the receiver ends is made again.
+    pub reconnect: bool,
+    /// Tokens of the logs, and which entry goes to which.
+    pub tokens: Tokens,
+    /// What lines look like.
+    pub lines: Lines,
+    /// Of tokens, text and arrivals.
     pub seed: u64,
     /// Tells this run's entries from those of earlier runs into the same logs.
     pub run: u16,
     /// How long the receiver may take to read what it was sent, once the sending is over.
     pub finish_wait: Duration,
-    /// The receiver's data directory, if the run is to be accounted for.
-    pub data: Option<PathBuf>,
+    /// Where the receiver stores, if the run is to be followed and accounted for.
+    pub files: Option<Files>,
+    /// The follower reads every so many-th log while the run lasts, the others after it.
+    pub follow_sample: usize,
 }
 
 impl Plan {
+    /// A run with the defaults of the command line.
+    #[must_use]
+    pub fn new(target: SocketAddr, tokens: Tokens) -> Self {
+        Self {
+            target,
+            rate: Rate::Max,
+            arrival: Arrival::Uniform,
+            stop: Stop::After(Duration::from_secs(10)),
+            warmup: Duration::ZERO,
+            connections: 8,
+            threads: 1,
+            reconnect: false,
+            tokens,
+            lines: Lines::default(),
+            seed: 0,
+            run: fresh_run_id(),
+            finish_wait: FINISH_WAIT,
+            files: None,
+            follow_sample: 1,
+        }
+    }
+
     /// Index of the token that a connection's entry carries.
     #[must_use]
     pub fn token_of(&self, connection: u32, sequence: u32) -> usize {
-        (self.first_token(connection) + sequence as usize) % self.tokens.len()
-    }
-
-    /// Index of the token that a connection begins with: connections are spread evenly over the tokens.
-    #[must_use]
-    pub fn first_token(&self, connection: u32) -> usize {
-        connection as usize * self.tokens.len() / self.connections as usize
+        self.tokens.of(connection, self.connections, sequence)
     }
 
     /// Whether a connection would have to number more entries than the wire has numbers for. A run at [`Rate::Max`]
     /// cannot know; its connections end after as many as there are numbers.
     #[must_use]
     pub fn is_too_long(&self) -> bool {
-        let share = self.share_of(0);
-        share > ENTRIES_PER_CONNECTION_MAX && share < u64::MAX
-    }
-
-    /// How many entries a connection is to send: its share, or what its schedule holds, or as many as it can.
-    #[must_use]
-    pub fn entries_of(&self, connection: u32) -> u64 {
-        self.share_of(connection).min(ENTRIES_PER_CONNECTION_MAX)
-    }
-
-    fn share_of(&self, connection: u32) -> u64 {
-        match (self.stop, self.rate) {
-            (Stop::Entries(total), _) => {
-                let (each, more) = (total / u64::from(self.connections), total % u64::from(self.connections));
-                each + u64::from(u64::from(connection) < more)
+        let share = match (self.stop, self.rate) {
+            (Stop::Entries(_), _) => self.share(0),
+            (Stop::After(_), Rate::Max) => 0,
+            (Stop::After(duration), Rate::PerSecond(rate)) => {
+                let seconds = (self.warmup + duration).as_secs() + 1;
+                rate.saturating_mul(seconds) / u64::from(self.connections)
             }
-            (Stop::After(_), Rate::Max) => u64::MAX,
-            (Stop::After(duration), Rate::PerSecond(_)) => self.entries_due(connection, duration),
-        }
+        };
+        share > ENTRIES_PER_CONNECTION_MAX
     }
 
-    /// How many entries of a connection are due before `elapsed` has passed. At [`Rate::Max`] any number is.
+    /// The most entries that a connection may send: its share, or as many as there are numbers.
     #[must_use]
-    pub fn entries_due(&self, connection: u32, elapsed: Duration) -> u64 {
-        let Rate::PerSecond(rate) = self.rate else { return u64::MAX };
-        let due_of_all = (elapsed.as_nanos() * u128::from(rate)).div_ceil(NANOS_PER_SECOND);
-        let due = due_of_all.saturating_sub(u128::from(connection)).div_ceil(u128::from(self.connections));
-        u64::try_from(due).unwrap_or(u64::MAX)
+    pub fn entries_most(&self, connection: u32) -> u64 {
+        self.share(connection).min(ENTRIES_PER_CONNECTION_MAX)
     }
 
-    /// When an entry of a connection is due, counted from the start. Connections take turns on one common schedule.
+    fn share(&self, connection: u32) -> u64 {
+        let Stop::Entries(total) = self.stop else { return u64::MAX };
+        let (each, more) = (total / u64::from(self.connections), total % u64::from(self.connections));
+        each + u64::from(u64::from(connection) < more)
+    }
+
+    /// Whether entries are followed while they are sent. Not at [`Rate::Max`]: the follower would take the time that
+    /// sender and receiver compete for.
     #[must_use]
-    pub fn due_at(&self, connection: u32, sequence: u64) -> Duration {
-        let Rate::PerSecond(rate) = self.rate else { return Duration::ZERO };
-        let ordinal = u128::from(sequence) * u128::from(self.connections) + u128::from(connection);
-        let nanos = ordinal * NANOS_PER_SECOND / u128::from(rate);
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
-    }
-}
-
-/// A seeded sequence of well mixed numbers (`SplitMix64`, Steele, Lea and Flood 2014).
-#[derive(Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// The sequence of a seed.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next number.
-    pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+    pub fn is_followed(&self) -> bool {
+        self.files.is_some() && self.rate != Rate::Max
     }
 }
 
@@ -165,68 +162,20 @@ pub fn fresh_run_id() -> u16 {
     u16::from_be_bytes([high, low])
 }
 
-/// The first `count` tokens of a seed.
-#[must_use]
-pub fn tokens_of_seed(seed: u64, count: usize) -> Vec<Token> {
-    let mut random = Random::new(seed);
-    let random_token = |_| {
-        let bits = (u128::from(random.next_u64()) << 64) | u128::from(random.next_u64());
-        token_text(uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid())
-    };
-    (0..count).map(random_token).collect()
-}
-
-/// The tokens of a list: `TOKEN [NAME] [# comment]` a line, as the receiver reads it.
-///
-/// # Errors
-///
-/// The sentence that says which line is wrong.
-pub fn tokens_of_list(content: &str) -> Result<Vec<Token>, String> {
-    let mut tokens = Vec::new();
-    let mut known = HashSet::new();
-    for (number, line) in (1..).zip(content.lines()) {
-        let Some(word) = line.split('#').next().and_then(|entry| entry.split_whitespace().next()) else { continue };
-        let token = parse_token(word).ok_or_else(|| format!("line {number}: not a UUID in the form 8-4-4-4-12"))?;
-        if !known.insert(token) {
-            return Err(format!("line {number}: a token for the second time; each may stand once"));
-        }
-        tokens.push(token);
-    }
-    match tokens.len() {
-        1..=TOKENS_MAX => Ok(tokens),
-        count => Err(format!("{count} tokens; 1 to {TOKENS_MAX} are possible")),
-    }
-}
-
-/// A token in its usual form, either case; `None` for everything else.
-#[must_use]
-pub fn parse_token(word: &str) -> Option<Token> {
-    (word.len() == 36).then(|| Uuid::try_parse(word).ok()).flatten().map(token_text)
-}
-
-fn token_text(uuid: Uuid) -> Token {
-    let mut text = [0; 36];
-    uuid.hyphenated().encode_lower(&mut text);
-    text
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::payload::Position;
+    use crate::payload::{Position, Text};
+    use crate::tokens::tokens_of_seed;
 
     pub(crate) fn plan(connections: u32, tokens: usize, size: usize) -> Plan {
         Plan {
-            target: ([127, 0, 0, 1], 1).into(),
-            rate: Rate::Max,
             stop: Stop::Entries(10),
             connections,
-            tokens: tokens_of_seed(1, tokens),
-            layout: Layout::new(size, Position::Start),
+            lines: Lines { size: size..=size, position: Position::Start, text: Text::Random },
             seed: 1,
             run: 0xab12,
-            finish_wait: FINISH_WAIT,
-            data: None,
+            ..Plan::new(([127, 0, 0, 1], 1).into(), Tokens::in_turn(tokens_of_seed(1, tokens)))
         }
     }
 
@@ -234,47 +183,17 @@ pub(crate) mod tests {
     fn entries_are_shared_out_completely() {
         for total in [1, 7, 8, 9, 1000] {
             let plan = Plan { stop: Stop::Entries(total), ..plan(8, 1, 256) };
-            assert_eq!((0..8).map(|connection| plan.entries_of(connection)).sum::<u64>(), total);
+            assert_eq!((0..8).map(|connection| plan.entries_most(connection)).sum::<u64>(), total);
         }
     }
 
     #[test]
-    fn an_entry_is_due_right_after_its_time() {
-        let plan = Plan { rate: Rate::PerSecond(777), ..plan(3, 1, 256) };
-        for connection in 0..3 {
-            for sequence in 0..2000 {
-                let at = plan.due_at(connection, sequence);
-                assert!(plan.entries_due(connection, at) <= sequence + 1);
-                assert_eq!(plan.entries_due(connection, at + Duration::from_nanos(1)), sequence + 1);
-            }
-        }
-    }
-
-    #[test]
-    fn a_scheduled_run_holds_rate_times_duration() {
-        let stop = Stop::After(Duration::from_secs(10));
-        let plan = Plan { rate: Rate::PerSecond(1001), stop, ..plan(8, 1, 256) };
-        assert_eq!((0..8).map(|connection| plan.entries_of(connection)).sum::<u64>(), 10_010);
-    }
-
-    #[test]
-    fn tokens_of_a_seed_are_stable_and_different() {
-        let tokens = tokens_of_seed(7, 1000);
-        assert_eq!(tokens, tokens_of_seed(7, 1000));
-        assert_eq!(tokens[..10], tokens_of_seed(7, 10));
-        assert_eq!(tokens.iter().collect::<HashSet<_>>().len(), 1000);
-        assert_ne!(tokens[0], tokens_of_seed(8, 1)[0]);
-    }
-
-    #[test]
-    fn token_lists_are_read_as_the_receiver_does() {
-        let list = "# all\n2BFBEA1E-10c3-4419-bdad-7e6435882e1f web # front\n\n00112233-4455-6677-8899-aabbccddeeff\n";
-        let tokens = tokens_of_list(list).unwrap();
-        assert_eq!(tokens[0], *b"2bfbea1e-10c3-4419-bdad-7e6435882e1f");
-        assert_eq!(tokens.len(), 2);
-        assert!(tokens_of_list("").unwrap_err().starts_with("0 tokens"));
-        assert!(tokens_of_list("{2bfbea1e-10c3-4419-bdad-7e6435882e}").unwrap_err().starts_with("line 1"));
-        let twice = "00112233-4455-6677-8899-aabbccddeeff\n00112233-4455-6677-8899-AABBCCDDEEFF\n";
-        assert!(tokens_of_list(twice).unwrap_err().starts_with("line 2"));
+    fn a_connection_has_no_more_entries_than_numbers() {
+        let long = Plan { stop: Stop::Entries(5_000_000_000), ..plan(1, 1, 256) };
+        assert!(long.is_too_long());
+        assert!(!Plan { connections: 2, ..long }.is_too_long());
+        let month = Stop::After(Duration::from_hours(720));
+        assert!(Plan { rate: Rate::PerSecond(10_000), stop: month, ..plan(1, 1, 256) }.is_too_long());
+        assert!(!Plan { stop: month, ..plan(1, 1, 256) }.is_too_long());
     }
 }

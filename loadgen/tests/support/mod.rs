@@ -1,7 +1,12 @@
 //! A small receiver of Token TCP that stores entries as the engine does, and can be told to do one thing wrong.
 //!
-//! One thread a connection, one file a token (`DATA/<token>/00000000000000000000.log`), tokens at the start of the line
-//! or, between blanks, in its middle. It stores lines as whole as they came; what is behind the last LF is dropped.
+//! One thread a connection, one file a token (`DATA/<token>/00000000000000000000.log`), tokens at the start or the end of
+//! the line or, between blanks, in its middle. It stores lines as whole as they came; what is behind the last LF is dropped.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::print_stderr, clippy::disallowed_methods, reason = "a helper says what it skips, and keeps time")]
+
+pub(crate) mod engine;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -9,7 +14,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What the receiver does wrong, once, in one of its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +48,25 @@ pub(crate) enum End {
     CloseAfter(usize),
     /// Half-closes at once and goes on reading.
     HalfClosed,
+    /// When the sender does, having read nothing for [`STALL`] at the beginning of each second.
+    Stalling,
+    /// When the sender does; what is stored are whole lines, token and all.
+    WholeLines,
+}
+
+/// With this variable set to 1 a missing tool fails its test instead of skipping it.
+const REQUIRE_TOOLS: &str = "ENGINE_TESTS_REQUIRE_TOOLS";
+/// How long a stalling receiver stalls.
+const STALL: Duration = Duration::from_millis(400);
+/// What the socket of a stalling receiver may hold: little, so that the sender meets the stall.
+const STALLING_BYTES: usize = 64 * 1024;
+
+/// Names the calling test as skipped, or fails it where nothing may be skipped.
+pub(crate) fn skip(reason: &str) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    assert!(std::env::var_os(REQUIRE_TOOLS).is_none_or(|value| value != "1"), "{test}: {reason}");
+    eprintln!("skipped: {test}: {reason}");
 }
 
 /// The line at which a connection does its wrong.
@@ -61,13 +85,17 @@ impl Receiver {
     pub(crate) fn start(fault: Fault, end: End) -> Self {
         let data = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        if end == End::Stalling {
+            socket2::SockRef::from(&listener).set_recv_buffer_size(STALLING_BYTES).unwrap();
+        }
+        let started = Instant::now();
         let address = listener.local_addr().unwrap();
         let logs = Arc::new(Logs::new(data.path()));
         std::thread::spawn(move || {
             for (index, stream) in listener.incoming().enumerate() {
                 let fault = if index == 0 { fault } else { Fault::None };
-                let mut connection = Connection::new(Arc::clone(&logs), fault);
-                std::thread::spawn(move || connection.serve(stream.unwrap(), end));
+                let mut connection = Connection::new(Arc::clone(&logs), fault, (started, end));
+                std::thread::spawn(move || connection.serve(stream.unwrap()));
             }
         });
         Self { address, data }
@@ -98,6 +126,8 @@ impl Logs {
 struct Connection {
     logs: Arc<Logs>,
     fault: Fault,
+    started: Instant,
+    end: End,
     lines: usize,
     rest: Vec<u8>,
     held: Option<(String, Vec<u8>)>,
@@ -106,11 +136,12 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(logs: Arc<Logs>, fault: Fault) -> Self {
-        Self { logs, fault, lines: 0, rest: Vec::new(), held: None, first_token: None, is_torn: false }
+    fn new(logs: Arc<Logs>, fault: Fault, (started, end): (Instant, End)) -> Self {
+        Self { logs, fault, started, end, lines: 0, rest: Vec::new(), held: None, first_token: None, is_torn: false }
     }
 
-    fn serve(&mut self, mut stream: TcpStream, end: End) {
+    fn serve(&mut self, mut stream: TcpStream) {
+        let end = self.end;
         let mut buffer = vec![0; 16 * 1024];
         let mut received = 0;
         if end == End::HalfClosed {
@@ -123,9 +154,15 @@ impl Connection {
             match end {
                 End::CutAfter(bytes) if received >= bytes => cut(&stream),
                 End::CloseAfter(bytes) if received >= bytes => return,
+                End::Stalling => self.stall(),
                 _ => {}
             }
         }
+    }
+
+    fn stall(&self) {
+        let into_second = Duration::from_nanos(self.started.elapsed().subsec_nanos().into());
+        std::thread::sleep(STALL.saturating_sub(into_second));
     }
 
     fn take(&mut self, bytes: &[u8]) {
@@ -133,7 +170,10 @@ impl Connection {
         let received = std::mem::take(&mut self.rest);
         let mut lines = received.as_slice();
         while let Some(end) = lines.iter().position(|byte| *byte == b'\n') {
-            let (token, entry) = split(&lines[..end]);
+            let (token, mut entry) = split(&lines[..end]);
+            if self.end == End::WholeLines {
+                entry = lines[..end].to_vec();
+            }
             self.store(token, entry);
             lines = &lines[end + 1..];
         }
@@ -187,6 +227,10 @@ fn split(line: &[u8]) -> (String, Vec<u8>) {
     let is_token = |at: &usize| dashes.iter().all(|dash| line[at + dash] == b'-');
     let at = (0..=line.len() - TOKEN_BYTES).find(is_token).expect("every line of the sender has a token");
     let token = String::from_utf8(line[at..at + TOKEN_BYTES].to_vec()).unwrap();
-    assert_eq!(line[at + TOKEN_BYTES], b' ');
-    (token, [&line[..at], &line[at + TOKEN_BYTES + 1..]].concat())
+    let (before, after) = (&line[..at], &line[at + TOKEN_BYTES..]);
+    let entry = match after.strip_prefix(b" ") {
+        Some(after) => [before, after].concat(),
+        None => before.strip_suffix(b" ").expect("a blank before a token at the end").to_vec(),
+    };
+    (token, entry)
 }

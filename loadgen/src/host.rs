@@ -1,0 +1,184 @@
+//! What this host is, and which cores generator and receiver may use: all of it from `/proc` and `/sys`.
+//!
+//! Anything that cannot be read is left out: a report without it is still a report.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// A thread that took at least this part of its process's time counts as one that works.
+const BUSY_PART: u64 = 10;
+/// `TCP_LISTEN` in `/proc/net/tcp`.
+const LISTEN: &str = "0A";
+
+/// The host, as far as it matters for a measurement.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Its name.
+    pub name: Option<String>,
+    /// Release of the kernel.
+    pub kernel: Option<String>,
+    /// Model of the processor.
+    pub processor: Option<String>,
+    /// Cores that this process may use.
+    pub cores: BTreeSet<usize>,
+    /// What the kernel's clocks are read from.
+    pub clock_source: Option<String>,
+}
+
+impl Host {
+    /// Looks at this host.
+    #[must_use]
+    pub fn look() -> Self {
+        let processor = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+            let model = text.lines().find(|line| line.starts_with("model name"))?;
+            Some(model.split_once(':')?.1.trim().to_owned())
+        });
+        Self {
+            name: line("/proc/sys/kernel/hostname"),
+            kernel: line("/proc/sys/kernel/osrelease"),
+            processor,
+            cores: allowed_cores(Path::new("/proc/self/status")).unwrap_or_default(),
+            clock_source: line("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+        }
+    }
+}
+
+/// Lets this process have as many files and connections as its hard limit allows.
+pub fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // If it stays as it is, what needs more descriptors says so.
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap_or(());
+}
+
+/// The process that listens at an address of this host.
+#[derive(Debug)]
+pub struct Listener {
+    process: u32,
+    /// Processor time of each thread when first looked at.
+    before: HashMap<u32, u64>,
+}
+
+impl Listener {
+    /// Finds it, if the address is one of this host's own and the process may be looked at.
+    #[must_use]
+    pub fn find(target: SocketAddr) -> Option<Self> {
+        if !target.ip().is_loopback() {
+            return None;
+        }
+        let sockets: Vec<_> = ["/proc/net/tcp", "/proc/net/tcp6"]
+            .iter()
+            .filter_map(|table| fs::read_to_string(table).ok())
+            .flat_map(|table| listening_inodes(&table, target.port()))
+            .map(|inode| format!("socket:[{inode}]"))
+            .collect();
+        let process = numbers(Path::new("/proc")).find(|process| holds_any(*process, &sockets))?;
+        Some(Self { process, before: thread_times(process) })
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.process
+    }
+
+    /// The cores that its threads may use: those threads that have worked since it was found.
+    #[must_use]
+    pub fn busy_cores(&self) -> BTreeSet<usize> {
+        let mut times = thread_times(self.process);
+        for (thread, time) in &mut times {
+            *time = time.saturating_sub(self.before.get(thread).copied().unwrap_or(0));
+        }
+        let total: u64 = times.values().sum();
+        let busy = times.iter().filter(|(_, time)| **time > 0 && **time * BUSY_PART >= total);
+        let status = |thread| format!("/proc/{}/task/{thread}/status", self.process);
+        busy.filter_map(|(thread, _)| allowed_cores(Path::new(&status(thread)))).flatten().collect()
+    }
+}
+
+/// Sockets that listen at a port, in the kernel's table.
+fn listening_inodes(table: &str, port: u16) -> Vec<String> {
+    let port = format!(":{port:04X}");
+    let inode = |line: &str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let is_it = fields.get(1)?.ends_with(&port) && *fields.get(3)? == LISTEN;
+        is_it.then(|| fields.get(9).map(|inode| (*inode).to_owned())).flatten()
+    };
+    table.lines().filter_map(inode).collect()
+}
+
+fn holds_any(process: u32, sockets: &[String]) -> bool {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{process}/fd")) else { return false };
+    descriptors.flatten().any(|descriptor| {
+        fs::read_link(descriptor.path()).is_ok_and(|link| sockets.iter().any(|socket| link.as_os_str() == &**socket))
+    })
+}
+
+/// Processor time of each thread, in ticks.
+fn thread_times(process: u32) -> HashMap<u32, u64> {
+    let time = |thread: u32| {
+        let text = fs::read_to_string(format!("/proc/{process}/task/{thread}/stat")).ok()?;
+        // The name may hold anything; behind it come the state and, eleven fields on, user and system time.
+        let fields: Vec<_> = text.rsplit_once(')')?.1.split_whitespace().collect();
+        let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
+        Some((thread, ticks(11)? + ticks(12)?))
+    };
+    numbers(Path::new(&format!("/proc/{process}/task"))).filter_map(time).collect()
+}
+
+fn numbers(directory: &Path) -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn allowed_cores(status: &Path) -> Option<BTreeSet<usize>> {
+    let text = fs::read_to_string(status).ok()?;
+    let list = text.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    parse_cores(list.trim())
+}
+
+/// A list such as `0-3,8`.
+fn parse_cores(list: &str) -> Option<BTreeSet<usize>> {
+    let mut cores = BTreeSet::new();
+    for range in list.split(',') {
+        let (from, to) = range.split_once('-').unwrap_or((range, range));
+        cores.extend(from.parse::<usize>().ok()?..=to.parse().ok()?);
+    }
+    Some(cores)
+}
+
+fn line(path: &str) -> Option<String> {
+    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn lists_of_cores_are_read() {
+        assert_eq!(parse_cores("0-2,5").unwrap().into_iter().collect::<Vec<_>>(), [0, 1, 2, 5]);
+        assert_eq!(parse_cores("7").unwrap().len(), 1);
+        assert_eq!(parse_cores("x"), None);
+    }
+
+    #[test]
+    fn the_process_behind_a_port_is_found() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let found = Listener::find(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(found.process(), std::process::id());
+        let closed = listener.local_addr().unwrap();
+        drop(listener);
+        assert!(Listener::find(closed).is_none());
+        assert!(Listener::find(([192, 0, 2, 1], 1).into()).is_none());
+    }
+
+    #[test]
+    fn this_host_has_cores() {
+        assert!(!Host::look().cores.is_empty());
+    }
+}

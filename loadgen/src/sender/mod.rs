@@ -1,0 +1,287 @@
+//! The connections of a run, and the threads that keep them busy. The only module that knows tokio-uring.
+//!
+//! ```text
+//!  thread 0   one ring   connections 0, n, 2n, …   a pacer         all connections are open, and all threads have
+//!  thread 1   one ring   connections 1, n+1, …     a pacer         their ring, before the clock starts
+//! ```
+//!
+//! | module | for |
+//! | --- | --- |
+//! | `connection` | one connection at work, from its first entry to the receiver's last acknowledgement |
+//! | `pace` | waiting until an entry is due |
+
+mod connection;
+mod pace;
+
+use std::io;
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use crate::clock::{RunClock, nanos};
+use crate::error::RunError;
+use crate::latency::{Clock, Part, Recorder};
+use crate::plan::{Plan, Rate};
+use crate::send_times::SendTimes;
+use crate::tcp_info::tcp_info;
+use connection::{Connection, Shared};
+
+/// How long to wait for a connection to be established.
+const CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// Submission queue entries: more connections than this still work, with more system calls.
+const RING_ENTRIES_MAX: u32 = 1024;
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All was sent, and the receiver acknowledged all of it.
+    Finished,
+    /// The receiver closed or reset the connection before it had taken all.
+    ByReceiver,
+    /// The receiver had not taken all after [`Plan::finish_wait`].
+    TimedOut,
+}
+
+/// One socket of a connection. There are more only if the receiver ended one and the plan says to reconnect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Sequence of the first entry that it carried.
+    pub first: u64,
+    /// Behind the last entry of which it carried at least a byte.
+    pub sent: u64,
+    /// Behind the last entry that the receiver's TCP acknowledged whole.
+    pub acknowledged: u64,
+    /// When it ended, in nanoseconds since the start of the run.
+    pub ended_at: u64,
+    /// The receiver ended it.
+    pub is_cut: bool,
+}
+
+/// What became of one connection.
+#[derive(Clone, Debug)]
+pub struct ConnectionOutcome {
+    /// Bytes handed to the socket.
+    pub bytes_sent: u64,
+    /// Bytes that the receiver's TCP acknowledged.
+    pub bytes_acknowledged: u64,
+    /// Entries that the schedule held and that were not sent.
+    pub entries_behind: u64,
+    /// How it ended.
+    pub ending: Ending,
+    /// Its sockets, in order; each carries on where the one before ended.
+    pub attempts: Vec<Attempt>,
+}
+
+impl ConnectionOutcome {
+    /// Entries of which at least a byte was sent.
+    #[must_use]
+    pub fn entries_sent(&self) -> u64 {
+        self.attempts.last().map_or(0, |attempt| attempt.sent)
+    }
+
+    /// Whole entries among the bytes acknowledged.
+    #[must_use]
+    pub fn entries_acknowledged(&self) -> u64 {
+        self.attempts.iter().map(|attempt| attempt.acknowledged - attempt.first).sum()
+    }
+}
+
+/// What became of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// From the start until the receiver had read the last entry and ended the last connection.
+    pub elapsed: Duration,
+    /// From the start until the last entry was accepted by its socket.
+    pub sending: Duration,
+    /// By connection.
+    pub connections: Vec<ConnectionOutcome>,
+}
+
+/// What a run shares with those who watch it.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// Takes the latencies.
+    pub parts: mpsc::Sender<Part>,
+    /// Takes the actual send times, if a follower wants them.
+    pub send_times: Option<Arc<SendTimes>>,
+}
+
+/// A run whose connections are open and whose threads are ready.
+#[derive(Debug)]
+pub struct Ready {
+    threads: Vec<Thread>,
+}
+
+#[derive(Debug)]
+struct Thread {
+    go: mpsc::Sender<RunClock>,
+    handle: std::thread::JoinHandle<Result<Vec<Ended>, RunError>>,
+}
+
+/// A connection that has ended, by its number, and when it had sent its last entry.
+type Ended = (u32, ConnectionOutcome, u64);
+
+/// Opens all connections and starts all threads; nothing is sent yet.
+///
+/// # Errors
+///
+/// When a connection or a ring cannot be made.
+pub fn prepare(plan: &Arc<Plan>, watch: &Watch) -> Result<Ready, RunError> {
+    let mut shares: Vec<Vec<(u32, Connected)>> = (0..plan.threads).map(|_| Vec::new()).collect();
+    for connection in 0..plan.connections {
+        let connected = connect(plan)
+            .map_err(|error| RunError::Environment(format!("--target: cannot connect to {}", plan.target), error))?;
+        shares[(connection % plan.threads) as usize].push((connection, connected));
+    }
+    let (ready, is_ready) = mpsc::channel();
+    let spawn = |share| {
+        let (go, start) = mpsc::channel();
+        let (plan, watch, ready) = (Arc::clone(plan), watch.clone(), ready.clone());
+        let work = move || work(&plan, watch, share, &ready, &start);
+        let handle = std::thread::Builder::new().name("sender".into()).spawn(work);
+        handle.map(|handle| Thread { go, handle })
+    };
+    let threads = shares.into_iter().map(spawn).collect::<io::Result<Vec<_>>>();
+    let threads = threads.map_err(|error| RunError::Environment("cannot start a thread".into(), error))?;
+    for _ in &threads {
+        is_ready.recv().expect("each thread says whether it is ready")?;
+    }
+    Ok(Ready { threads })
+}
+
+impl Ready {
+    /// Starts the clock, for all threads at once.
+    #[must_use]
+    pub fn start(self) -> Running {
+        let clock = RunClock::start();
+        let handles = self.threads.into_iter().map(|thread| {
+            thread.go.send(clock).expect("a thread that is ready waits for nothing else");
+            thread.handle
+        });
+        Running { clock, handles: handles.collect() }
+    }
+}
+
+/// A run under way.
+#[derive(Debug)]
+pub struct Running {
+    /// Its clock.
+    pub clock: RunClock,
+    handles: Vec<std::thread::JoinHandle<Result<Vec<Ended>, RunError>>>,
+}
+
+impl Running {
+    /// Waits until all is sent and read by the receiver.
+    ///
+    /// # Errors
+    ///
+    /// When a connection could not be watched to its end.
+    pub fn wait(self) -> Result<Outcome, RunError> {
+        let mut connections = Vec::new();
+        for handle in self.handles {
+            connections.extend(handle.join().expect("a panic would have ended the process")?);
+        }
+        connections.sort_by_key(|(number, ..)| *number);
+        let sending = connections.iter().map(|(.., last)| *last).max().unwrap_or(0);
+        Ok(Outcome {
+            elapsed: Duration::from_nanos(self.clock.now()),
+            sending: Duration::from_nanos(sending),
+            connections: connections.into_iter().map(|(_, outcome, _)| outcome).collect(),
+        })
+    }
+}
+
+/// Opens all connections, sends what the plan says, and waits for the receiver to read it; nobody watches.
+///
+/// # Errors
+///
+/// When a connection or a ring cannot be made.
+pub fn run(plan: &Plan) -> Result<Outcome, RunError> {
+    let (parts, _) = mpsc::channel();
+    prepare(&Arc::new(plan.clone()), &Watch { parts, send_times: None })?.start().wait()
+}
+
+/// A connection, and the sequence number that its SYN has used up.
+#[derive(Debug)]
+struct Connected {
+    socket: TcpStream,
+    baseline: u64,
+}
+
+fn connect(plan: &Plan) -> io::Result<Connected> {
+    let socket = TcpStream::connect_timeout(&plan.target, CONNECT_WAIT)?;
+    // A schedule is kept by sending when an entry is due, not when a segment is full.
+    socket.set_nodelay(true)?;
+    let baseline = tcp_info(&socket)?.acknowledged;
+    Ok(Connected { socket, baseline })
+}
+
+/// One thread: its ring, its connections, and the wait for the start.
+fn work(
+    plan: &Arc<Plan>,
+    watch: Watch,
+    share: Vec<(u32, Connected)>,
+    ready: &mpsc::Sender<Result<(), RunError>>,
+    start: &mpsc::Receiver<RunClock>,
+) -> Result<Vec<Ended>, RunError> {
+    let ring = runtime(share.len()).map_err(|error| {
+        let problem = "cannot create an io_uring; likely kernel.io_uring_disabled or a seccomp profile";
+        RunError::Environment(problem.into(), error)
+    });
+    let (runtime, said) = match ring {
+        Ok(runtime) => (Some(runtime), Ok(())),
+        Err(error) => (None, Err(error)),
+    };
+    let rendered: Vec<_> =
+        share.into_iter().map(|(number, socket)| connection::Prepared::new(plan, number, socket)).collect();
+    drop(ready.send(said));
+    // Nobody starts a run that lacks a thread.
+    let (Some(runtime), Ok(clock)) = (runtime, start.recv()) else { return Ok(Vec::new()) };
+    runtime.block_on(run_all(plan, watch, rendered, clock))
+}
+
+fn runtime(connections: usize) -> io::Result<tokio_uring::Runtime> {
+    let mut ring = tokio_uring::uring_builder();
+    ring.setup_single_issuer().setup_coop_taskrun();
+    let mut builder = tokio_uring::builder();
+    let entries = u32::try_from(connections.next_power_of_two()).unwrap_or(RING_ENTRIES_MAX);
+    builder.uring_builder(&ring).entries(entries.clamp(64, RING_ENTRIES_MAX));
+    tokio_uring::Runtime::new(&builder)
+}
+
+async fn run_all(
+    plan: &Arc<Plan>,
+    watch: Watch,
+    prepared: Vec<connection::Prepared>,
+    clock: RunClock,
+) -> Result<Vec<Ended>, RunError> {
+    let failed = |error| RunError::Unexpected("a connection cannot be watched".into(), error);
+    let recorder = Recorder::new(Clock::Send, plan.warmup, watch.parts);
+    let shared = Rc::new(Shared::new(Arc::clone(plan), clock, recorder, watch.send_times));
+    let pacer = (plan.rate != Rate::Max).then(|| {
+        let shared = Rc::clone(&shared);
+        tokio_uring::spawn(async move { shared.pacer.run().await })
+    });
+    let mut tasks = Vec::with_capacity(prepared.len());
+    for prepared in prepared {
+        let number = prepared.number();
+        let connection = Connection::new(Rc::clone(&shared), prepared).map_err(failed)?;
+        tasks.push((number, tokio_uring::spawn(connection.run())));
+    }
+    let mut ended = Vec::with_capacity(tasks.len());
+    for (number, task) in tasks {
+        let outcome = task.await.map_err(|error| failed(io::Error::other(error)))?;
+        let (outcome, last) = outcome.map_err(failed)?;
+        ended.push((number, outcome, last));
+    }
+    if let Some(pacer) = pacer {
+        pacer.abort();
+    }
+    Ok(ended)
+}
+
+/// The end of a fixed duration, from the start.
+fn end_of(plan: &Plan, duration: Duration) -> u64 {
+    nanos(plan.warmup + duration)
+}

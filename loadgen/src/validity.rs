@@ -1,0 +1,201 @@
+//! What makes a measurement doubtful: said with every result, and where the figures don't count, the run is invalid.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::clock::nanos;
+use crate::host::Host;
+use crate::latency::Latencies;
+use crate::plan::{Plan, Rate};
+use crate::sender::Outcome;
+
+/// The generator's own delay, at the 99th percentile, above which its schedule was not kept.
+const OWN_DELAY_MAX: Duration = Duration::from_millis(1);
+/// A single delay of its own above which entries that were not sent are its own fault.
+const OWN_STALL_MAX: Duration = Duration::from_millis(100);
+/// Below this the follower's passes are short whatever they are compared with.
+const PASS_ALLOWED: Duration = Duration::from_millis(1);
+/// Above this part of the `visible` p99 the follower's passes are a part of it.
+const PASS_PART: u64 = 4;
+/// A clock that was set by less does not disturb a log of seconds.
+const CLOCK_STEP_MAX: Duration = Duration::from_millis(10);
+/// Sources that are read without a system call or a slow device.
+const CLOCKS_GOOD: [&str; 6] =
+    ["tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "xen", "arch_sys_counter", "timebase"];
+
+/// Something that makes figures doubtful.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// A name for programs.
+    pub name: &'static str,
+    /// The sentence for people.
+    pub text: String,
+    /// The run does not count.
+    pub is_fatal: bool,
+}
+
+/// What a verdict rests on.
+#[derive(Debug)]
+pub struct Evidence<'a> {
+    /// What was to be done.
+    pub plan: &'a Plan,
+    /// What was done.
+    pub outcome: &'a Outcome,
+    /// What was measured.
+    pub latencies: &'a Latencies,
+    /// Where.
+    pub host: &'a Host,
+    /// Cores that the receiver worked on, if it is a process of this host.
+    pub receiver_cores: Option<BTreeSet<usize>>,
+    /// By how much the wall clock was set during the run.
+    pub wall_clock_step: Duration,
+}
+
+/// All that is wrong with a run as a measurement.
+#[must_use]
+pub fn findings(evidence: &Evidence<'_>) -> Vec<Finding> {
+    let checks =
+        [schedule, unmeasured, debug_build, shared_cores, clock_source, negative, wall_clock, follower, closed_loop];
+    checks.iter().filter_map(|check| check(evidence)).collect()
+}
+
+fn schedule(evidence: &Evidence<'_>) -> Option<Finding> {
+    let own = &evidence.latencies.send.own;
+    let p99 = own.value_at_quantile(0.99);
+    let behind: u64 = evidence.outcome.connections.iter().map(|connection| connection.entries_behind).sum();
+    if p99 > nanos(OWN_DELAY_MAX) || (behind > 0 && own.max() > nanos(OWN_STALL_MAX)) {
+        let text = format!(
+            "the generator did not keep its schedule: its own delay has a p99 of {} and a maximum of {}, {behind} entries \
+             were not sent; give it cores of its own, more --threads, or a lower --rate",
+            milliseconds(p99),
+            milliseconds(own.max()),
+        );
+        return Some(Finding { name: "schedule_missed", text, is_fatal: true });
+    }
+    let text = format!("{behind} entries were due and not sent: the receiver held its connections back or ended them");
+    (behind > 0).then_some(Finding { name: "receiver_behind", text, is_fatal: false })
+}
+
+fn unmeasured(evidence: &Evidence<'_>) -> Option<Finding> {
+    let send = &evidence.latencies.send;
+    let text = "no latency was measured: all entries were due within the --warmup".to_owned();
+    let is_empty = send.entries > 0 && send.corrected.is_empty();
+    is_empty.then_some(Finding { name: "unmeasured", text, is_fatal: false })
+}
+
+fn debug_build(_: &Evidence<'_>) -> Option<Finding> {
+    let text = "this is a debug build of the generator; build with --release".to_owned();
+    cfg!(debug_assertions).then_some(Finding { name: "debug_build", text, is_fatal: false })
+}
+
+fn shared_cores(evidence: &Evidence<'_>) -> Option<Finding> {
+    let theirs = evidence.receiver_cores.as_ref()?;
+    let both: Vec<_> = evidence.host.cores.intersection(theirs).map(ToString::to_string).collect();
+    let text = format!(
+        "generator and receiver may both run on core {}; keep them apart, for example with taskset",
+        both.join(",")
+    );
+    (!both.is_empty()).then_some(Finding { name: "shared_cores", text, is_fatal: false })
+}
+
+fn clock_source(evidence: &Evidence<'_>) -> Option<Finding> {
+    let source = evidence.host.clock_source.as_ref().filter(|source| !CLOCKS_GOOD.contains(&source.as_str()))?;
+    let text = format!("the clock is {source}, which takes microseconds to read");
+    Some(Finding { name: "slow_clock", text, is_fatal: false })
+}
+
+fn negative(evidence: &Evidence<'_>) -> Option<Finding> {
+    let count = evidence.latencies.send.negative + evidence.latencies.visible.negative;
+    let text = format!("{count} entries ended before they began: the clock is not the same on all cores");
+    (count > 0).then_some(Finding { name: "negative_latency", text, is_fatal: false })
+}
+
+fn wall_clock(evidence: &Evidence<'_>) -> Option<Finding> {
+    let step = evidence.wall_clock_step;
+    let text =
+        format!("the wall clock was set by {step:?} during the run: times of day in latency.hlog are off by that");
+    (step > CLOCK_STEP_MAX).then_some(Finding { name: "clock_set", text, is_fatal: false })
+}
+
+fn follower(evidence: &Evidence<'_>) -> Option<Finding> {
+    let visible = &evidence.latencies.visible;
+    let (pass, seen) = (visible.own.value_at_quantile(0.99), visible.corrected.value_at_quantile(0.99));
+    let text = format!(
+        "the follower was too slow: one pass over what is new took {} (p99), and visible is {} (p99); try \
+         --follow-sample",
+        milliseconds(pass),
+        milliseconds(seen),
+    );
+    let is_slow = pass > nanos(PASS_ALLOWED) && pass > seen / PASS_PART;
+    is_slow.then_some(Finding { name: "follower_slow", text, is_fatal: false })
+}
+
+fn closed_loop(evidence: &Evidence<'_>) -> Option<Finding> {
+    let text = "at --rate max the receiver sets the pace: the latencies say how full the sockets were".to_owned();
+    (evidence.plan.rate == Rate::Max).then_some(Finding { name: "closed_loop", text, is_fatal: false })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a time for people")]
+fn milliseconds(nanos: u64) -> String {
+    format!("{:.3} ms", nanos as f64 / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::plan;
+    use crate::sender::{ConnectionOutcome, Ending};
+
+    /// Names of what is found, after a change of faultless evidence.
+    fn found(change: impl FnOnce(&mut Plan, &mut Outcome, &mut Latencies, &mut Host)) -> Vec<&'static str> {
+        let mut plan = Plan { rate: Rate::PerSecond(1), ..plan(1, 1, 256) };
+        let connection = ConnectionOutcome {
+            bytes_sent: 0,
+            bytes_acknowledged: 0,
+            entries_behind: 0,
+            ending: Ending::Finished,
+            attempts: Vec::new(),
+        };
+        let mut outcome = Outcome { elapsed: Duration::ZERO, sending: Duration::ZERO, connections: vec![connection] };
+        let mut latencies = Latencies::default();
+        let mut host =
+            Host { name: None, kernel: None, processor: None, cores: [0].into(), clock_source: Some("tsc".to_owned()) };
+        change(&mut plan, &mut outcome, &mut latencies, &mut host);
+        let evidence = Evidence {
+            plan: &plan,
+            outcome: &outcome,
+            latencies: &latencies,
+            host: &host,
+            receiver_cores: Some([1].into()),
+            wall_clock_step: Duration::ZERO,
+        };
+        let findings = findings(&evidence);
+        assert_eq!(
+            findings.iter().any(|finding| finding.is_fatal),
+            findings.iter().any(|finding| finding.name == "schedule_missed")
+        );
+        findings.iter().map(|finding| finding.name).filter(|name| *name != "debug_build").collect()
+    }
+
+    #[test]
+    fn a_good_run_is_silent() {
+        assert!(found(|_, _, _, _| ()).is_empty());
+    }
+
+    #[test]
+    fn each_doubt_is_named() {
+        let late = |latencies: &mut Latencies| latencies.send.own.record(2_000_000).unwrap();
+        assert_eq!(found(|_, _, latencies, _| late(latencies)), ["schedule_missed"]);
+        assert_eq!(found(|_, outcome, _, _| outcome.connections[0].entries_behind = 1), ["receiver_behind"]);
+        assert_eq!(found(|_, _, _, host| host.cores.extend([1])), ["shared_cores"]);
+        assert_eq!(found(|_, _, _, host| host.clock_source = Some("hpet".to_owned())), ["slow_clock"]);
+        assert_eq!(found(|_, _, latencies, _| latencies.send.negative = 1), ["negative_latency"]);
+        assert_eq!(found(|plan, _, _, _| plan.rate = Rate::Max), ["closed_loop"]);
+        assert_eq!(found(|_, _, latencies, _| latencies.send.entries = 1), ["unmeasured"]);
+        let slow = |latencies: &mut Latencies| {
+            latencies.visible.own.record(5_000_000).unwrap();
+            latencies.visible.corrected.record(9_000_000).unwrap();
+        };
+        assert_eq!(found(|_, _, latencies, _| slow(latencies)), ["follower_slow"]);
+    }
+}

@@ -1,0 +1,92 @@
+//! The real engine as a process: the one in the same target directory as the sender.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Longer than any step of an engine should take, on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// An engine that runs until told to stop; dropped, it is killed.
+pub(crate) struct Engine {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    /// Its own log, line by line, once it is ready.
+    log: mpsc::Receiver<String>,
+}
+
+impl Engine {
+    /// Starts one that listens at an address, and waits until it does.
+    pub(crate) fn start(data: &Path, tcp: &str) -> Self {
+        Self::start_as(Command::new(engine_binary()), &[], data, tcp)
+    }
+
+    /// The same with a command that starts the binary, and with more flags.
+    #[expect(clippy::zombie_processes, reason = "a test that panics here ends its process as well")]
+    pub(crate) fn start_as(mut command: Command, flags: &[&str], data: &Path, tcp: &str) -> Self {
+        let mut child = command
+            .args(["run", "--tcp", tcp, "--drain-timeout", "1s", "--data"])
+            .arg(data)
+            .args(flags)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (line_in, log) = mpsc::channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| line_in.send(line)));
+        let mut said = Vec::new();
+        loop {
+            let line = log.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("the engine is not ready: {said:#?}"));
+            said.push(line);
+            if said.last().is_some_and(|line| line.split_whitespace().any(|word| word == "ready")) {
+                let address = said.iter().find_map(|line| tcp_address(line)).expect("said before it is ready");
+                return Self { child, address, log };
+            }
+        }
+    }
+
+    /// Tells it to end in order.
+    pub(crate) fn terminate(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+    }
+
+    /// Waits for the end, which closes its log.
+    pub(crate) fn wait(mut self) -> Vec<String> {
+        let mut said = Vec::new();
+        loop {
+            match self.log.recv_timeout(DEADLINE) {
+                Ok(line) => said.push(line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("the engine does not end: {said:#?}"),
+            }
+        }
+        let status = self.child.wait().unwrap();
+        assert_eq!(status.code(), Some(0), "{said:#?}");
+        said
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Already waited for, unless it is to be killed or the test failed.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn tcp_address(line: &str) -> Option<SocketAddr> {
+    let words = || line.split_whitespace();
+    let is_tcp = words().any(|word| word == "listening") && words().any(|word| word == "proto=tcp");
+    words().filter(|_| is_tcp).find_map(|word| word.strip_prefix("addr=")?.parse().ok())
+}
+
+pub(crate) fn engine_binary() -> PathBuf {
+    let engine = Path::new(env!("CARGO_BIN_EXE_loadgen")).with_file_name("engine");
+    assert!(engine.is_file(), "{} is not built; `cargo test --workspace` builds it", engine.display());
+    engine
+}
