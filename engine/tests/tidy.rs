@@ -60,7 +60,8 @@ struct Source {
 impl Source {
     /// Its lines, numbered from 1, without comments and without unit tests.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let lines = self.text.lines().take_while(|line| *line != "#[cfg(test)]");
+        let is_test = |line: &str| line == "#[cfg(test)]" || line.starts_with("#[cfg(all(test,");
+        let lines = self.text.lines().take_while(move |line| !is_test(line));
         (1..).zip(lines).filter(|(_, line)| !line.trim_start().starts_with("//"))
     }
 
