@@ -289,6 +289,31 @@ fn giving_up_under_a_flood_ends_and_accounts_for_every_line() {
     }
 }
 
+/// A shard that gives up has told the others that nothing more comes: what it still receives stays with it.
+#[test]
+fn nothing_crosses_after_a_shard_gave_up() {
+    for seed in 0..40 {
+        let config = ShardConfig { drain_timeout: Duration::ZERO, ..config_of(2) };
+        let (near, far) = (tokens_of(&config, ZERO, 1), tokens_of(&config, ONE, 1));
+        let mut sim = Sim::new(seed, Faults::none(), config);
+        // So much waits in the sockets that it is still being read when the connections are cut.
+        sim.set_socket_bytes(64 << 20);
+        let stream = lines(&[near, far].concat(), 100_000, 90);
+        for shard in [ZERO, ONE] {
+            let peer = sim.connect_to(shard);
+            sim.send(peer, &stream);
+        }
+        sim.command(Command::Drain);
+        sim.run_for(Duration::from_millis(250 + 3 * seed));
+        assert!(sim.unread() > 0 && sim.outcome().is_none(), "seed {seed}");
+        sim.set_disk_bytes(0);
+        sim.run_until(|sim| sim.outcome().is_some());
+        let outcome = sim.outcome().unwrap();
+        assert_conserved(&outcome.counters, &format!("seed {seed}"));
+        assert!(outcome.unstored_bytes > 0, "seed {seed}");
+    }
+}
+
 // What all shards share.
 
 #[test]

@@ -76,11 +76,16 @@ fn assert_complete(engine: &Engine, log: usize, entries: usize) {
 /// 200 MiB meet a disk of 64 MiB that grows later: every entry is there once, in order.
 #[test]
 fn a_full_disk_stops_the_reading_until_there_is_room() {
+    full_disk_stops_the_reading("1", "64MiB");
+    full_disk_stops_the_reading("2", "16MiB");
+}
+
+fn full_disk_stops_the_reading(shards: &str, buffer_bytes: &str) {
     const LOGS: usize = 8;
     const ENTRIES: usize = 25 * MIB / 1000;
     let Some(disk) = SmallDisk::mount("size=64m") else { return };
-    let args = ["--disk-free-min", "0", "--shards", "1"];
-    let mut engine = Engine::start_in(&disk.path().join("data"), &args);
+    let flags = ["--shards", shards, "--buffer-bytes", buffer_bytes, "--disk-free-min", "0"];
+    let mut engine = Engine::start_in(&disk.path().join("data"), &flags);
     let senders = (0..LOGS).map(|log| {
         let stream = engine.connect();
         std::thread::spawn(move || send(stream, &[&numbered(log, 0..ENTRIES)]).unwrap())
@@ -88,7 +93,7 @@ fn a_full_disk_stops_the_reading_until_there_is_room() {
     let senders: Vec<_> = senders.collect();
     engine.wait_for_line(|line| line.contains("storage refuses"));
     assert!(senders.iter().any(|sender| !sender.is_finished()), "200 MiB do not fit 64 MiB and the budget");
-    // The budget, the receive ring and what the program itself needs.
+    // The budgets, the receive rings and what the program itself needs.
     assert!(engine.resident_kib() < 120 * 1024, "{} KiB", engine.resident_kib());
     disk.remount("size=512m");
     engine.wait_for_line(|line| line.contains("storage works again"));
@@ -174,7 +179,7 @@ fn send_endless(engine: &Engine, stream: &mut TcpStream, start: &str, mib: usize
 #[test]
 fn a_line_without_end_costs_no_memory() {
     for (start, stored) in [(token(0) + " ", true), ("no token ".into(), false)] {
-        let mut engine = Engine::start(&["--shards", "1"]);
+        let mut engine = Engine::start(&[]);
         let mut stream = engine.connect();
         // Warm is an engine that has touched all memory of its own: several lines in a row cost nothing more.
         let (mut warm, mut steady, mut lines) = (0, 0, 1);

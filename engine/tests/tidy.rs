@@ -27,16 +27,16 @@ const HOMES: [(&str, &[&str]); 11] = [
     ("io_uring", &["engine/src/driver/uring/"]),
     ("libc", &["engine/src/driver/uring/", "engine/src/sys/", "loadgen/src/tcp_info.rs"]),
     // The process's own limits are the control side's business.
-    ("rustix", &["engine/src/driver/uring/", "engine/src/sys/", "engine/src/engine.rs"]),
+    ("rustix", &["engine/src/driver/uring/", "engine/src/sys/", "engine/src/engine.rs", "loadgen/src/"]),
     ("socket2", &["engine/src/sys/"]),
     ("signal_hook", &["engine/src/engine.rs"]),
     ("clap", &["engine/src/cli.rs", "loadgen/src/cli.rs"]),
     ("mimalloc", &["engine/src/main.rs", "loadgen/src/main.rs"]),
     ("bytes", &["engine/src/buf/"]),
     // A node id is a UUID too.
-    ("uuid", &["engine/src/wire/token.rs", "engine/src/segment/meta.rs", "loadgen/src/plan.rs"]),
-    ("tokio", &["loadgen/src/sender.rs"]),
-    ("tokio_uring", &["loadgen/src/sender.rs"]),
+    ("uuid", &["engine/src/wire/token.rs", "engine/src/segment/meta.rs", "loadgen/src/tokens.rs"]),
+    ("tokio", &["loadgen/src/sender/"]),
+    ("tokio_uring", &["loadgen/src/sender/"]),
 ];
 
 /// The only places where code may be unsafe.
