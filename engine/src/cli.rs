@@ -69,17 +69,17 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR", default_value = "./data")]
     data: PathBuf,
     /// Listen for Token TCP here; repeatable; port 0 takes a free port
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10000")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10000", value_parser = address)]
     tcp: Vec<SocketAddr>,
     /// Allow listening beyond loopback although any line with a UUID makes a log
     #[arg(long)]
     open: bool,
     /// Logs that may exist; lines for more are rejected
-    #[arg(long, value_name = "N", default_value_t = TOKENS_MAX_DEFAULT)]
+    #[arg(long, value_name = "N", default_value_t = TOKENS_MAX_DEFAULT, value_parser = count)]
     tokens_max: u64,
     /// Connections at a time; past it accepting stops until one ends; 0 = no limit [default: as many as the
     /// descriptor limit leaves, at most 65536]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     connections_max: Option<u64>,
     /// Longest line in bytes, token included; at most a sixteenth of --buffer-bytes
     #[arg(long, value_name = "SIZE", default_value_t = Size(LINE_BYTES_MAX_DEFAULT))]
@@ -88,7 +88,7 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t = OversizeArg::Split)]
     oversize: OversizeArg,
     /// Shards, each a thread on a core of its own, 1 to 256 [default: the cores that this process may use]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     shards: Option<u64>,
     /// Memory for what is received and not yet written, a shard; full = stop reading
     #[arg(long, value_name = "SIZE", default_value_t = Size(BUFFER_BYTES_DEFAULT))]
@@ -141,6 +141,15 @@ impl From<RunArgs> for RunFlags {
             log_level: args.log_level,
         }
     }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let example = "give an IP address and a port, such as 127.0.0.1:10000 or [::]:10000";
+    text.parse().map_err(|_| format!("{text:?} is no address; {example}"))
+}
+
+fn count(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("{text:?} is no count; give a whole number"))
 }
 
 /// Bytes: a number, alone or with a unit.
@@ -248,10 +257,13 @@ fn one_line(error: &clap::Error) -> String {
             format!("{flag}: {problem}")
         }
         ErrorKind::InvalidValue => {
-            let allowed = context(ContextKind::ValidValue).unwrap_or_else(|| "a value".into());
-            format!("{flag}: {value:?} is not possible; give {allowed}")
+            let allowed = context(ContextKind::ValidValue).filter(|allowed| !allowed.is_empty());
+            let allowed = allowed.unwrap_or_else(|| "a value".into());
+            let given = if value.is_empty() { "nothing".into() } else { value };
+            format!("{flag}: {given} is not possible; give {allowed}")
         }
-        ErrorKind::UnknownArgument => format!("{flag}: no such flag; see engine --help"),
+        ErrorKind::UnknownArgument if flag.starts_with('-') => format!("{flag}: no such flag; see engine run --help"),
+        ErrorKind::UnknownArgument => format!("{flag}: unexpected; see engine run --help"),
         ErrorKind::InvalidSubcommand => {
             let command = context(ContextKind::InvalidSubcommand).unwrap_or_default();
             format!("{command}: no such command; give run, ls or cat")
@@ -302,9 +314,12 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_in_one_line() {
         assert!(wrong(&["run", "--segment-bytes", "many"]).starts_with("--segment-bytes: many is no size; give"));
-        assert!(wrong(&["run", "--tcp", "localhost"]).starts_with("--tcp: localhost"));
+        assert!(wrong(&["run", "--tcp", "localhost"]).contains("such as 127.0.0.1:10000"));
+        assert!(wrong(&["run", "--tokens-max", "many"]).contains("give a whole number"));
+        assert_eq!(wrong(&["run", "--data", ""]), "--data: nothing is not possible; give a value");
+        assert_eq!(wrong(&["run", "extra"]), "extra: unexpected; see engine run --help");
         assert!(wrong(&["run", "--oversize", "keep"]).contains("split, truncate"));
-        assert_eq!(wrong(&["run", "--nothing"]), "--nothing: no such flag; see engine --help");
+        assert_eq!(wrong(&["run", "--nothing"]), "--nothing: no such flag; see engine run --help");
         assert_eq!(wrong(&["start"]), "start: no such command; give run, ls or cat");
         assert_eq!(wrong(&[]), "command line: no command; give run, ls or cat");
         assert!(wrong(&["cat", "nonsense"]).contains("not a token"));
