@@ -183,6 +183,7 @@ struct SerializedPart {
     clock: Clock,
     entries: u64,
     corrected: Vec<u8>,
+    own: Vec<u8>,
 }
 
 /// One interval of a run.
@@ -198,6 +199,8 @@ pub struct Interval {
     pub send: Histogram<u64>,
     /// Corrected latencies of what became visible in it.
     pub visible: Histogram<u64>,
+    /// By how much entries were sent late for no fault of the receiver.
+    pub own: Histogram<u64>,
 }
 
 impl Latencies {
@@ -220,9 +223,18 @@ impl Latencies {
             Clock::Send => self.send.add(latency),
             Clock::Visible => self.visible.add(latency),
         }
-        let mut corrected = Vec::new();
-        serializer.serialize(&latency.corrected, &mut corrected).expect("a Vec takes any number of bytes");
-        self.parts.push(SerializedPart { interval: *interval, clock: *clock, entries: latency.entries, corrected });
+        let mut bytes_of = |histogram| {
+            let mut bytes = Vec::new();
+            serializer.serialize(histogram, &mut bytes).expect("a Vec takes any number of bytes");
+            bytes
+        };
+        self.parts.push(SerializedPart {
+            interval: *interval,
+            clock: *clock,
+            entries: latency.entries,
+            corrected: bytes_of(&latency.corrected),
+            own: bytes_of(&latency.own),
+        });
     }
 
     /// The run, interval by interval; those in which nothing ended are left out.
@@ -235,16 +247,22 @@ impl Latencies {
                 entries_visible: 0,
                 send: histogram(),
                 visible: histogram(),
+                own: histogram(),
+            };
+            let mut add = |total: &mut Histogram<u64>, mut bytes: &[u8]| {
+                let part: Histogram<u64> = deserializer.deserialize(&mut bytes).expect("what was serialized here");
+                total.add(part).expect("all histograms here have the same bounds");
             };
             for part in parts {
-                let corrected: Histogram<u64> =
-                    deserializer.deserialize(&mut part.corrected.as_slice()).expect("what was serialized here");
                 let (histogram, entries) = match part.clock {
                     Clock::Send => (&mut interval.send, &mut interval.entries_sent),
                     Clock::Visible => (&mut interval.visible, &mut interval.entries_visible),
                 };
-                histogram.add(corrected).expect("all histograms here have the same bounds");
                 *entries += part.entries;
+                add(histogram, &part.corrected);
+                if part.clock == Clock::Send {
+                    add(&mut interval.own, &part.own);
+                }
             }
             interval
         })

@@ -76,7 +76,8 @@ impl Report {
     fn interval_table(&self) -> String {
         let columns = ["p50", "p99", "p99.9", "max"];
         let names = |clock: &str| columns.map(|column| format!("{clock}_{column}_ms")).join(",");
-        let mut table = format!("second,entries_sent,{},entries_visible,{}\n", names("send"), names("visible"));
+        let mut table =
+            format!("second,entries_sent,{},entries_visible,{},own_delay_p99_ms\n", names("send"), names("visible"));
         for interval in self.latencies.intervals() {
             interval_row(&mut table, &interval);
         }
@@ -86,6 +87,7 @@ impl Report {
 
 fn interval_row(table: &mut String, interval: &Interval) {
     let second = interval.ordinal * INTERVAL / SECOND;
+    let own = milliseconds(interval.own.value_at_quantile(0.99));
     let latencies = |histogram: &Histogram<u64>| {
         let at = |quantile| {
             if histogram.is_empty() { String::new() } else { milliseconds(histogram.value_at_quantile(quantile)) }
@@ -93,7 +95,7 @@ fn interval_row(table: &mut String, interval: &Interval) {
         [0.5, 0.99, 0.999, 1.0].map(at).join(",")
     };
     let (send, visible) = (latencies(&interval.send), latencies(&interval.visible));
-    writeln!(table, "{second},{},{send},{},{visible}", interval.entries_sent, interval.entries_visible)
+    writeln!(table, "{second},{},{send},{},{visible},{own}", interval.entries_sent, interval.entries_visible)
         .expect("a String takes any text");
 }
 
