@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use support::process::{DEADLINE, Engine, now, read_to_end, send};
+use support::require_tool;
 
 const T: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
 /// A drain that nobody should have to sit out: longer than all deadlines here.
@@ -165,4 +166,44 @@ fn the_last_line_needs_no_lf() {
     let summary = engine.stop();
     assert_eq!(engine.log_bytes(T), b"no end\n");
     assert_eq!((summary.get("lines"), summary.rejected()), (1, 0));
+}
+
+/// 400 connections with a line each, and descriptors for fewer: the queue empties as peers answer the half-close.
+#[test]
+fn a_queue_longer_than_the_descriptors_is_stored() {
+    const CONNECTIONS: usize = 400;
+    if !require_tool("prlimit") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["--disk-free-min", "0", "--shards", "1", "--drain-timeout", NEVER];
+    let mut engine = Engine::start_with_descriptors(256, &folder.path().join("data"), &args);
+    let connect = |_| {
+        let mut stream = engine.connect();
+        stream.write_all(format!("{T} a line\n").as_bytes()).unwrap();
+        stream
+    };
+    let streams: Vec<TcpStream> = (0..CONNECTIONS).map(connect).collect();
+    engine.sigterm();
+    let peers = streams.into_iter().map(|mut stream| std::thread::spawn(move || read_to_end(&mut stream).unwrap()));
+    peers.collect::<Vec<_>>().into_iter().for_each(|peer| peer.join().unwrap());
+    assert_eq!(engine.drained().get("entries"), CONNECTIONS as u64);
+    assert_eq!(engine.entries(T).len(), CONNECTIONS);
+}
+
+/// Connections that are idle, or that end a buffer with a CR, hold no memory and no turn that another one needs.
+#[test]
+fn a_carriage_return_from_everybody_stops_nobody() {
+    let mut engine = Engine::start(&["--shards", "1", "--buffer-bytes", "4MiB"]);
+    let connect = |_| {
+        let mut stream = engine.connect();
+        stream.write_all(b"\r").unwrap();
+        stream
+    };
+    let held: Vec<TcpStream> = (0..500).map(connect).collect();
+    send(engine.connect(), &[format!("{T} hello\n").as_bytes()]).unwrap();
+    engine.wait_for_log(T, b"hello\n");
+    drop(held);
+    let summary = engine.stop();
+    assert_eq!((summary.get("entries"), summary.get("rejected.empty")), (1, 500));
 }

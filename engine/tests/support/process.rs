@@ -50,8 +50,19 @@ impl Engine {
 
     /// The same with a data directory that the caller owns.
     pub fn start_in(data: &Path, args: &[&str]) -> Self {
-        let mut command = engine(&["run", "--tcp", "127.0.0.1:0", "--data"]);
-        command.arg(data).args(args).stdout(Stdio::null());
+        Self::start_by(engine(&[]), data, args)
+    }
+
+    /// The same with a limit on descriptors, set by the program `prlimit`.
+    pub fn start_with_descriptors(count: u32, data: &Path, args: &[&str]) -> Self {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={count}:{count}")).arg(env!("CARGO_BIN_EXE_engine"));
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
+        Self::start_by(command, data, args)
+    }
+
+    fn start_by(mut command: Command, data: &Path, args: &[&str]) -> Self {
+        command.args(["run", "--tcp", "127.0.0.1:0", "--data"]).arg(data).args(args).stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
         let log = Log::follow(child.stderr.take().unwrap());
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
