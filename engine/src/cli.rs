@@ -8,11 +8,11 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::RunFlags;
-use crate::diag::Level;
+use crate::config::{AdminAddress, RunFlags};
+use crate::diag::{Format, Level};
 use crate::limits::{
-    BUFFER_BYTES_DEFAULT, DRAIN_TIMEOUT_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, SEGMENT_BYTES_DEFAULT,
-    TOKENS_MAX_DEFAULT,
+    ADMIN_ADDRESS_DEFAULT, BUFFER_BYTES_DEFAULT, DRAIN_TIMEOUT_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT,
+    SEGMENT_BYTES_DEFAULT, TOKENS_MAX_DEFAULT,
 };
 use crate::shard::Oversize;
 use crate::wire::Token;
@@ -106,6 +106,12 @@ pub struct RunArgs {
     /// How long peers may take to close after SIGTERM before they are cut
     #[arg(long, value_name = "TIME", default_value_t = Span(DRAIN_TIMEOUT_DEFAULT))]
     drain_timeout: Span,
+    /// Answer /metrics, /healthz and /readyz here: an address, unix:PATH, or off
+    #[arg(long, value_name = "ADDR", default_value = ADMIN_ADDRESS_DEFAULT)]
+    admin: AdminAddress,
+    /// What the engine's own log on stderr looks like; json is one object a line
+    #[arg(long, value_enum, default_value_t = FormatArg::Text)]
+    log_format: FormatArg,
     /// How much the engine says on stderr: error, warn, info or debug
     #[arg(long, value_name = "LEVEL", default_value_t = Level::Info)]
     log_level: Level,
@@ -117,6 +123,14 @@ enum OversizeArg {
     Split,
     /// Further pieces are dropped
     Truncate,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FormatArg {
+    /// For people
+    Text,
+    /// For programs
+    Json,
 }
 
 impl From<RunArgs> for RunFlags {
@@ -138,6 +152,11 @@ impl From<RunArgs> for RunFlags {
             segment_bytes: args.segment_bytes.0,
             disk_free_min: args.disk_free_min.map(|size| size.0),
             drain_timeout: args.drain_timeout.0,
+            admin: args.admin,
+            log_format: match args.log_format {
+                FormatArg::Text => Format::Text,
+                FormatArg::Json => Format::Json,
+            },
             log_level: args.log_level,
         }
     }

@@ -1,9 +1,10 @@
 //! The life of the process: start (probe, lock, recover, bind, serve), drain, end.
 //!
 //! ```text
-//!  main thread     probe ─► lock ─► recover ─► bind ─► ready ─► waits for the shard
+//!  main thread     probe ─► lock ─► admin ─► recover ─► bind ─► ready ─► waits for the shard
 //!  shard thread                                  └─► ring, shard ─► serves … drains ─► outcome
 //!  signal thread                                               SIGTERM ─► mailbox
+//!  admin thread                     └─► /metrics /healthz /readyz, until the shard has ended
 //!  disk thread                                      free space low, or not ─► mailbox
 //! ```
 
@@ -18,11 +19,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::admin::Admin;
+use crate::admin::watch::{Desk, Reporter, Watch};
 use crate::config::{Config, Descriptors};
-use crate::diag::{self, Level, log};
+use crate::diag::{self, Level, log, quoted, say};
 use crate::driver::uring::{Mailbox, Uring, probe};
 use crate::error::{EngineError, StartError};
 use crate::limits::{DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, RECV_BUFFERS};
+use crate::metrics::Report;
 use crate::segment::Position;
 use crate::shard::{Command, LogLimits, Notice, Outcome, Shard, ShardConfig};
 use crate::store::recover::{Recovered, recover};
@@ -36,6 +40,7 @@ pub struct Engine {
     mailbox: Mailbox,
     shard: JoinHandle<io::Result<Outcome>>,
     disk_watch: DiskWatch,
+    admin: Option<Admin>,
     // Released last: until then nobody else may use the directory.
     lock: DataLock,
 }
@@ -62,8 +67,14 @@ impl Engine {
         let data = Arc::new(DataDir::open(&config.data)?);
         let lock = data.lock()?;
         data.meta()?;
+        let watch = Arc::new(Watch::new(Arc::clone(&data)));
+        let admin = Admin::start(&config.admin, Arc::clone(&watch))?;
+        if let Some(admin) = &admin {
+            say(Level::Info, format_args!("listening proto=admin addr={}", admin.address()));
+        }
         let recovered = recover(&data)?;
-        log(
+        let segments_sealed = recovered.segments - recovered.logs.len() as u64;
+        say(
             Level::Info,
             format_args!(
                 "recovered logs={} segments={} bytes={} quarantined_files={} quarantined_bytes={} unknown={}",
@@ -76,12 +87,14 @@ impl Engine {
             ),
         );
         let listeners = config.tcp.iter().map(|address| listen(*address)).collect::<Result<Vec<_>, _>>()?;
-        let addresses = listeners.iter().map(|listener| listener.address).collect();
+        let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
         let mailbox = Mailbox::new().map_err(no_resources)?;
         let disk_watch = DiskWatch::start(Arc::clone(&data), config.disk_free_min, mailbox.clone())?;
         let shard_config = shard_config(config, descriptors, listeners.len());
-        let shard = start_shard(shard_config, recovered, listeners, data, mailbox.clone())?;
-        Ok(Self { addresses, mailbox, shard, disk_watch, lock })
+        let (reporter, desk) = Desk::new(mailbox.clone());
+        let shard = start_shard(shard_config, recovered, listeners, data, mailbox.clone(), reporter)?;
+        watch.serve(addresses.iter().map(SocketAddr::to_string).collect(), segments_sealed, vec![desk]);
+        Ok(Self { addresses, mailbox, shard, disk_watch, admin, lock })
     }
 
     /// Where it listens, in the order of the flags, with real ports.
@@ -101,9 +114,10 @@ impl Engine {
     /// # Errors
     /// The ring failed.
     pub fn join(self) -> io::Result<Outcome> {
-        let Self { shard, disk_watch, lock, .. } = self;
+        let Self { shard, disk_watch, admin, lock, .. } = self;
         let outcome = shard.join().expect("a panic of a shard ends the process");
         drop(disk_watch);
+        drop(admin);
         drop(lock);
         outcome
     }
@@ -114,21 +128,22 @@ impl Engine {
 /// # Errors
 /// The host or the data directory refuses, or the ring fails.
 pub fn run(config: &Config) -> Result<u64, EngineError> {
-    diag::set_level(config.log_level);
+    diag::configure(config.log_level, config.log_format);
     // From here on a signal drains, also during the start.
     let signals = Signals::new([SIGTERM, SIGINT]).map_err(no_resources)?;
     let engine = Engine::start(config)?;
     for address in engine.addresses() {
-        log(Level::Info, format_args!("listening proto=tcp addr={address}"));
+        say(Level::Info, format_args!("listening proto=tcp addr={address}"));
     }
     drain_on_signals(signals, engine.drainer())?;
-    log(Level::Info, format_args!("ready"));
+    say(Level::Info, format_args!("ready"));
     let outcome = engine.join().map_err(EngineError::Ring)?;
     let unstored = outcome.unstored_bytes;
+    diag::finish();
     if unstored > 0 {
-        log(Level::Error, format_args!("storage still refuses; unstored_bytes={unstored}"));
+        say(Level::Error, format_args!("storage still refuses unstored_bytes={unstored}"));
     }
-    log(Level::Info, format_args!("drained {}", outcome.counters));
+    say(Level::Info, format_args!("drained {}", outcome.counters));
     Ok(unstored)
 }
 
@@ -136,7 +151,7 @@ fn drain_on_signals(mut signals: Signals, drainer: Drainer) -> Result<(), StartE
     let work = move || {
         for signal in signals.forever() {
             let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
-            log(Level::Info, format_args!("draining signal={name}"));
+            say(Level::Info, format_args!("draining signal={name}"));
             drainer.drain();
         }
     };
@@ -169,6 +184,7 @@ fn start_shard(
     listeners: Vec<Listener>,
     data: Arc<DataDir>,
     mailbox: Mailbox,
+    reporter: Reporter,
 ) -> Result<JoinHandle<io::Result<Outcome>>, StartError> {
     let (started, start) = channel();
     let fds: Vec<OwnedFd> = listeners.into_iter().map(|listener| listener.fd).collect();
@@ -185,7 +201,12 @@ fn start_shard(
             shard.resume_log(log.token, log.base, Position(log.len));
         }
         let _told = started.send(Ok(()));
-        driver.run(&mut shard, tell)
+        let outcome = driver.run(&mut shard, |notice| match notice {
+            Notice::Report(report) => reporter.post(*report),
+            notice => tell(notice),
+        });
+        reporter.end(Report { load: driver.load(), ..shard.report(0) });
+        outcome
     };
     let shard = std::thread::Builder::new().name("shard-0".into()).spawn(work).map_err(no_resources)?;
     match start.recv() {
@@ -205,14 +226,19 @@ fn tell(notice: Notice) {
         Notice::Foreign { reason, seen } => {
             log(Level::Warn, format_args!("connection closed reason={reason} seen={seen}"));
         }
-        Notice::AcceptFailed(error) => log(Level::Warn, format_args!("accept failed, trying again: {error}")),
+        Notice::AcceptFailed(error) => {
+            log(Level::Warn, format_args!("accept failed, trying again error={}", quoted(&error)))
+        }
         Notice::StorageRefused(error) => {
-            log(Level::Error, format_args!("storage refuses, reading stops until it works again: {error}"));
+            let error = quoted(&error);
+            log(Level::Error, format_args!("storage refuses, reading stops until it works again error={error}"));
         }
         Notice::StorageResumed => log(Level::Info, format_args!("storage works again")),
         Notice::DiskLow(true) => {
             log(Level::Warn, format_args!("free space is below --disk-free-min, reading stops until there is room"));
         }
+        // The control side's: taken before.
+        Notice::Report(_) => {}
         Notice::DiskLow(false) => log(Level::Info, format_args!("free space is above --disk-free-min again")),
     }
 }

@@ -21,6 +21,7 @@ pub mod sys;
 
 pub mod store;
 
+pub mod admin;
 pub mod config;
 pub mod engine;
 

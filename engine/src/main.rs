@@ -8,6 +8,7 @@ use engine::config::{Config, RunFlags};
 use engine::error::{EngineError, Exit};
 use engine::store::reader::{cat, ls};
 use engine::store::show::Style;
+use engine::wire::token::shorten_tokens;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -45,6 +46,6 @@ fn execute(command: Command) -> Result<Exit, EngineError> {
 
 #[expect(clippy::print_stderr, reason = "the one line that says why the command failed")]
 fn fail(problem: &str, exit: Exit) -> ExitCode {
-    eprintln!("engine: {problem}");
+    eprintln!("engine: {}", shorten_tokens(problem));
     ExitCode::from(exit as u8)
 }

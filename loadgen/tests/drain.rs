@@ -37,7 +37,7 @@ impl Engine {
     #[expect(clippy::zombie_processes, reason = "a test that panics here ends its process as well")]
     fn start(data: &Path) -> Self {
         let mut child = Command::new(engine_binary())
-            .args(["run", "--tcp", "127.0.0.1:0", "--drain-timeout", "1s", "--data"])
+            .args(["run", "--tcp", "127.0.0.1:0", "--admin", "off", "--drain-timeout", "1s", "--data"])
             .arg(data)
             .stderr(Stdio::piped())
             .spawn()

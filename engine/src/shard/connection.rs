@@ -1,5 +1,6 @@
 //! One client's stream: what the shard remembers of it between receives.
 
+use super::op::ListenerId;
 use crate::framing::LineDecoder;
 use crate::route::LogId;
 use crate::wire::Token;
@@ -22,6 +23,8 @@ pub(super) enum Life {
 /// One client's stream.
 #[derive(Debug)]
 pub(super) struct Connection {
+    /// Who took it.
+    pub(super) listener: ListenerId,
     pub(super) life: Life,
     /// A receive is in flight.
     pub(super) receiving: bool,
@@ -33,8 +36,9 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new() -> Self {
-        Self { life: Life::Open, receiving: true, decoder: LineDecoder::default(), last: None, pieces_to: None }
+    pub(super) fn new(listener: ListenerId) -> Self {
+        let decoder = LineDecoder::default();
+        Self { listener, life: Life::Open, receiving: true, decoder, last: None, pieces_to: None }
     }
 }
 

@@ -21,6 +21,7 @@ mod drain;
 mod ingest;
 mod logs;
 mod op;
+mod report;
 
 use std::collections::VecDeque;
 use std::io;
@@ -35,11 +36,12 @@ use connection::{Connection, Life};
 use drain::Phase;
 use ingest::Ingest;
 use logs::Logs;
+use report::Stopwatch;
 
 use crate::buf::RecvBuf;
 use crate::framing::Foreign;
 use crate::limits::{ACCEPT_RETRY, BUDGET_PARTS, BUDGET_RESUME_PARTS, NOTICE_GAP};
-use crate::metrics::Counters;
+use crate::metrics::{Counters, ListenerCounters};
 use crate::segment::{Offset, Position};
 use crate::time::Time;
 use crate::wire::{Reject, Token};
@@ -82,6 +84,8 @@ pub struct Shard {
     paused: bool,
     disk_low: bool,
     listeners: Vec<Listener>,
+    listener_counters: Vec<ListenerCounters>,
+    backpressure: Stopwatch,
     accept_from: Time,
     phase: Phase,
     ops: VecDeque<Op>,
@@ -130,6 +134,8 @@ impl Shard {
             paused: false,
             disk_low: false,
             listeners,
+            listener_counters: vec![ListenerCounters::default(); config.listeners as usize],
+            backpressure: Stopwatch::default(),
             accept_from: Time::default(),
             phase: Phase::Serving,
             ops: (0..config.listeners).map(|id| Op::Accept(ListenerId(id))).collect(),
@@ -159,6 +165,9 @@ impl Shard {
             Completion::Closed(connection) => self.closed(connection),
             Completion::Opened { log, result } => self.notices.extend(self.logs.opened(log, result, now)),
             Completion::Command(Command::Drain) => self.drain(),
+            Completion::Command(Command::Report { ticket }) => {
+                self.notices.push_back(Notice::Report(Box::new(self.report(ticket))));
+            }
             Completion::Command(Command::DiskLow(low)) => {
                 self.disk_low = low;
                 self.notices.push_back(Notice::DiskLow(low));
@@ -171,6 +180,7 @@ impl Shard {
         self.now = now;
         self.advance_drain();
         self.take_up_held();
+        self.backpressure.set(self.paused, now);
         let pressed = self.paused || self.logs.pool.used() >= self.budget(BUDGET_RESUME_PARTS);
         self.logs.start(now, pressed, &mut self.ops);
         self.receive_parked();
@@ -432,13 +442,14 @@ impl Shard {
             self.listeners[listener.0 as usize] = Listener::Idle;
         }
         match result {
-            Ok(id) => self.open(id),
+            Ok(id) => self.open(id, listener),
             Err(error) if before == Listener::Emptying && error.kind() == io::ErrorKind::WouldBlock => {
                 self.listeners[listener.0 as usize] = Listener::Closed;
                 self.ops.push_back(Op::CloseListener(listener));
             }
             Err(error) if before != Listener::Stopping && error.kind() != io::ErrorKind::ConnectionAborted => {
                 self.accept_from = self.now + ACCEPT_RETRY;
+                self.listener_counters[listener.0 as usize].failed += 1;
                 self.notices.push_back(Notice::AcceptFailed(error));
             }
             Err(_) => {}
@@ -448,20 +459,24 @@ impl Shard {
         }
     }
 
-    fn open(&mut self, id: ConnectionId) {
+    fn open(&mut self, id: ConnectionId, listener: ListenerId) {
         let slot = id.0 as usize;
         if self.connections.len() <= slot {
             self.connections.resize_with(slot + 1, || None);
         }
         debug_assert!(self.connections[slot].is_none(), "a number is used again only after its connection closed");
-        self.connections[slot] = Some(Connection::new());
+        self.connections[slot] = Some(Connection::new(listener));
         self.open_connections += 1;
+        let counters = &mut self.listener_counters[listener.0 as usize];
+        counters.open += 1;
+        counters.accepted += 1;
         self.counters.connections += 1;
         self.ops.push_back(Op::Receive(id));
     }
 
     fn closed(&mut self, id: ConnectionId) {
-        self.connections[id.0 as usize] = None;
+        let connection = self.connections[id.0 as usize].take().expect("the driver closes what was open");
+        self.listener_counters[connection.listener.0 as usize].open -= 1;
         self.open_connections -= 1;
     }
 

@@ -40,7 +40,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts on a free port with a data directory of its own, and waits until it is ready.
+    /// Starts on a free port with a data directory of its own, and waits until it is ready. No admin endpoint, unless
+    /// the arguments ask for one.
     pub fn start(args: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut engine = Self::start_in(&folder.path().join("data"), args);
@@ -52,6 +53,9 @@ impl Engine {
     pub fn start_in(data: &Path, args: &[&str]) -> Self {
         let mut command = engine(&["run", "--tcp", "127.0.0.1:0", "--data"]);
         command.arg(data).args(args).stdout(Stdio::null());
+        if !args.contains(&"--admin") {
+            command.args(["--admin", "off"]);
+        }
         let mut child = command.spawn().unwrap();
         let log = Log::follow(child.stderr.take().unwrap());
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -65,6 +69,12 @@ impl Engine {
     /// Where the TCP listener really is.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where the admin endpoint really is; the engine must have been started with one.
+    pub fn admin(&self) -> SocketAddr {
+        let listening = self.wait_for_line(|line| line.contains("listening") && has_field(line, "proto", "admin"));
+        field(&listening, "addr").unwrap().parse().unwrap()
     }
 
     /// Memory that the process holds, in KiB.

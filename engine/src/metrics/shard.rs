@@ -1,0 +1,170 @@
+//! What a shard counts: plain integers that it owns and adds up in place, copied out when somebody asks and shown once
+//! at the end of a drain.
+//!
+//! Conservation: every rejected line adds one to `lines` and one to its reason; every other line one to `lines` and one
+//! to `entries`; each further stored piece of a split line one to `entries` and `split_pieces`. So
+//! `lines + split_pieces = entries + all rejected`.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::Histogram;
+use crate::wire::Reject;
+
+/// What a shard did since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections accepted.
+    pub connections: u64,
+    /// Bytes received from all connections.
+    pub received_bytes: u64,
+    /// Lines that ended, or were cut by the end of their connection.
+    pub lines: u64,
+    /// Entries taken for storing.
+    pub entries: u64,
+    /// Bytes of those entries, LF included: what segments grow by.
+    pub entry_bytes: u64,
+    /// Lines longer than the limit.
+    pub split_lines: u64,
+    /// Stored pieces of such lines after the first.
+    pub split_pieces: u64,
+    /// Writes that completed, short ones too.
+    pub batches: u64,
+    rejected: [u64; Reject::ALL.len()],
+}
+
+impl Counters {
+    /// Counts a line that stores nothing.
+    pub fn reject(&mut self, reason: Reject) {
+        self.lines += 1;
+        self.rejected[reason as usize] += 1;
+    }
+
+    /// Lines rejected for this reason.
+    #[must_use]
+    pub fn rejected(&self, reason: Reject) -> u64 {
+        self.rejected[reason as usize]
+    }
+}
+
+impl fmt::Display for Counters {
+    /// `name=value` pairs in one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "connections={} received_bytes={} lines={} entries={} entry_bytes={} split_lines={} split_pieces={} batches={}",
+            self.connections,
+            self.received_bytes,
+            self.lines,
+            self.entries,
+            self.entry_bytes,
+            self.split_lines,
+            self.split_pieces,
+            self.batches
+        )?;
+        for reason in Reject::ALL {
+            write!(f, " rejected.{}={}", reason.name(), self.rejected(reason))?;
+        }
+        Ok(())
+    }
+}
+
+/// What a shard's connections did, by listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListenerCounters {
+    /// Connections open now.
+    pub open: u64,
+    /// Connections taken since the start.
+    pub accepted: u64,
+    /// Accepts that failed; they are tried again.
+    pub failed: u64,
+}
+
+/// Whether the shard takes input, as far as storage goes. In order of badness.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StorageState {
+    /// Storage works.
+    #[default]
+    Ok,
+    /// Free space is below `--disk-free-min`: reading has stopped until there is room.
+    Low,
+    /// An operation failed: reading has stopped until storage works again.
+    Refuses,
+}
+
+impl StorageState {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Ok, Self::Low, Self::Refuses];
+
+    /// The state's name in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Low => "low",
+            Self::Refuses => "refuses",
+        }
+    }
+}
+
+/// What the driver knows of its own work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Processor time of the shard's thread since its start.
+    pub busy: Duration,
+    /// Time since the driver's start.
+    pub wall: Duration,
+    /// Turns that found completions which had not fitted the completion queue.
+    pub ring_overflow: u64,
+}
+
+/// A shard as it is between two turns: the answer to `Command::Report`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The number that the question had; later questions have higher ones.
+    pub ticket: u64,
+    /// What it did since its start.
+    pub counters: Counters,
+    /// What its connections did, in the order of its listeners.
+    pub listeners: Vec<ListenerCounters>,
+    /// From the turn that asked for a write to the turn that learned of its end.
+    pub write_seconds: Histogram,
+    /// From the first entry of a batch to the end of its write: one sample per batch, the worst of its entries.
+    pub entry_delay_seconds: Histogram,
+    /// Time in which it took nothing in: budget used up, storage refusing, disk low.
+    pub backpressure: Duration,
+    /// Logs that it owns.
+    pub logs: u64,
+    /// Logs that have a segment.
+    pub segments_active: u64,
+    /// Segments that ended since the start.
+    pub segments_sealed: u64,
+    /// Segments open now.
+    pub open_files: u64,
+    /// Segments that had to be opened again before a write.
+    pub file_cache_misses: u64,
+    /// Whether storage works.
+    pub storage: StorageState,
+    /// Whether it is ending, or has ended.
+    pub draining: bool,
+    /// The driver's part; the driver fills it in.
+    pub load: Load,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_counter() {
+        let mut counters = Counters::default();
+        for reason in Reject::ALL {
+            counters.reject(reason);
+        }
+        assert_eq!(counters.lines, Reject::ALL.len() as u64);
+        let shown = counters.to_string();
+        for reason in Reject::ALL {
+            assert!(shown.contains(&format!("rejected.{}=1", reason.name())), "{shown}");
+        }
+    }
+}
