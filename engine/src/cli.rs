@@ -35,6 +35,8 @@ pub enum Command {
     Ls(LsArgs),
     /// Print the entries of a log, oldest first
     Cat(CatArgs),
+    /// Say what this host allows, and what to do about the rest; exit 3 if `run` would fail
+    Doctor(DoctorArgs),
 }
 
 /// Flags of `ls`.
@@ -60,6 +62,17 @@ pub struct CatArgs {
     /// Show U+2028, a line break inside an entry, as a line break
     #[arg(long)]
     pub newlines: bool,
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The data directory that `run` would use
+    #[arg(long, value_name = "DIR", default_value = "./data")]
+    pub data: PathBuf,
+    /// The cores that `run` would use
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub shards: u16,
 }
 
 /// Flags of `run`.
@@ -273,10 +286,10 @@ fn one_line(error: &clap::Error) -> String {
         ErrorKind::UnknownArgument => format!("{flag}: no such flag; see engine --help"),
         ErrorKind::InvalidSubcommand => {
             let command = context(ContextKind::InvalidSubcommand).unwrap_or_default();
-            format!("{command}: no such command; give run, ls or cat")
+            format!("{command}: no such command; give run, ls, cat or doctor")
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            "command line: no command; give run, ls or cat".into()
+            "command line: no command; give run, ls, cat or doctor".into()
         }
         ErrorKind::MissingRequiredArgument => format!("{flag}: missing; see engine --help"),
         ErrorKind::ArgumentConflict => format!("{flag}: given twice, or against another flag; see engine --help"),
@@ -324,8 +337,8 @@ mod tests {
         assert!(wrong(&["run", "--tcp", "localhost"]).starts_with("--tcp: localhost"));
         assert!(wrong(&["run", "--oversize", "keep"]).contains("split, truncate"));
         assert_eq!(wrong(&["run", "--nothing"]), "--nothing: no such flag; see engine --help");
-        assert_eq!(wrong(&["start"]), "start: no such command; give run, ls or cat");
-        assert_eq!(wrong(&[]), "command line: no command; give run, ls or cat");
+        assert_eq!(wrong(&["start"]), "start: no such command; give run, ls, cat or doctor");
+        assert_eq!(wrong(&[]), "command line: no command; give run, ls, cat or doctor");
         assert!(wrong(&["cat", "nonsense"]).contains("not a token"));
         for args in [&["run", "--data"][..], &["cat"], &["run", "--shards", "x"], &["run", "--open", "--open"]] {
             assert!(!wrong(args).contains('\n'), "{args:?}");

@@ -23,6 +23,7 @@ pub mod store;
 
 pub mod admin;
 pub mod config;
+pub mod doctor;
 pub mod engine;
 
 pub mod cli;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use engine::cli::{self, Command, Typed};
 use engine::config::{Config, RunFlags};
-use engine::error::{EngineError, Exit};
+use engine::doctor::doctor;
+use engine::error::{EngineError, Exit, ReadError};
 use engine::store::reader::{cat, ls};
 use engine::store::show::Style;
 use engine::wire::token::shorten_tokens;
@@ -39,6 +40,10 @@ fn execute(command: Command) -> Result<Exit, EngineError> {
         Command::Cat(args) => {
             let style = Style { newlines: args.newlines, escape: stdout.is_terminal() };
             cat(&args.data, args.log, style, &mut stdout)?;
+        }
+        Command::Doctor(args) => {
+            let examined = doctor(&args.data, usize::from(args.shards), &mut stdout);
+            return examined.map_err(|error| ReadError::Output(error).into());
         }
     }
     Ok(Exit::Done)

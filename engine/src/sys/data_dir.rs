@@ -50,20 +50,27 @@ impl DataDir {
             refused("cannot be made; make it, or choose a --data that this user may make").because(error)
         })?;
         let data = Self::open_existing(path)?;
-        let uid = rustix::process::geteuid().as_raw();
-        if data.root.owner() != uid {
-            let problem = format!(
-                "owned by uid {}, not by this user ({uid}); chown it or choose another --data",
-                data.root.owner()
-            );
+        data.check_access()?;
+        Ok(data)
+    }
+
+    /// Whether an engine may run here: this user's directory, and nobody else may write to it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_access(&self) -> Result<(), StartError> {
+        let refused = |problem: &str| StartError::new(subject(&self.path), problem);
+        let (owner, uid) = (self.root.owner(), rustix::process::geteuid().as_raw());
+        if owner != uid {
+            let problem = format!("owned by uid {owner}, not by this user ({uid}); chown it or choose another --data");
             return Err(refused(&problem));
         }
-        let mode = data.root.mode().map_err(|error| refused("cannot be inspected").because(error))?;
+        let mode = self.root.mode().map_err(|error| refused("cannot be inspected").because(error))?;
         if mode & OTHERS_WRITE != 0 {
             let problem = format!("others may write to it (mode {mode:04o}); chmod o-w it or choose another --data");
             return Err(refused(&problem));
         }
-        Ok(data)
+        Ok(())
     }
 
     /// Opens the data directory for a reader, who may be another user. Makes and changes nothing.

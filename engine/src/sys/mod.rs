@@ -2,6 +2,7 @@
 
 pub mod data_dir;
 pub mod file;
+pub mod host;
 pub mod listener;
 
 pub use data_dir::{DataDir, DataLock};

@@ -29,7 +29,7 @@ use io_uring::{IoUring, cqueue, opcode};
 use slab::Slab;
 
 pub use mailbox::Mailbox;
-pub use probe::probe;
+pub use probe::{Feature, RING_LOCKED_BYTES, features, probe, refused, rings_of};
 
 use crate::buf::WriteBuf;
 use crate::limits::{
