@@ -1,4 +1,3 @@
-#![allow(unsafe_code, reason = "memory that the kernel fills while a ring owns it cannot be a safe slice")]
 //! Receive buffers: one arena of equal buffers, each either the driver's or lent to the core.
 //!
 //! ```text
@@ -6,6 +5,8 @@
 //! owner     driver     core       driver            a bit each; `RecvBuf` is the core's claim
 //! ```
 //! Invariant: at most one [`RecvBuf`] exists for a buffer, and while it exists nobody writes that buffer.
+
+#![allow(unsafe_code, reason = "memory that the kernel fills while a ring owns it cannot be a safe slice")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::Cell;

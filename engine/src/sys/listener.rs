@@ -91,8 +91,25 @@ pub fn refuse_new(listener: &impl AsFd) -> io::Result<()> {
 /// # Errors
 /// Those of setsockopt.
 pub fn deafen(socket: &impl AsFd) -> io::Result<()> {
+    match attach_drop_all(&SockRef::from(socket)) {
+        // Said at the start, see `can_deafen`: a drain without it is still better than none.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether this user may deafen sockets. Some kernels (6.18 is one) ask for `CAP_NET_ADMIN` to filter TCP, others for
+/// nothing.
+#[must_use]
+pub fn can_deafen() -> bool {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP));
+    let attached = socket.and_then(|socket| attach_drop_all(&SockRef::from(&socket)));
+    !attached.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
+fn attach_drop_all(socket: &SockRef<'_>) -> io::Result<()> {
     let (code, value) = DROP_ALL;
-    SockRef::from(socket).attach_filter(&[SockFilter::new(code, 0, 0, value)])
+    socket.attach_filter(&[SockFilter::new(code, 0, 0, value)])
 }
 
 /// Takes a connection out of the accept queue; `WouldBlock` when there is none.

@@ -1,4 +1,3 @@
-#![allow(unsafe_code, reason = "submission entries name memory and descriptors that the kernel uses later")]
 //! The io_uring driver: one ring, made and used on the shard's own thread.
 //!
 //! ```text
@@ -11,6 +10,8 @@
 //!
 //! Memory safety rests on two facts: a write's buffer stays in `writes` until its completion was seen; receive buffers
 //! live in the arena until the ring is gone. A driver that ends with requests in flight leaks both (see `drop`).
+
+#![allow(unsafe_code, reason = "submission entries name memory and descriptors that the kernel uses later")]
 
 mod file_thread;
 mod mailbox;

@@ -1,4 +1,3 @@
-#![allow(unsafe_code, reason = "the ring of provided buffers is memory shared with the kernel")]
 //! The provided-buffer ring: receive buffers that the kernel may fill.
 //!
 //! ```text
@@ -8,6 +7,8 @@
 //! Invariant: a buffer is in the ring, or filled and not yet lent, or lent to the core; never two of them. The ring has
 //! as many places as the arena has buffers, so it never overflows.
 //! Layout: `struct io_uring_buf_ring`, `linux/io_uring.h`.
+
+#![allow(unsafe_code, reason = "the ring of provided buffers is memory shared with the kernel")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
