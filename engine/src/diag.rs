@@ -14,7 +14,8 @@ use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+
+use jiff::Timestamp;
 
 use crate::limits::{LOG_KINDS_MAX, LOG_LINES_PER_KIND, LOG_WINDOW};
 use crate::wire::token::shorten_tokens;
@@ -89,7 +90,7 @@ pub fn log(level: Level, message: fmt::Arguments<'_>) {
     }
     let message = message.to_string();
     let mut limiter = LIMITER.lock().unwrap_or_else(PoisonError::into_inner);
-    let now = now();
+    let now = Timestamp::now();
     limiter.take_overdue(now).iter().for_each(say_held_back);
     let admitted = limiter.admit(level, &parts(&message).0, now);
     drop(limiter);
@@ -120,11 +121,6 @@ fn is_silent(level: Level) -> bool {
     level as u8 > LEVEL.load(Ordering::Relaxed)
 }
 
-#[expect(clippy::disallowed_methods, reason = "how often a line comes is a matter of real time")]
-fn now() -> Instant {
-    Instant::now()
-}
-
 fn say_held_back(held: &HeldBack) {
     let HeldBack { level, subject, lines } = held;
     write_line(*level, &format!("held back like_this={} lines={lines}", quoted(subject)));
@@ -134,7 +130,7 @@ fn say_held_back(held: &HeldBack) {
 fn write_line(level: Level, message: &str) {
     let message = shorten_tokens(message);
     if FORMAT.load(Ordering::Relaxed) == Format::Json as u8 {
-        eprintln!("{}", json(&jiff::Timestamp::now(), level, &message));
+        eprintln!("{}", json(Timestamp::now(), level, &message));
     } else {
         eprintln!("{level} {message}");
     }
@@ -151,7 +147,7 @@ struct Limiter {
 #[derive(Debug)]
 struct Window {
     level: Level,
-    from: Instant,
+    from: Timestamp,
     lines: u64,
 }
 
@@ -164,7 +160,7 @@ struct HeldBack {
 
 impl Limiter {
     /// Whether a line of this kind may be written now. Kinds beyond the limit share one.
-    fn admit(&mut self, level: Level, subject: &str, now: Instant) -> bool {
+    fn admit(&mut self, level: Level, subject: &str, now: Timestamp) -> bool {
         let key = (level as u8, subject.to_owned());
         let known = self.kinds.len() < LOG_KINDS_MAX || self.kinds.contains_key(&key);
         let key = if known { key } else { (level as u8, "other lines".to_owned()) };
@@ -174,8 +170,9 @@ impl Limiter {
     }
 
     /// Ends the windows that are over, and gives those that held something back.
-    fn take_overdue(&mut self, now: Instant) -> Vec<HeldBack> {
-        self.take(|window| now.duration_since(window.from) >= LOG_WINDOW)
+    fn take_overdue(&mut self, now: Timestamp) -> Vec<HeldBack> {
+        // A clock that was set back ends them too.
+        self.take(|window| !(window.from..window.from + LOG_WINDOW).contains(&now))
     }
 
     fn take_all(&mut self) -> Vec<HeldBack> {
@@ -233,7 +230,7 @@ fn value_of(text: &str) -> (Cow<'_, str>, &str) {
     (Cow::Borrowed(value), behind)
 }
 
-fn json(time: &jiff::Timestamp, level: Level, message: &str) -> String {
+fn json(time: Timestamp, level: Level, message: &str) -> String {
     let (words, pairs) = parts(message);
     let mut line = format!("{{\"time\":\"{time:.6}\",\"level\":\"{level}\",\"message\":{}", quoted(&words));
     for (key, value) in pairs {
@@ -258,26 +255,26 @@ mod tests {
 
     #[test]
     fn json_has_the_pairs_as_fields() {
-        let time = jiff::Timestamp::from_second(1_700_000_000).unwrap();
+        let time = Timestamp::from_second(1_700_000_000).unwrap();
         let error = quoted(&"a \"b\" = \u{1b}c (os error 5)");
         let line =
-            json(&time, Level::Warn, &format!("accept failed, again error={error} seen=3 rejected.cut=007 reason=x"));
+            json(time, Level::Warn, &format!("accept failed, again error={error} seen=3 rejected.cut=007 reason=x"));
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         let expected = serde_json::json!({
             "time": "2023-11-14T22:13:20.000000Z", "level": "warn", "message": "accept failed, again",
             "error": "a \"b\" = \u{1b}c (os error 5)", "seen": 3, "rejected.cut": "007", "reason": "x",
         });
         assert_eq!(value, expected);
-        let plain: serde_json::Value = serde_json::from_str(&json(&time, Level::Info, "ready")).unwrap();
+        let plain: serde_json::Value = serde_json::from_str(&json(time, Level::Info, "ready")).unwrap();
         assert_eq!(plain["message"], "ready");
-        let broken: serde_json::Value = serde_json::from_str(&json(&time, Level::Info, "a=\"b c K=1 = d=")).unwrap();
+        let broken: serde_json::Value = serde_json::from_str(&json(time, Level::Info, "a=\"b c K=1 = d=")).unwrap();
         assert_eq!((&broken["message"], &broken["a"], &broken["d"]), (&"c K=1 =".into(), &"\"b".into(), &"".into()));
     }
 
     #[test]
     fn a_kind_that_comes_too_often_is_held_back_and_counted() {
         let mut limiter = Limiter { kinds: BTreeMap::new() };
-        let start = now();
+        let start = Timestamp::now();
         let admitted = (0..LOG_LINES_PER_KIND + 5).filter(|_| limiter.admit(Level::Warn, "loud", start)).count();
         assert_eq!(admitted as u64, LOG_LINES_PER_KIND);
         assert!(limiter.admit(Level::Error, "loud", start) && limiter.admit(Level::Warn, "other", start));
@@ -290,7 +287,7 @@ mod tests {
     #[test]
     fn kinds_are_bounded() {
         let mut limiter = Limiter { kinds: BTreeMap::new() };
-        let start = now();
+        let start = Timestamp::now();
         for kind in 0..10 * LOG_KINDS_MAX {
             limiter.admit(Level::Warn, &kind.to_string(), start);
         }

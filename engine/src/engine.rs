@@ -233,7 +233,7 @@ fn tell(notice: Notice) {
             log(Level::Warn, format_args!("connection closed reason={reason} seen={seen}"));
         }
         Notice::AcceptFailed(error) => {
-            log(Level::Warn, format_args!("accept failed, trying again error={}", quoted(&error)))
+            log(Level::Warn, format_args!("accept failed, trying again error={}", quoted(&error)));
         }
         Notice::StorageRefused(error) => {
             let error = quoted(&error);

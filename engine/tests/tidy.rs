@@ -23,7 +23,7 @@ const NOT_IN_CORE: [&str; 8] =
     ["std::fs", "std::net", "std::os", "std::thread", "std::process", "Instant", "SystemTime", "async"];
 
 /// Crates, and the only places in `src/` that name them.
-const HOMES: [(&str, &[&str]); 11] = [
+const HOMES: [(&str, &[&str]); 14] = [
     ("io_uring", &["engine/src/driver/uring/"]),
     ("libc", &["engine/src/driver/uring/", "engine/src/sys/", "loadgen/src/tcp_info.rs"]),
     // The process's own limits are the control side's business.
@@ -35,7 +35,10 @@ const HOMES: [(&str, &[&str]); 11] = [
     ("bytes", &["engine/src/buf/"]),
     // A node id is a UUID too.
     ("uuid", &["engine/src/wire/token.rs", "engine/src/segment/meta.rs", "loadgen/src/plan.rs"]),
-    ("tokio", &["loadgen/src/sender.rs"]),
+    ("axum", &["engine/src/admin/"]),
+    ("hyper", &["engine/src/admin/"]),
+    ("hyper_util", &["engine/src/admin/"]),
+    ("tokio", &["engine/src/admin/", "loadgen/src/sender.rs"]),
     ("tokio_uring", &["loadgen/src/sender.rs"]),
 ];
 
