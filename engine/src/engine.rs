@@ -30,7 +30,7 @@ use crate::metrics::Report;
 use crate::segment::Position;
 use crate::shard::{Command, LogLimits, Notice, Outcome, Shard, ShardConfig};
 use crate::store::recover::{Recovered, recover};
-use crate::sys::listener::{Listener, can_deafen, listen};
+use crate::sys::listener::{Listener, listen};
 use crate::sys::{DataDir, DataLock};
 
 /// A running engine.
@@ -134,12 +134,6 @@ pub fn run(config: &Config) -> Result<u64, EngineError> {
     let engine = Engine::start(config)?;
     for address in engine.addresses() {
         say(Level::Info, format_args!("listening proto=tcp addr={address}"));
-    }
-    if !can_deafen() {
-        log(
-            Level::Warn,
-            format_args!("no CAP_NET_ADMIN: what arrives as a drain ends may be lost; see README, Kernel"),
-        );
     }
     drain_on_signals(signals, engine.drainer())?;
     say(Level::Info, format_args!("ready"));

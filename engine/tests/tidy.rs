@@ -11,6 +11,7 @@ use std::process::Command;
 
 use clap::CommandFactory as _;
 use engine::error::Exit;
+use engine::metrics::names::{self, Family, Kind};
 use engine::wire::Reject;
 
 /// Lines that a file may have; at this length it is two files.
@@ -43,10 +44,11 @@ const HOMES: [(&str, &[&str]); 14] = [
 ];
 
 /// The only places where code may be unsafe.
-const ISLANDS: [&str; 5] = [
+const ISLANDS: [&str; 6] = [
     "engine/src/scan/x86_64.rs",
     "engine/src/buf/recv.rs",
     "engine/src/driver/uring/",
+    "engine/src/sys/min_ttl.rs",
     "loadgen/src/tcp_info.rs",
     // A counting allocator.
     "engine/tests/no_alloc.rs",
@@ -381,6 +383,20 @@ fn readme_has_every_reason_to_reject() {
     let rows = table(&section);
     let told: Vec<_> = rows.iter().map(|row| row[0]).filter(|name| name.starts_with("`rejected.")).collect();
     assert_eq!(told, reasons);
+}
+
+/// In the order of `/metrics`, under the names of their samples.
+#[test]
+fn readme_has_every_metric() {
+    let sample = |family: &Family| match family.kind {
+        Kind::Counter => format!("`{}_total`", family.name),
+        Kind::Info => format!("`{}_info`", family.name),
+        Kind::Gauge | Kind::Histogram | Kind::Unknown => format!("`{}`", family.name),
+    };
+    let section = section("### The metrics");
+    let told: Vec<_> = table(&section).iter().map(|row| (row[0].to_owned(), row[2].to_owned())).collect();
+    let known: Vec<_> = names::ALL.iter().map(|family| (sample(family), family.help.to_owned())).collect();
+    assert_eq!(told, known);
 }
 
 /// The code map leads to every file of the engine.

@@ -2,10 +2,12 @@
 //!
 //! What TCP acknowledged must be stored: for each connection exactly the whole lines among its acknowledged bytes, in
 //! order, none twice, and nothing beyond. The engine is the one in the same target directory as the sender.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test may panic, and names what it skips")]
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -19,6 +21,10 @@ use loadgen::{logs, sender};
 use rustix::process::{Pid, Signal, kill_process};
 
 const ROUNDS: u64 = 20;
+/// The same as a user without privileges, whose sockets go deaf another way.
+const ORDINARY_ROUNDS: u64 = 5;
+/// Nobody's user and group id.
+const NOBODY: &str = "65534";
 const CONNECTIONS: u32 = 8;
 /// How long the senders push before the engine is told to stop; each round a little longer.
 const PUSH: Duration = Duration::from_millis(200);
@@ -35,8 +41,8 @@ struct Engine {
 
 impl Engine {
     #[expect(clippy::zombie_processes, reason = "a test that panics here ends its process as well")]
-    fn start(data: &Path) -> Self {
-        let mut child = Command::new(engine_binary())
+    fn start(mut command: Command, data: &Path) -> Self {
+        let mut child = command
             .args(["run", "--tcp", "127.0.0.1:0", "--admin", "off", "--drain-timeout", "1s", "--data"])
             .arg(data)
             .stderr(Stdio::piped())
@@ -112,8 +118,8 @@ fn plan(target: SocketAddr, seed: u64) -> Plan {
 }
 
 /// One engine's life: senders push, SIGTERM, and everybody ends.
-fn drain_under_load(data: &Path, round: u64) -> (Plan, Outcome, Vec<String>) {
-    let engine = Engine::start(data);
+fn drain_under_load(command: Command, data: &Path, round: u64) -> (Plan, Outcome, Vec<String>) {
+    let engine = Engine::start(command, data);
     let plan = plan(engine.address, round);
     let senders = std::thread::spawn({
         let plan = plan.clone();
@@ -128,17 +134,49 @@ fn drain_under_load(data: &Path, round: u64) -> (Plan, Outcome, Vec<String>) {
 #[test]
 fn sigterm_under_load_loses_nothing_that_tcp_acknowledged() {
     for round in 0..ROUNDS {
-        let data = tempfile::tempdir().unwrap();
-        let (plan, outcome, said) = drain_under_load(data.path(), round);
-        let mut account = Account::new(&plan, &outcome);
-        logs::read_once(data.path(), &plan, &mut account).unwrap();
-        for (connection, (sent, tally)) in outcome.connections.iter().zip(account.tallies()).enumerate() {
-            let whole = format!("round {round}, connection {connection}: {sent:?} {tally:?} {said:#?}");
-            assert_eq!(sent.ending, Ending::ByReceiver, "{whole}");
-            assert!(sent.entries_acknowledged > 0, "{whole}");
-            assert!(tally.is_clean(), "{whole}");
-            assert_eq!((tally.stored, tally.beyond), (sent.entries_acknowledged, 0), "{whole}");
-        }
-        assert_eq!(account.unknown, 0, "round {round}");
+        drain_and_account(Command::new(engine_binary()), round);
     }
+}
+
+#[test]
+fn sigterm_as_an_ordinary_user_loses_nothing_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(engine) = copy_for_everybody(folder.path()) else { return };
+    for round in 0..ORDINARY_ROUNDS {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--"]).arg(&engine);
+        drain_and_account(command, round);
+    }
+}
+
+/// The engine where every user may run it; `None`, and the test named as skipped, where this one cannot become another.
+fn copy_for_everybody(folder: &Path) -> Option<PathBuf> {
+    let as_nobody = ["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--", "true"];
+    if !Command::new("setpriv").args(as_nobody).status().is_ok_and(|status| status.success()) {
+        let required = std::env::var_os("ENGINE_TESTS_REQUIRE_TOOLS").is_some_and(|value| value == "1");
+        assert!(!required, "setpriv is missing, or this user cannot become another");
+        eprintln!("skipped: the drain as an ordinary user: setpriv is missing, or this user cannot become another");
+        return None;
+    }
+    std::fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+    let engine = folder.join("engine");
+    std::fs::copy(engine_binary(), &engine).unwrap();
+    Some(engine)
+}
+
+fn drain_and_account(command: Command, round: u64) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+    let data = folder.path().join("data");
+    let (plan, outcome, said) = drain_under_load(command, &data, round);
+    let mut account = Account::new(&plan, &outcome);
+    logs::read_once(&data, &plan, &mut account).unwrap();
+    for (connection, (sent, tally)) in outcome.connections.iter().zip(account.tallies()).enumerate() {
+        let whole = format!("round {round}, connection {connection}: {sent:?} {tally:?} {said:#?}");
+        assert_eq!(sent.ending, Ending::ByReceiver, "{whole}");
+        assert!(sent.entries_acknowledged > 0, "{whole}");
+        assert!(tally.is_clean(), "{whole}");
+        assert_eq!((tally.stored, tally.beyond), (sent.entries_acknowledged, 0), "{whole}");
+    }
+    assert_eq!(account.unknown, 0, "round {round}");
 }

@@ -18,11 +18,13 @@ use rustix::io::Errno;
 use super::file::{Access, DIR_MODE, Dir};
 use crate::error::{StartError, shown};
 use crate::segment::meta::{FORMAT, MetaError, NodeId};
-use crate::segment::{CURRENT, CURRENT_NEW, LOCK, META, META_NEW, Meta, Offset, segment_name};
+use crate::segment::{CURRENT, CURRENT_NEW, LOCK, META, META_NEW, Meta, Offset, is_reserved, segment_name};
 use crate::wire::Token;
 
 /// Write permission of others than owner and group.
 const OTHERS_WRITE: u32 = 0o002;
+/// What a file system of its own may hold besides.
+const LOST_FOUND: &str = "lost+found";
 /// Far more than any META; what is longer is none of ours.
 const META_BYTES_MAX: u64 = 4096;
 
@@ -43,7 +45,8 @@ impl DataDir {
     /// Opens the data directory for an engine, and makes it first if it is missing.
     ///
     /// # Errors
-    /// When it cannot be made or opened, is no directory, belongs to another user, or others may write to it.
+    /// When it cannot be made or opened, is no directory, belongs to another user, others may write to it, or it holds
+    /// somebody else's files.
     pub fn open(path: &Path) -> Result<Self, StartError> {
         let refused = |problem: &str| StartError::new(subject(path), problem);
         make(path).map_err(|error| {
@@ -54,7 +57,7 @@ impl DataDir {
         Ok(data)
     }
 
-    /// Whether an engine may run here: this user's directory, and nobody else may write to it.
+    /// Whether an engine may run here: this user's directory, nobody else may write to it, and nothing of others is in it.
     ///
     /// # Errors
     /// Why not.
@@ -70,7 +73,22 @@ impl DataDir {
             let problem = format!("others may write to it (mode {mode:04o}); chmod o-w it or choose another --data");
             return Err(refused(&problem));
         }
-        Ok(())
+        match self.foreign_name().map_err(|error| refused("cannot be listed").because(error))? {
+            Some(name) => {
+                let problem = format!("holds {name:?} and no META: it is not an engine's; choose an empty directory");
+                Err(refused(&problem))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A name that no engine leaves, in a directory that no engine has used yet.
+    fn foreign_name(&self) -> io::Result<Option<String>> {
+        if self.root.stat(META)?.is_some() {
+            return Ok(None);
+        }
+        let mut names = self.root.entries()?.into_iter().map(|entry| entry.name);
+        Ok(names.find(|name| !is_reserved(name) && Token::parse(name.as_bytes()).is_none() && name != LOST_FOUND))
     }
 
     /// Opens the data directory for a reader, who may be another user. Makes and changes nothing.
@@ -284,6 +302,22 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let data = DataDir::open(&parent.path().join("data")).unwrap();
         (parent, data)
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("passwd"), "").unwrap();
+        let error = DataDir::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("\"passwd\"") && error.contains("choose an empty directory"), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        std::fs::remove_file(folder.path().join("passwd")).unwrap();
+        std::fs::create_dir(folder.path().join("lost+found")).unwrap();
+        let data = DataDir::open(folder.path()).unwrap();
+        let _lock = data.lock().unwrap();
+        data.meta().unwrap();
+        std::fs::write(folder.path().join("notes"), "").unwrap();
+        DataDir::open(folder.path()).expect("it is an engine's, whatever else was put there");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, TcpKeepalive, Type};
 
+use super::min_ttl::require_full_ttl;
 use crate::error::StartError;
 use crate::limits::{BACKLOG, BIND_RETRY, KEEPALIVE};
 
@@ -88,23 +89,16 @@ pub fn refuse_new(listener: &impl AsFd) -> io::Result<()> {
 /// From now on what is sent to this socket is dropped before TCP sees it. What TCP has received stays readable, and is
 /// still acknowledged.
 ///
+/// Some kernels (6.18 is one) let only `CAP_NET_ADMIN` filter TCP: everybody else asks for a time to live that hardly any
+/// packet has.
+///
 /// # Errors
 /// Those of setsockopt.
 pub fn deafen(socket: &impl AsFd) -> io::Result<()> {
     match attach_drop_all(&SockRef::from(socket)) {
-        // Said at the start, see `can_deafen`: a drain without it is still better than none.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => require_full_ttl(socket),
         other => other,
     }
-}
-
-/// Whether this user may deafen sockets. Some kernels (6.18 is one) ask for `CAP_NET_ADMIN` to filter TCP, others for
-/// nothing.
-#[must_use]
-pub fn can_deafen() -> bool {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP));
-    let attached = socket.and_then(|socket| attach_drop_all(&SockRef::from(&socket)));
-    !attached.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn attach_drop_all(socket: &SockRef<'_>) -> io::Result<()> {

@@ -4,5 +4,6 @@ pub mod data_dir;
 pub mod file;
 pub mod host;
 pub mod listener;
+mod min_ttl;
 
 pub use data_dir::{DataDir, DataLock};
