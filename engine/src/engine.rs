@@ -23,7 +23,7 @@ use crate::admin::Admin;
 use crate::admin::watch::{Desk, Reporter, Watch};
 use crate::config::{Config, Descriptors};
 use crate::diag::{self, Level, log, quoted, say};
-use crate::driver::uring::{Mailbox, Uring, probe};
+use crate::driver::uring::{Mailbox, Uring, probe, refused};
 use crate::error::{EngineError, StartError};
 use crate::limits::{DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, RECV_BUFFERS};
 use crate::metrics::Report;
@@ -192,7 +192,8 @@ fn start_shard(
         let mut driver = match Uring::new(fds, data, mailbox) {
             Ok(driver) => driver,
             Err(error) => {
-                let _told = started.send(Err(io::Error::from(error.kind())));
+                let copy = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
+                let _told = started.send(Err(copy));
                 return Err(error);
             }
         };
@@ -211,7 +212,7 @@ fn start_shard(
     let shard = std::thread::Builder::new().name("shard-0".into()).spawn(work).map_err(no_resources)?;
     match start.recv() {
         Ok(Ok(())) => Ok(shard),
-        Ok(Err(error)) => Err(no_resources(error)),
+        Ok(Err(error)) => Err(refused(error)),
         Err(_) => unreachable!("the shard's thread answers before it ends, or ends the process"),
     }
 }

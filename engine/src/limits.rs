@@ -57,7 +57,7 @@ pub const SUBMISSION_ENTRIES: u32 = 4096;
 pub const COMPLETION_ENTRIES: u32 = 16_384;
 
 /// A ring that finds no memory is tried for this long: the kernel gives back that of a closed one late.
-pub const RING_RETRY: Duration = Duration::from_millis(500);
+pub const RING_RETRY: Duration = Duration::from_secs(2);
 
 /// Receive buffers of a shard, all of one size.
 pub const RECV_BUFFERS: u16 = 256;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 use tempfile::TempDir;
@@ -16,8 +17,8 @@ use support::process::engine;
 use support::{require_tool, skip};
 
 const ENVIRONMENT: Option<i32> = Some(3);
-/// The user `nobody`, as every system has it.
-const NOBODY: u32 = 65534;
+/// Users that nobody is: what they lock counts for them alone.
+static NEXT_UID: AtomicU32 = AtomicU32::new(0);
 
 /// The line of a subject, its verdict first.
 #[track_caller]
@@ -142,9 +143,10 @@ fn few_descriptors_are_said_to_be_too_few() {
     assert_refused(&run, "engine: --connections-max: the descriptor limit is 64", "ulimit -n");
 }
 
-/// The binary where every user may run it, and a data directory of `nobody`.
+/// A user without privileges, the binary where that user may run it, and a data directory of that user's.
 struct Ordinary {
     _folder: TempDir,
+    uid: u32,
     binary: PathBuf,
     data: PathBuf,
 }
@@ -164,13 +166,15 @@ impl Ordinary {
         let (binary, data) = (folder.path().join("engine"), folder.path().join("data"));
         std::fs::copy(env!("CARGO_BIN_EXE_engine"), &binary).unwrap();
         std::fs::create_dir(&data).unwrap();
-        chown(&data, Some(NOBODY), Some(NOBODY)).unwrap();
-        Some(Self { _folder: folder, binary, data })
+        let uid = (1 << 24) + 16 * std::process::id() + NEXT_UID.fetch_add(1, Ordering::Relaxed);
+        chown(&data, Some(uid), Some(uid)).unwrap();
+        Some(Self { _folder: folder, uid, binary, data })
     }
 
     fn with_memlock(&self, bytes: u64, command: &[&str]) -> Output {
         let mut limited = Command::new("prlimit");
-        limited.args([&format!("--memlock={bytes}:{bytes}"), "--", "setpriv", "--reuid=65534", "--regid=65534"]);
+        limited.args([&format!("--memlock={bytes}:{bytes}"), "--", "setpriv"]);
+        limited.args([format!("--reuid={}", self.uid), format!("--regid={}", self.uid)]);
         limited.args(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--"]);
         limited.arg(&self.binary).args(command).arg("--data").arg(&self.data).stdin(Stdio::null()).output().unwrap()
     }
@@ -204,4 +208,35 @@ fn the_usual_memory_lock_is_enough() {
     let verdict = line(&doctor, "memory lock:");
     assert!(verdict.starts_with("ok ") && verdict.contains("15 shards want 8040 KiB"), "{verdict}");
     assert_eq!(doctor.status.code(), Some(0), "{}", String::from_utf8_lossy(&doctor.stdout));
+}
+
+/// Whatever a profile says of io_uring, afterwards exactly one rule does, and the others are as they were.
+#[test]
+fn a_seccomp_profile_gets_one_rule_more() {
+    const PROFILE: &str = r#"{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+        {"names": ["read", "io_uring_enter"], "action": "SCMP_ACT_ALLOW"},
+        {"names": ["io_uring_setup"], "action": "SCMP_ACT_ERRNO"},
+        {"name": "write", "action": "SCMP_ACT_ALLOW", "args": [{"index": 0}]}]}"#;
+    const WANTED: &str = r#"{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+        {"names": ["read"], "action": "SCMP_ACT_ALLOW"},
+        {"names": ["write"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0}]},
+        {"names": ["io_uring_setup", "io_uring_enter", "io_uring_register"], "action": "SCMP_ACT_ALLOW"}]}"#;
+    if !require_tool("jq") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let script = |profile: &str| {
+        let file = folder.path().join("profile.json");
+        std::fs::write(&file, profile).unwrap();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/packaging/seccomp-io_uring");
+        Command::new(script).arg(&file).output().unwrap()
+    };
+    let parse = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).unwrap();
+    let output = script(PROFILE);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(parse(&output.stdout), parse(WANTED.as_bytes()));
+    for broken in ["{}", "no json"] {
+        let output = script(broken);
+        assert_eq!((output.status.code(), output.stdout), (Some(2), Vec::new()), "{broken}");
+    }
 }

@@ -153,7 +153,7 @@ fn in_the_data_directory(said: &mut Said) {
     std::fs::remove_file(data.join(T)).unwrap();
     std::fs::set_permissions(&data, PermissionsExt::from_mode(0o777)).unwrap();
     said.add_failure(&args);
-    let output = engine(&["doctor", "--data", data.to_str().unwrap()]).output().unwrap();
+    let output = support::process::engine(&["doctor", "--data", data.to_str().unwrap()]).output().unwrap();
     said.add("doctor", &String::from_utf8(output.stdout).unwrap());
     said.add_failure(&[
         "run",
@@ -175,7 +175,7 @@ fn on_a_full_disk(said: &mut Said) {
     let args = ["--disk-free-min", "0", "--drain-timeout", "300ms", ADMIN[0], ADMIN[1]];
     let mut engine = Engine::start_in(&disk.path().join("data"), &args);
     let mut stream = engine.connect();
-    stream.write_all(format!("{T} {}\n", T.repeat(25)).repeat(4_000).as_bytes()).unwrap();
+    stream.write_all(format!("{T} x {}\n", T.repeat(25)).repeat(4_000).as_bytes()).unwrap();
     wait_for_status(engine.admin(), "/readyz", 503);
     said.add_admin(&engine);
     engine.sigterm();

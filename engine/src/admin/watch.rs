@@ -311,7 +311,7 @@ mod tests {
         };
         let mut busy = Busy::default();
         let ratios = [load(100, 200), load(500, 1000), load(600, 1200), load(2500, 3000), load(9000, 4000)];
-        let ratios = ratios.map(|load| (busy.ratio(load) * 100.0).round());
-        assert_eq!(ratios, [50.0, 50.0, 50.0, 100.0, 100.0]);
+        let ratios = ratios.map(|load| format!("{:.2}", busy.ratio(load)));
+        assert_eq!(ratios, ["0.50", "0.50", "0.50", "1.00", "1.00"]);
     }
 }

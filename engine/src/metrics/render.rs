@@ -227,11 +227,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::metrics::Counters;
 
     fn report() -> Report {
         let mut report = Report { logs: 2, storage: StorageState::Low, ..Report::default() };
-        report.counters = Counters { lines: 3, entries: 2, ..Counters::default() };
+        report.counters.lines = 3;
+        report.counters.entries = 2;
         report.counters.reject(Reject::Http);
         report.listeners = vec![ListenerCounters { open: 1, accepted: 2, failed: 3 }];
         report.write_seconds.observe(Duration::from_micros(200));

@@ -68,6 +68,67 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::sim::{Ending, Faults, Sim};
+    use crate::metrics::ListenerCounters;
+    use crate::shard::{Command, LogLimits, Notice, Oversize, ShardConfig};
+
+    fn config() -> ShardConfig {
+        ShardConfig {
+            line_bytes_max: 100,
+            oversize: Oversize::Split,
+            buffer_bytes: 4 << 20,
+            connections_max: 10,
+            drain_timeout: Duration::from_secs(1),
+            listeners: 2,
+            recv_buffers: 8,
+            logs: LogLimits {
+                linger: Duration::from_millis(5),
+                segment_bytes: 256 << 20,
+                tokens_max: 10,
+                open_files_max: 10,
+            },
+        }
+    }
+
+    fn ask(sim: &mut Sim, ticket: u64) -> Report {
+        sim.command(Command::Report { ticket });
+        let mut report = None;
+        sim.run_until(|sim| {
+            let answers = sim.notices().iter().rev();
+            report = answers
+                .filter_map(|notice| match notice {
+                    Notice::Report(report) if report.ticket == ticket => Some(*report.clone()),
+                    _ => None,
+                })
+                .next();
+            report.is_some()
+        });
+        report.expect("waited for")
+    }
+
+    #[test]
+    fn a_report_is_what_happened_so_far() {
+        let mut sim = Sim::new(1, Faults::none(), config());
+        assert_eq!(
+            ask(&mut sim, 1),
+            Report { ticket: 1, listeners: vec![ListenerCounters::default(); 2], ..Report::default() }
+        );
+        let peer = sim.connect();
+        sim.send(peer, b"00000000-0000-4000-8000-000000000001 hello\nno token\n");
+        sim.run_until(|sim| sim.tokens().count() == 1 && sim.shard().unstored_bytes() == 0);
+        let report = ask(&mut sim, 2);
+        assert_eq!((report.counters.lines, report.counters.entries, report.logs), (2, 1, 1));
+        assert_eq!((report.segments_active, report.segments_sealed, report.open_files), (1, 0, 1));
+        assert_eq!((report.write_seconds.count(), report.entry_delay_seconds.count()), (1, 1));
+        assert!(report.entry_delay_seconds.sum() >= report.write_seconds.sum());
+        assert_eq!(report.listeners.iter().map(|listener| (listener.open, listener.accepted)).max(), Some((1, 1)));
+        sim.close(peer);
+        sim.run_until(|sim| sim.ending(peer) != Ending::Open && sim.is_gone(peer));
+        sim.command(Command::Drain);
+        sim.run_until(|sim| sim.outcome().is_some());
+        let report = sim.shard().report(3);
+        assert!(report.draining && report.listeners.iter().all(|listener| listener.open == 0));
+    }
 
     #[test]
     fn a_stopwatch_adds_up_what_was_so() {
