@@ -94,13 +94,11 @@ mod tests {
         sim.command(Command::Report { ticket });
         let mut report = None;
         sim.run_until(|sim| {
-            let answers = sim.notices().iter().rev();
-            report = answers
-                .filter_map(|notice| match notice {
-                    Notice::Report(report) if report.ticket == ticket => Some(*report.clone()),
-                    _ => None,
-                })
-                .next();
+            let mut answers = sim.notices().iter().rev();
+            report = answers.find_map(|notice| match notice {
+                Notice::Report(report) if report.ticket == ticket => Some(*report.clone()),
+                _ => None,
+            });
             report.is_some()
         });
         report.expect("waited for")
