@@ -140,7 +140,59 @@ pub fn no_lf() -> Vec<u8> {
     bytes
 }
 
+/// Hostile: lines of 100,000 bytes, longer than a receive buffer.
+#[must_use]
+pub fn long_lines() -> Vec<u8> {
+    corpus(15, |random, line| token_first(random, line, 100_000))
+}
+
+/// Where in its line a token stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The line begins with it.
+    First,
+    /// Behind a syslog header.
+    Middle,
+}
+
+/// As many token values, always the same ones and each once.
+#[must_use]
+pub fn tokens(count: usize) -> Vec<[u8; 16]> {
+    let mut random = Random(16);
+    let value = |number: usize| {
+        let mut token = [0; 16].map(|_: u8| random.byte());
+        // Multiplied by an odd number: no two are equal, and all look random.
+        token[..8].copy_from_slice(&(number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+        token
+    };
+    (0..count).map(value).collect()
+}
+
+/// What one of several connections sends: lines of `line_bytes`, LF included, whose tokens are those of [`tokens`] in
+/// turn, from the one numbered `first` on.
+#[must_use]
+pub fn lines_of_logs(tokens: &[[u8; 16]], first: usize, line_bytes: usize, place: Place) -> Vec<u8> {
+    let mut turns = tokens.iter().cycle().skip(first % tokens.len());
+    corpus(17 + first as u64, |random, line| {
+        if place == Place::Middle {
+            line.extend(b"<14>1 2026-11-23T02:29:45.003Z host-7 app 4711 - - ");
+        }
+        write_token(turns.next().expect("a cycle has no end"), line);
+        random.text(line, line_bytes - 1);
+    })
+}
+
 const TOKEN_BYTES: usize = 36;
+const DASHES_BEHIND: [usize; 4] = [4, 6, 8, 10];
+
+fn write_token(token: &[u8; 16], line: &mut Vec<u8>) {
+    for (at, byte) in token.iter().enumerate() {
+        if DASHES_BEHIND.contains(&at) {
+            line.push(b'-');
+        }
+        line.extend([byte >> 4, byte & 0xf].map(|value| b"0123456789abcdef"[usize::from(value)]));
+    }
+}
 
 fn corpus(seed: u64, mut add_line: impl FnMut(&mut Random, &mut Vec<u8>)) -> Vec<u8> {
     let mut random = Random(seed);
@@ -172,6 +224,10 @@ impl Random {
         mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         let limited = (mixed ^ mixed >> 31) % limit as u64;
         usize::try_from(limited).expect("it is below a usize")
+    }
+
+    fn byte(&mut self) -> u8 {
+        u8::try_from(self.below(256)).expect("it is below 256")
     }
 
     fn digit(&mut self) -> u8 {

@@ -70,9 +70,9 @@ pub struct DoctorArgs {
     /// The data directory that `run` would use
     #[arg(long, value_name = "DIR", default_value = "./data")]
     pub data: PathBuf,
-    /// The cores that `run` would use
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub shards: u16,
+    /// The cores that `run` would use [default: as many as this process may use]
+    #[arg(long, value_name = "N")]
+    pub shards: Option<u64>,
 }
 
 /// Flags of `run`.
@@ -100,9 +100,9 @@ pub struct RunArgs {
     /// What happens to the rest of a longer line
     #[arg(long, value_enum, default_value_t = OversizeArg::Split)]
     oversize: OversizeArg,
-    /// Cores to use
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    shards: u64,
+    /// Shards, each a thread on a core of its own, 1 to 256 [default: the cores that this process may use]
+    #[arg(long, value_name = "N")]
+    shards: Option<u64>,
     /// Memory for what is received and not yet written, a shard; full = stop reading
     #[arg(long, value_name = "SIZE", default_value_t = Size(BUFFER_BYTES_DEFAULT))]
     buffer_bytes: Size,

@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::diag::{Format, Level};
 use crate::error::{ConfigError, StartError, shown};
 use crate::limits::{
-    BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_RESERVED, LINE_BYTES_MAX_MIN, LINE_PARTS_OF_BUFFER,
-    OPEN_FILES_MIN,
+    BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED, LINE_BYTES_MAX_MIN,
+    LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, SHARDS_MAX,
 };
 use crate::shard::Oversize;
 
@@ -32,7 +32,7 @@ pub struct RunFlags {
     /// `--oversize`
     pub oversize: Oversize,
     /// `--shards`
-    pub shards: u64,
+    pub shards: Option<u64>,
     /// `--buffer-bytes`
     pub buffer_bytes: u64,
     /// `--linger`
@@ -58,6 +58,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Where to listen.
     pub tcp: Vec<SocketAddr>,
+    /// Cores to use.
+    pub shards: u16,
     /// Logs that may exist.
     pub tokens_max: usize,
     /// Connections at a time; `None`: as many as descriptors allow, at most the default; 0: as many as they allow.
@@ -130,6 +132,7 @@ impl TryFrom<RunFlags> for Config {
         Ok(Self {
             data: flags.data,
             tcp: flags.tcp,
+            shards: shards(flags.shards)?,
             tokens_max: narrow("--tokens-max", flags.tokens_max, u64::from(u32::MAX))?,
             connections_max: flags.connections_max,
             line_bytes_max: narrow("--line-bytes-max", flags.line_bytes_max, u64::from(u32::MAX))?,
@@ -146,10 +149,18 @@ impl TryFrom<RunFlags> for Config {
     }
 }
 
+/// As many as asked for, or as this process may use cores.
+///
+/// # Errors
+/// Nobody can have that many.
+pub fn shards(asked: Option<u64>) -> Result<u16, ConfigError> {
+    let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64).min(SHARDS_MAX);
+    let shards = asked.unwrap_or_else(cores);
+    let allowed = u16::try_from(shards).ok().filter(|_| (1..=SHARDS_MAX).contains(&shards));
+    allowed.ok_or_else(|| wrong("--shards", format!("{shards} is not possible; give 1 to {SHARDS_MAX}")))
+}
+
 fn check_sizes(flags: &RunFlags) -> Result<(), ConfigError> {
-    if flags.shards != 1 {
-        return Err(wrong("--shards", format!("{} shards are not possible yet; give 1", flags.shards)));
-    }
     if flags.tokens_max == 0 {
         return Err(wrong("--tokens-max", "0 would store nothing; give 1 or more".into()));
     }
@@ -167,9 +178,12 @@ fn check_sizes(flags: &RunFlags) -> Result<(), ConfigError> {
         );
         return Err(wrong("--line-bytes-max", problem));
     }
-    if flags.segment_bytes < flags.line_bytes_max {
-        let problem =
-            format!("{} is less than one line ({}); give 1MiB or more", flags.segment_bytes, flags.line_bytes_max);
+    if flags.linger > LINGER_MAX {
+        return Err(wrong("--linger", format!("{:?} is too long; give {LINGER_MAX:?} or less", flags.linger)));
+    }
+    // An entry may be as long as a line, and an LF follows it.
+    if flags.segment_bytes <= flags.line_bytes_max {
+        let problem = format!("{} is less than one line ({}); give more", flags.segment_bytes, flags.line_bytes_max);
         return Err(wrong("--segment-bytes", problem));
     }
     Ok(())
@@ -215,8 +229,9 @@ impl Descriptors {
     ///
     /// # Errors
     /// The limit cannot hold the number that was asked for.
-    pub fn share(limit: u64, connections_max: Option<u64>) -> Result<Self, StartError> {
-        let least = DESCRIPTORS_RESERVED + OPEN_FILES_MIN;
+    pub fn share(limit: u64, connections_max: Option<u64>, shards: u16) -> Result<Self, StartError> {
+        let reserved = DESCRIPTORS_RESERVED + DESCRIPTORS_PER_SHARD * u64::from(shards);
+        let least = reserved + OPEN_FILES_MIN * u64::from(shards);
         let refused = |problem| StartError::new("--connections-max", problem);
         let Some(free) = limit.checked_sub(least).filter(|&free| free > 0) else {
             return Err(refused(format!(
@@ -235,7 +250,7 @@ impl Descriptors {
                 )));
             }
         };
-        let files = limit - DESCRIPTORS_RESERVED - connections;
+        let files = limit - reserved - connections;
         let narrow = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
         Ok(Self { connections: narrow(connections), files: narrow(files) })
     }
@@ -255,7 +270,7 @@ mod tests {
             connections_max: None,
             line_bytes_max: LINE_BYTES_MAX_DEFAULT,
             oversize: Oversize::Split,
-            shards: 1,
+            shards: Some(1),
             buffer_bytes: BUFFER_BYTES_DEFAULT,
             linger: Duration::ZERO,
             segment_bytes: SEGMENT_BYTES_DEFAULT,
@@ -277,8 +292,12 @@ mod tests {
         assert_eq!(refused(RunFlags { line_bytes_max: 4 << 20 | 1, ..flags() }), "--line-bytes-max");
         assert_eq!(refused(RunFlags { line_bytes_max: 63, ..flags() }), "--line-bytes-max");
         assert_eq!(refused(RunFlags { segment_bytes: 12, ..flags() }), "--segment-bytes");
+        assert_eq!(refused(RunFlags { linger: Duration::from_mins(1), ..flags() }), "--linger");
         assert_eq!(refused(RunFlags { buffer_bytes: 1, ..flags() }), "--buffer-bytes");
-        assert_eq!(refused(RunFlags { shards: 2, ..flags() }), "--shards");
+        for shards in [0, 257, 65_537] {
+            assert_eq!(refused(RunFlags { shards: Some(shards), ..flags() }), "--shards");
+        }
+        assert_eq!(Config::try_from(RunFlags { shards: Some(256), ..flags() }).expect("allowed").shards, 256);
         assert_eq!(refused(RunFlags { tokens_max: 0, ..flags() }), "--tokens-max");
     }
 
@@ -301,12 +320,12 @@ mod tests {
 
     #[test]
     fn descriptors_are_shared() {
-        let share = |limit, asked| Descriptors::share(limit, asked);
-        assert_eq!(share(1024, None).expect("enough").connections, 672);
+        let share = |limit, asked| Descriptors::share(limit, asked, 1);
+        assert_eq!(share(1024, None).expect("enough").connections, 669);
         assert_eq!(share(1 << 20, None).expect("enough").connections, 65_536);
         assert!(share(1 << 20, Some(0)).expect("enough").connections > 700_000);
-        assert_eq!(share(1024, Some(896)).expect("enough"), Descriptors { connections: 896, files: 64 });
-        assert!(share(1024, Some(897)).is_err());
+        assert_eq!(share(1024, Some(892)).expect("enough"), Descriptors { connections: 892, files: 64 });
+        assert!(share(1024, Some(893)).is_err());
         assert!(share(128, None).is_err());
     }
 }

@@ -106,7 +106,7 @@ impl fmt::Display for Finding {
 ///
 /// # Errors
 /// The output cannot be written.
-pub fn doctor(data: &Path, shards: usize, output: &mut impl Write) -> io::Result<Exit> {
+pub fn doctor(data: &Path, shards: u16, output: &mut impl Write) -> io::Result<Exit> {
     let findings = examine(data, shards);
     for finding in &findings {
         writeln!(output, "{finding}")?;
@@ -116,12 +116,12 @@ pub fn doctor(data: &Path, shards: usize, output: &mut impl Write) -> io::Result
     Ok(if fails { Exit::Environment } else { Exit::Done })
 }
 
-fn examine(data: &Path, shards: usize) -> Vec<Finding> {
+fn examine(data: &Path, shards: u16) -> Vec<Finding> {
     let mut findings = vec![kernel(&host::kernel_release())];
     findings.push(io_uring_sysctl(host::sysctl("kernel/io_uring_disabled").as_deref()));
     findings.push(seccomp(host::status("Seccomp").as_deref()));
     findings.extend(io_uring(shards));
-    findings.push(descriptors(host::descriptor_limit()));
+    findings.push(descriptors(host::descriptor_limit(), shards));
     findings.push(somaxconn(host::sysctl("net/core/somaxconn").as_deref()));
     findings.push(rmem_max(host::sysctl("net/core/rmem_max").as_deref()));
     let low_ports = host::sysctl("net/ipv4/ip_unprivileged_port_start");
@@ -161,7 +161,7 @@ fn seccomp(mode: Option<&str>) -> Finding {
     }
 }
 
-fn io_uring(shards: usize) -> Vec<Finding> {
+fn io_uring(shards: u16) -> Vec<Finding> {
     let features = match features() {
         Ok(features) => features,
         Err(error) => return vec![Finding::fail(&error), memlock(shards)],
@@ -180,16 +180,16 @@ fn io_uring(shards: usize) -> Vec<Finding> {
 }
 
 /// Not by arithmetic: older kernels charge nothing, and other processes of the user are charged too.
-fn memlock(shards: usize) -> Finding {
+fn memlock(shards: u16) -> Finding {
     const SUBJECT: &str = "memory lock";
-    let needed = RING_LOCKED_BYTES * shards as u64;
+    let needed = RING_LOCKED_BYTES * u64::from(shards);
     let limit = match host::memlock_limit() {
         _ if host::has_capability(CAP_IPC_LOCK) => "no limit for this user".to_owned(),
         Some(bytes) => format!("limit {} KiB", bytes / 1024),
         None => "no limit".to_owned(),
     };
     let value = format!("{limit}, {shards} shards want {} KiB", needed / 1024);
-    match rings_of(shards) {
+    match rings_of(usize::from(shards)) {
         Ok(()) => Finding::ok(SUBJECT, value),
         Err((made, error)) => {
             let error = error.source.map_or_else(String::new, |error| format!(" ({error})"));
@@ -200,9 +200,9 @@ fn memlock(shards: usize) -> Finding {
     }
 }
 
-fn descriptors(limit: Option<u64>) -> Finding {
+fn descriptors(limit: Option<u64>, shards: u16) -> Finding {
     let limit = limit.unwrap_or(u64::MAX);
-    match Descriptors::share(limit, None) {
+    match Descriptors::share(limit, None, shards) {
         Err(error) => Finding { subject: "descriptors".to_owned(), ..Finding::fail(&error) },
         Ok(Descriptors { connections, files }) => {
             let shown = if limit == u64::MAX { "no limit".to_owned() } else { limit.to_string() };
@@ -323,7 +323,7 @@ mod tests {
     fn what_is_short_is_warned_of() {
         assert_eq!(somaxconn(Some("128")).verdict, Verdict::Warn);
         assert_eq!(somaxconn(Some("4096")).verdict, Verdict::Ok);
-        assert_eq!(descriptors(Some(64)).verdict, Verdict::Fail);
+        assert_eq!(descriptors(Some(64), 1).verdict, Verdict::Fail);
         assert_eq!(io_uring_sysctl(Some("2")).verdict, Verdict::Warn);
         let small = host::FileSystem { magic: 0x0102_1994, free_bytes: 1 << 20, free_inodes: Some(5) };
         assert!(file_system(&small).iter().all(|finding| finding.verdict == Verdict::Warn));

@@ -1,18 +1,18 @@
 //! The life of the process: start (probe, lock, recover, bind, serve), drain, end.
 //!
 //! ```text
-//!  main thread     probe ─► lock ─► admin ─► recover ─► bind ─► ready ─► waits for the shard
-//!  shard thread                                  └─► ring, shard ─► serves … drains ─► outcome
-//!  signal thread                                               SIGTERM ─► mailbox
-//!  admin thread                     └─► /metrics /healthz /readyz, until the shard has ended
-//!  disk thread                                      free space low, or not ─► mailbox
+//!  main thread     probe ─► lock ─► admin ─► recover ─► bind ─► all rings up ─► ready ─► waits for the shards
+//!  shard threads                                           └─► ring, shard ──┴─► serves … drains ─► outcome
+//!  signal thread                                                         SIGTERM ─► mailboxes
+//!  admin thread                     └─► /metrics /healthz /readyz, until the shards have ended
+//!  disk thread                                                free space low, or not ─► mailboxes
 //! ```
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -23,13 +23,16 @@ use crate::admin::Admin;
 use crate::admin::watch::{Desk, Reporter, Watch};
 use crate::config::{Config, Descriptors};
 use crate::diag::{self, Level, log, quoted, say};
-use crate::driver::uring::{Mailbox, Uring, probe, refused};
+use crate::driver::uring::{Mailbox, Neighbours, Uring, probe, refused};
 use crate::error::{EngineError, StartError};
-use crate::limits::{DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, RECV_BUFFERS};
+use crate::handover::ShardId;
+use crate::limits::{DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, NOTICES_MAX, RECV_BUFFERS};
 use crate::metrics::Report;
+use crate::route::Ownership;
 use crate::segment::Position;
-use crate::shard::{Command, LogLimits, Notice, Outcome, Shard, ShardConfig};
-use crate::store::recover::{Recovered, recover};
+use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, Shard, ShardConfig};
+use crate::store::recover::{RecoveredLog, recover};
+use crate::sys::affinity::{allowed_cores, pin};
 use crate::sys::listener::{Listener, listen};
 use crate::sys::{DataDir, DataLock};
 
@@ -37,8 +40,8 @@ use crate::sys::{DataDir, DataLock};
 #[derive(Debug)]
 pub struct Engine {
     addresses: Vec<SocketAddr>,
-    mailbox: Mailbox,
-    shard: JoinHandle<io::Result<Outcome>>,
+    mailboxes: Vec<Mailbox>,
+    shards: Vec<JoinHandle<io::Result<Outcome>>>,
     disk_watch: DiskWatch,
     admin: Option<Admin>,
     // Released last: until then nobody else may use the directory.
@@ -47,12 +50,12 @@ pub struct Engine {
 
 /// Tells a running engine to end, from any thread.
 #[derive(Clone, Debug)]
-pub struct Drainer(Mailbox);
+pub struct Drainer(Vec<Mailbox>);
 
 impl Drainer {
     /// Finishes what is under way; a second call cuts that short.
     pub fn drain(&self) {
-        self.0.send(Command::Drain);
+        tell_all(&self.0, Command::Drain);
     }
 }
 
@@ -63,7 +66,8 @@ impl Engine {
     /// The host or the data directory refuses.
     pub fn start(config: &Config) -> Result<Self, EngineError> {
         probe()?;
-        let descriptors = Descriptors::share(raise_descriptor_limit(), config.connections_max)?;
+        let shards = usize::from(config.shards);
+        let descriptors = Descriptors::share(raise_descriptor_limit(), config.connections_max, config.shards)?;
         let data = Arc::new(DataDir::open(&config.data)?);
         let lock = data.lock()?;
         data.meta()?;
@@ -86,15 +90,17 @@ impl Engine {
                 recovered.unknown
             ),
         );
-        let listeners = config.tcp.iter().map(|address| listen(*address)).collect::<Result<Vec<_>, _>>()?;
+        let bound = config.tcp.iter().map(|address| listen(*address, shards));
+        let listeners = bound.collect::<Result<Vec<_>, _>>()?;
         let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
-        let mailbox = Mailbox::new().map_err(no_resources)?;
-        let disk_watch = DiskWatch::start(Arc::clone(&data), config.disk_free_min, mailbox.clone())?;
-        let shard_config = shard_config(config, descriptors, listeners.len());
-        let (reporter, desk) = Desk::new(mailbox.clone());
-        let shard = start_shard(shard_config, recovered, listeners, data, mailbox.clone(), reporter)?;
-        watch.serve(addresses.iter().map(SocketAddr::to_string).collect(), segments_sealed, vec![desk]);
-        Ok(Self { addresses, mailbox, shard, disk_watch, admin, lock })
+        let mailboxes = (0..shards).map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>().map_err(no_resources)?;
+        let disk_watch = DiskWatch::start(Arc::clone(&data), config.disk_free_min, mailboxes.clone())?;
+        let configs = shard_configs(config, descriptors, listeners.len());
+        let parts = share_out(configs, recovered.logs, listeners, &mailboxes);
+        let (reporters, desks) = mailboxes.iter().cloned().map(Desk::new).unzip();
+        let shards = start_shards(parts, reporters, &data)?;
+        watch.serve(addresses.iter().map(SocketAddr::to_string).collect(), segments_sealed, desks);
+        Ok(Self { addresses, mailboxes, shards, disk_watch, admin, lock })
     }
 
     /// Where it listens, in the order of the flags, with real ports.
@@ -106,7 +112,7 @@ impl Engine {
     /// A handle that ends it.
     #[must_use]
     pub fn drainer(&self) -> Drainer {
-        Drainer(self.mailbox.clone())
+        Drainer(self.mailboxes.clone())
     }
 
     /// Waits until the engine has ended.
@@ -114,20 +120,23 @@ impl Engine {
     /// # Errors
     /// The ring failed.
     pub fn join(self) -> io::Result<Outcome> {
-        let Self { shard, disk_watch, admin, lock, .. } = self;
-        let outcome = shard.join().expect("a panic of a shard ends the process");
+        let Self { shards, disk_watch, admin, lock, .. } = self;
+        let mut all = Outcome::default();
+        for shard in shards {
+            all.add(&shard.join().expect("a panic of a shard ends the process")?);
+        }
         drop(disk_watch);
         drop(admin);
         drop(lock);
-        outcome
+        Ok(all)
     }
 }
 
-/// `engine run`: serves until a signal ends it. Returns the bytes that could not be stored.
+/// `engine run`: serves until a signal ends it. Says whether everything that was received is stored.
 ///
 /// # Errors
 /// The host or the data directory refuses, or the ring fails.
-pub fn run(config: &Config) -> Result<u64, EngineError> {
+pub fn run(config: &Config) -> Result<bool, EngineError> {
     diag::configure(config.log_level, config.log_format);
     // From here on a signal drains, also during the start.
     let signals = Signals::new([SIGTERM, SIGINT]).map_err(no_resources)?;
@@ -138,13 +147,24 @@ pub fn run(config: &Config) -> Result<u64, EngineError> {
     drain_on_signals(signals, engine.drainer())?;
     say(Level::Info, format_args!("ready"));
     let outcome = engine.join().map_err(EngineError::Ring)?;
-    let unstored = outcome.unstored_bytes;
     diag::finish();
+    let unstored = outcome.unstored_bytes;
     if unstored > 0 {
-        say(Level::Error, format_args!("storage still refuses unstored_bytes={unstored}"));
+        say(
+            Level::Error,
+            format_args!("storage still refuses; lost with what sockets still held: unstored_bytes={unstored}"),
+        );
+    }
+    if outcome.abandoned_queue {
+        say(
+            Level::Error,
+            format_args!(
+                "connections left in an accept queue: accepting failed to the end; raise the descriptor limit"
+            ),
+        );
     }
     say(Level::Info, format_args!("drained {}", outcome.counters));
-    Ok(unstored)
+    Ok(unstored == 0 && !outcome.abandoned_queue)
 }
 
 fn drain_on_signals(mut signals: Signals, drainer: Drainer) -> Result<(), StartError> {
@@ -159,62 +179,137 @@ fn drain_on_signals(mut signals: Signals, drainer: Drainer) -> Result<(), StartE
     std::thread::Builder::new().name("signals".into()).spawn(work).map(drop).map_err(no_resources)
 }
 
-fn shard_config(config: &Config, descriptors: Descriptors, listeners: usize) -> ShardConfig {
-    ShardConfig {
+fn tell_all(mailboxes: &[Mailbox], command: Command) {
+    for mailbox in mailboxes {
+        mailbox.send(command);
+    }
+}
+
+fn shard_configs(config: &Config, descriptors: Descriptors, listeners: usize) -> Vec<ShardConfig> {
+    let ownership = Ownership::over(config.shards);
+    let connections = Allowance::new(descriptors.connections);
+    let tokens = Allowance::new(config.tokens_max);
+    let shard = |id| ShardConfig {
+        id: ShardId(id),
+        ownership: ownership.clone(),
         line_bytes_max: config.line_bytes_max,
         oversize: config.oversize,
         buffer_bytes: config.buffer_bytes,
-        connections_max: descriptors.connections,
+        connections: connections.clone(),
         drain_timeout: config.drain_timeout,
         listeners: u32::try_from(listeners).expect("a command line has fewer than 2^32 flags"),
         recv_buffers: usize::from(RECV_BUFFERS),
         logs: LogLimits {
             linger: config.linger,
             segment_bytes: config.segment_bytes,
-            tokens_max: config.tokens_max,
-            open_files_max: descriptors.files,
+            tokens: tokens.clone(),
+            open_files_max: descriptors.files / usize::from(config.shards),
         },
-    }
+    };
+    (0..config.shards).map(shard).collect()
 }
 
-/// Starts the shard's thread and waits until its ring works.
-fn start_shard(
+/// What one shard's thread starts with.
+#[derive(Debug)]
+struct Part {
     config: ShardConfig,
-    recovered: Recovered,
-    listeners: Vec<Listener>,
-    data: Arc<DataDir>,
+    core: usize,
+    logs: Vec<RecoveredLog>,
+    listeners: Vec<OwnedFd>,
     mailbox: Mailbox,
-    reporter: Reporter,
-) -> Result<JoinHandle<io::Result<Outcome>>, StartError> {
-    let (started, start) = channel();
-    let fds: Vec<OwnedFd> = listeners.into_iter().map(|listener| listener.fd).collect();
-    let work = move || {
-        let mut driver = match Uring::new(fds, data, mailbox) {
-            Ok(driver) => driver,
-            Err(error) => {
-                let copy = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
-                let _told = started.send(Err(copy));
-                return Err(error);
-            }
-        };
-        let mut shard = Shard::new(config);
-        for log in recovered.logs {
-            shard.resume_log(log.token, log.base, Position(log.len));
-        }
-        let _told = started.send(Ok(()));
-        let outcome = driver.run(&mut shard, |notice| match notice {
-            Notice::Report(report) => reporter.post(*report),
-            notice => tell(notice),
-        });
-        reporter.end(Report { load: driver.load(), ..shard.report(0) });
-        outcome
-    };
-    let shard = std::thread::Builder::new().name("shard-0".into()).spawn(work).map_err(no_resources)?;
-    match start.recv() {
-        Ok(Ok(())) => Ok(shard),
-        Ok(Err(error)) => Err(refused(error)),
-        Err(_) => unreachable!("the shard's thread answers before it ends, or ends the process"),
+    neighbours: Neighbours,
+}
+
+/// Gives every shard its core, its listeners, and the logs that it owns.
+fn share_out(
+    configs: Vec<ShardConfig>,
+    logs: Vec<RecoveredLog>,
+    mut listeners: Vec<Listener>,
+    mailboxes: &[Mailbox],
+) -> Vec<Part> {
+    let cores = allowed_cores();
+    if configs.len() > cores.len() {
+        say(Level::Warn, format_args!("more shards than cores shards={} cores={}", configs.len(), cores.len()));
     }
+    let shards = u16::try_from(configs.len()).expect("--shards is at most 256");
+    let part = |((config, core), (mailbox, neighbours)): ((_, &usize), (&Mailbox, _))| Part {
+        config,
+        core: *core,
+        logs: Vec::new(),
+        listeners: listeners.iter_mut().filter_map(|listener| listener.fds.pop()).collect(),
+        mailbox: mailbox.clone(),
+        neighbours,
+    };
+    let houses = mailboxes.iter().zip(Neighbours::street(shards));
+    let mut parts: Vec<Part> = configs.into_iter().zip(cores.iter().cycle()).zip(houses).map(part).collect();
+    for log in logs {
+        let owner = parts[0].config.ownership.owner(log.token);
+        parts[usize::from(owner.0)].logs.push(log);
+    }
+    parts
+}
+
+/// Starts the shards' threads and lets them run when every ring is there: from then on each may wake each other.
+fn start_shards(
+    parts: Vec<Part>,
+    reporters: Vec<Reporter>,
+    data: &Arc<DataDir>,
+) -> Result<Vec<JoinHandle<io::Result<Outcome>>>, StartError> {
+    let mut shards = Vec::new();
+    let mut starts = Vec::new();
+    let (notices, notices_in) = sync_channel(NOTICES_MAX);
+    let tells = move || notices_in.into_iter().for_each(tell);
+    std::thread::Builder::new().name("notices".into()).spawn(tells).map_err(no_resources)?;
+    for (part, reporter) in parts.into_iter().zip(reporters) {
+        let notices = notices.clone();
+        let (started, start) = channel();
+        let (go, may_go) = channel::<()>();
+        let data = Arc::clone(data);
+        let name = format!("shard-{}", part.config.id.0);
+        let work = move || {
+            let (mut driver, mut shard) = match set_up(part, data) {
+                Ok(ready) => ready,
+                Err(error) => {
+                    // The one who waits for this tells the operator.
+                    let _told = started.send(Err(error));
+                    return Err(io::ErrorKind::Other.into());
+                }
+            };
+            let _told = started.send(Ok(()));
+            // An error means that another shard could not start: there is nothing to run.
+            if may_go.recv().is_err() {
+                return Err(io::ErrorKind::Other.into());
+            }
+            let outcome = driver.run(&mut shard, |notice| match notice {
+                Notice::Report(report) => reporter.post(*report),
+                // A slow reader of stderr must not stop the shard: what it has no room for is not said.
+                notice => drop(notices.try_send(notice)),
+            });
+            reporter.end(Report { load: driver.load(), ..shard.report(0) });
+            outcome
+        };
+        shards.push(std::thread::Builder::new().name(name).spawn(work).map_err(no_resources)?);
+        starts.push((start, go));
+    }
+    for (start, _) in &starts {
+        start.recv().expect("a shard's thread answers before it ends, or ends the process").map_err(refused)?;
+    }
+    for (_, go) in &starts {
+        go.send(()).expect("a shard's thread waits for this");
+    }
+    Ok(shards)
+}
+
+/// On the shard's own thread: its ring, and the shard with its logs.
+fn set_up(part: Part, data: Arc<DataDir>) -> io::Result<(Uring, Shard)> {
+    let driver = Uring::new(part.listeners, data, part.mailbox, part.neighbours)?;
+    // After the file thread was started, which may run anywhere.
+    pin(part.core);
+    let mut shard = Shard::new(part.config);
+    for log in part.logs {
+        shard.resume_log(log.token, log.base, Position(log.len));
+    }
+    Ok((driver, shard))
 }
 
 fn no_resources(error: io::Error) -> StartError {
@@ -233,6 +328,16 @@ fn tell(notice: Notice) {
         Notice::StorageRefused(error) => {
             let error = quoted(&error);
             log(Level::Error, format_args!("storage refuses, reading stops until it works again error={error}"));
+        }
+        Notice::LogRefused { token, error } => {
+            let log_name = token.shortened();
+            log(
+                Level::Error,
+                format_args!(
+                    "a log cannot be opened, its entries wait; mend its directory log={log_name} error={}",
+                    quoted(&error)
+                ),
+            );
         }
         Notice::StorageResumed => log(Level::Info, format_args!("storage works again")),
         Notice::DiskLow(true) => {
@@ -262,7 +367,7 @@ struct DiskWatch {
 }
 
 impl DiskWatch {
-    fn start(data: Arc<DataDir>, free_min: Option<u64>, mailbox: Mailbox) -> Result<Self, StartError> {
+    fn start(data: Arc<DataDir>, free_min: Option<u64>, mailboxes: Vec<Mailbox>) -> Result<Self, StartError> {
         let free_min = if let Some(bytes) = free_min {
             bytes
         } else {
@@ -279,7 +384,7 @@ impl DiskWatch {
                 // A failed look says nothing new.
                 let low = data.free_bytes().map_or(was_low, |free| free < free_min);
                 if low != was_low {
-                    mailbox.send(Command::DiskLow(low));
+                    tell_all(&mailboxes, Command::DiskLow(low));
                     was_low = low;
                 }
                 if ended.recv_timeout(DISK_WATCH) != Err(RecvTimeoutError::Timeout) {

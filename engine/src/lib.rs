@@ -11,6 +11,7 @@ pub mod buf;
 pub mod scan;
 
 pub mod framing;
+pub mod handover;
 pub mod route;
 pub mod segment;
 

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use engine::cli::{self, Command, Typed};
-use engine::config::{Config, RunFlags};
+use engine::config::{self, Config, RunFlags};
 use engine::doctor::doctor;
 use engine::error::{EngineError, Exit, ReadError};
 use engine::store::reader::{cat, ls};
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         },
         Typed::Text(text) => match io::stdout().write_all(text.as_bytes()) {
             Ok(()) => ExitCode::SUCCESS,
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
             Err(_) => ExitCode::from(Exit::Unexpected as u8),
         },
         Typed::Wrong(problem) => fail(&problem, Exit::Usage),
@@ -33,8 +34,8 @@ fn execute(command: Command) -> Result<Exit, EngineError> {
     match command {
         Command::Run(args) => {
             let config = Config::try_from(RunFlags::from(*args))?;
-            let unstored = engine::engine::run(&config)?;
-            return Ok(if unstored == 0 { Exit::Done } else { Exit::Unexpected });
+            let stored = engine::engine::run(&config)?;
+            return Ok(if stored { Exit::Done } else { Exit::Unexpected });
         }
         Command::Ls(args) => ls(&args.data, args.json, &mut stdout)?,
         Command::Cat(args) => {
@@ -42,7 +43,7 @@ fn execute(command: Command) -> Result<Exit, EngineError> {
             cat(&args.data, args.log, style, &mut stdout)?;
         }
         Command::Doctor(args) => {
-            let examined = doctor(&args.data, usize::from(args.shards), &mut stdout);
+            let examined = doctor(&args.data, config::shards(args.shards)?, &mut stdout);
             return examined.map_err(|error| ReadError::Output(error).into());
         }
     }

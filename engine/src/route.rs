@@ -1,7 +1,8 @@
-//! Which log a line belongs to: the token that decides, and the table from tokens to this shard's logs.
+//! Which log a line belongs to: the token that decides, the shard that owns the log, the table from tokens to logs.
 
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 
+use crate::handover::ShardId;
 use crate::scan;
 use crate::wire::Token;
 use crate::wire::entry::is_blank_byte;
@@ -25,23 +26,93 @@ pub fn deciding_token(line: &[u8]) -> Option<(usize, Token)> {
     Some(leftmost)
 }
 
-/// From token to log. Clients choose tokens, so the hash is keyed.
-#[derive(Debug, Default)]
+/// Which shard owns a log, and under which hash its token is filed. The same for all shards of a process.
+#[derive(Clone, Debug)]
+pub struct Ownership {
+    hasher: ahash::RandomState,
+    shards: u16,
+}
+
+impl Ownership {
+    /// Logs shared out over so many shards. Clients choose tokens, so the hash is keyed, anew for each process.
+    #[must_use]
+    pub fn over(shards: u16) -> Self {
+        Self { hasher: ahash::RandomState::new(), shards }
+    }
+
+    /// The same with a key that is always the same one, for simulations.
+    #[must_use]
+    pub fn with_seed(shards: u16, seed: u64) -> Self {
+        let [first, second] = [seed, !seed];
+        Self { hasher: ahash::RandomState::with_seeds(first, second, 0, 0), shards }
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> u16 {
+        self.shards
+    }
+
+    /// The shard that owns the token's log.
+    #[must_use]
+    pub fn owner(&self, token: Token) -> ShardId {
+        self.owner_of(self.hash(token))
+    }
+
+    fn hash(&self, token: Token) -> u64 {
+        self.hasher.hash_one(token)
+    }
+
+    /// The upper half decides, by multiplication; tables use the lower bits and the topmost seven.
+    fn owner_of(&self, hash: u64) -> ShardId {
+        let upper = hash >> u32::BITS & u64::from(u32::MAX >> 7);
+        let shard = (upper * u64::from(self.shards)) >> (u32::BITS - 7);
+        ShardId(u16::try_from(shard).expect("less than the number of shards"))
+    }
+}
+
+/// Where a line goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// To a log of this shard.
+    Mine(LogId),
+    /// To a log that this shard would own, if there were one.
+    New,
+    /// To another shard.
+    Foreign(ShardId),
+}
+
+/// From token to log.
+#[derive(Debug)]
 pub struct Router {
-    table: HashMap<Token, LogId, ahash::RandomState>,
+    ownership: Ownership,
+    me: ShardId,
+    table: HashTable<(Token, LogId)>,
 }
 
 impl Router {
-    /// The token's log, if there is one.
+    /// The router of one shard; it knows no log.
     #[must_use]
-    pub fn lookup(&self, token: Token) -> Option<LogId> {
-        self.table.get(&token).copied()
+    pub fn new(ownership: Ownership, me: ShardId) -> Self {
+        Self { ownership, me, table: HashTable::new() }
     }
 
-    /// Adds a log.
+    /// Where the token's lines go.
+    #[must_use]
+    pub fn route(&self, token: Token) -> Route {
+        let hash = self.ownership.hash(token);
+        let owner = self.ownership.owner_of(hash);
+        if owner != self.me {
+            return Route::Foreign(owner);
+        }
+        self.table.find(hash, |(known, _)| *known == token).map_or(Route::New, |&(_, log)| Route::Mine(log))
+    }
+
+    /// Adds a log that this shard owns.
     pub fn insert(&mut self, token: Token, log: LogId) {
-        let before = self.table.insert(token, log);
-        debug_assert!(before.is_none(), "a token names one log");
+        debug_assert!(self.route(token) == Route::New, "a token names one log, of its owner");
+        let Self { ownership, table, .. } = self;
+        table.insert_unique(ownership.hash(token), (token, log), |(token, _)| ownership.hash(*token));
     }
 }
 
@@ -62,5 +133,32 @@ mod tests {
         assert_eq!(decided(&format!("id={U} {T} x")), Some((40, T.into())));
         assert_eq!(decided(&format!("id={U},{T} x")), Some((3, U.into())));
         assert_eq!(decided("no token"), None);
+    }
+
+    #[test]
+    fn every_log_has_one_owner_and_owners_have_about_as_many() {
+        let ownership = Ownership::over(7);
+        let mut logs = [0_u32; 7];
+        for number in 0..70_000_u128 {
+            let token = Token::from_bytes(number.to_be_bytes());
+            let owner = ownership.owner(token);
+            logs[usize::from(owner.0)] += 1;
+            let route = Router::new(ownership.clone(), owner).route(token);
+            assert_eq!(route, Route::New);
+        }
+        assert!(logs.iter().all(|logs| (9_000..11_000).contains(logs)), "{logs:?}");
+    }
+
+    #[test]
+    fn a_log_is_found_by_its_token() {
+        let ownership = Ownership::over(2);
+        let mut routers = [0, 1].map(|shard| Router::new(ownership.clone(), ShardId(shard)));
+        for number in 0..1_000_u32 {
+            let token = Token::from_bytes(u128::from(number).to_be_bytes());
+            let owner = ownership.owner(token);
+            routers[usize::from(owner.0)].insert(token, LogId(number));
+            assert_eq!(routers[usize::from(owner.0)].route(token), Route::Mine(LogId(number)));
+            assert_eq!(routers[1 - usize::from(owner.0)].route(token), Route::Foreign(owner));
+        }
     }
 }

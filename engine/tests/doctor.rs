@@ -135,7 +135,7 @@ fn few_descriptors_are_said_to_be_too_few() {
         limited.args(["--nofile=64:64", "--", env!("CARGO_BIN_EXE_engine")]).args(command);
         limited.arg("--data").arg(&data).stdin(Stdio::null()).output().unwrap()
     };
-    let doctor = limited(&["doctor"]);
+    let doctor = limited(&["doctor", "--shards", "1"]);
     let verdict = line(&doctor, "descriptors:");
     assert!(verdict.starts_with("fail ") && verdict.contains("the descriptor limit is 64"), "{verdict}");
     assert_eq!(doctor.status.code(), ENVIRONMENT);
@@ -184,7 +184,7 @@ impl Ordinary {
 #[test]
 fn little_memory_to_lock_is_said_to_be_too_little() {
     let Some(ordinary) = Ordinary::new() else { return };
-    let doctor = ordinary.with_memlock(64 << 10, &["doctor"]);
+    let doctor = ordinary.with_memlock(64 << 10, &["doctor", "--shards", "1"]);
     let verdict = line(&doctor, "memory lock:");
     if verdict.starts_with("ok ") {
         return skip("this kernel charges rings to no memlock limit");

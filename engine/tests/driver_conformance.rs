@@ -269,13 +269,14 @@ struct Real {
 }
 
 impl Real {
-    fn new() -> Self {
+    fn new(shards: u16) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let shard = conformance_config();
         let config = Config {
             data: folder.path().join("data"),
             tcp: vec!["127.0.0.1:0".parse().unwrap()],
-            tokens_max: shard.logs.tokens_max,
+            shards,
+            tokens_max: 1000,
             connections_max: None,
             line_bytes_max: shard.line_bytes_max,
             oversize: shard.oversize,
@@ -373,7 +374,14 @@ impl World for Real {
 
 #[test]
 fn io_uring_conforms() {
-    conformance(Real::new);
+    conformance(|| Real::new(1));
+}
+
+/// Nothing that a client sees depends on how many shards there are.
+#[test]
+fn several_shards_on_io_uring_conform() {
+    conformance(|| Real::new(2));
+    conformance(|| Real::new(5));
 }
 
 // The simulated driver.

@@ -18,6 +18,8 @@ const T: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
 const LINE_BYTES_MAX: usize = 262_144;
 /// Client threads: more than the machine has cores, so that connections overlap.
 const CLIENTS: usize = 4;
+/// One, as many as small machines have cores, and more than those.
+const SHARDS: [&str; 3] = ["1", "2", "4"];
 
 /// Sends one stream in these pieces. A peer that speaks another protocol is closed while it still writes.
 fn send_stream(addr: SocketAddr, pieces: &[&[u8]], may_be_closed: bool) {
@@ -37,9 +39,10 @@ fn is_other_protocol(oracle: &Oracle) -> bool {
 
 #[test]
 fn every_capture_is_stored_as_the_oracle_says() {
-    for capture in captures::lf() {
+    let captures = captures::lf();
+    for (capture, shards) in captures.iter().flat_map(|capture| SHARDS.map(|shards| (capture, shards))) {
         let oracle = oracle_of(&capture.bytes, LINE_BYTES_MAX);
-        let mut engine = Engine::start(&[]);
+        let mut engine = Engine::start(&["--shards", shards]);
         send_stream(engine.addr(), &[&capture.bytes], is_other_protocol(&oracle));
         let summary = engine.stop();
         assert_stored(engine.data(), &oracle, &capture.name);
@@ -76,9 +79,13 @@ fn tally<'a>(logs: impl Iterator<Item = (String, &'a [Vec<u8>])>) -> BTreeMap<(S
 
 #[test]
 fn every_capture_in_two_hundred_random_cuts() {
+    SHARDS.into_iter().for_each(captures_in_random_cuts);
+}
+
+fn captures_in_random_cuts(shards: &str) {
     const CUTS: usize = 200;
     let captures = captures::lf();
-    let mut engine = Engine::start(&[]);
+    let mut engine = Engine::start(&["--shards", shards]);
     let addr = engine.addr();
     std::thread::scope(|scope| {
         for client in 0..CLIENTS {
@@ -111,8 +118,14 @@ fn every_capture_in_two_hundred_random_cuts() {
 
 /// Sends hostile streams with these seeds from several threads, and compares all that is stored.
 fn hostile_streams(line_bytes_max: usize, seeds: std::ops::Range<u64>, oversize: Oversize) {
+    for shards in SHARDS {
+        hostile_streams_to(shards, line_bytes_max, seeds.clone(), oversize);
+    }
+}
+
+fn hostile_streams_to(shards: &str, line_bytes_max: usize, seeds: std::ops::Range<u64>, oversize: Oversize) {
     let limit = line_bytes_max.to_string();
-    let mut engine = Engine::start(&["--line-bytes-max", &limit, "--oversize", oversize.name()]);
+    let mut engine = Engine::start(&["--shards", shards, "--line-bytes-max", &limit, "--oversize", oversize.name()]);
     let addr = engine.addr();
     std::thread::scope(|scope| {
         for client in 0..CLIENTS {
@@ -131,7 +144,7 @@ fn hostile_streams(line_bytes_max: usize, seeds: std::ops::Range<u64>, oversize:
     // Streams share no token, so one oracle for all of them has each log's order right.
     let mut oracle = Oracle::new(line_bytes_max, oversize);
     seeds.for_each(|seed| oracle.stream_lf(&hostile_stream(seed, line_bytes_max)));
-    let name = format!("--line-bytes-max {line_bytes_max} --oversize {}", oversize.name());
+    let name = format!("--shards {shards} --line-bytes-max {line_bytes_max} --oversize {}", oversize.name());
     assert_stored(engine.data(), &oracle, &name);
     summary.assert_equals(&oracle, &name);
 }

@@ -15,6 +15,8 @@ use support::process::{DEADLINE, Engine, now, read_to_end, send};
 const T: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
 /// A drain that nobody should have to sit out: longer than all deadlines here.
 const NEVER: &str = "10m";
+/// One, as many as small machines have cores, and more than those.
+const SHARDS: [&str; 3] = ["1", "2", "4"];
 
 /// Connections that have sent one whole line each, and half of another.
 fn half_written(engine: &Engine, connections: usize) -> Vec<TcpStream> {
@@ -55,7 +57,11 @@ fn sigint_drains_too() {
 /// The peers neither send nor close: at the timeout they are cut.
 #[test]
 fn half_written_lines_are_cut_at_the_timeout() {
-    let mut engine = Engine::start(&["--drain-timeout", "300ms"]);
+    SHARDS.into_iter().for_each(half_written_lines_are_cut);
+}
+
+fn half_written_lines_are_cut(shards: &str) {
+    let mut engine = Engine::start(&["--shards", shards, "--drain-timeout", "300ms"]);
     let held = half_written(&engine, 50);
     let started = now();
     let summary = engine.stop();
@@ -68,7 +74,11 @@ fn half_written_lines_are_cut_at_the_timeout() {
 /// A close in order ends the last line in order: nothing is cut, and the drain is over when the last peer has gone.
 #[test]
 fn drain_ends_when_the_peers_have_closed() {
-    let mut engine = Engine::start(&["--drain-timeout", NEVER]);
+    SHARDS.into_iter().for_each(drain_ends_with_the_peers);
+}
+
+fn drain_ends_with_the_peers(shards: &str) {
+    let mut engine = Engine::start(&["--shards", shards, "--drain-timeout", NEVER]);
     let held = half_written(&engine, 20);
     engine.sigterm();
     for mut stream in held {
@@ -110,7 +120,11 @@ fn nobody_new_is_let_in_during_the_drain() {
 
 #[test]
 fn a_second_signal_cuts_the_drain_short() {
-    let mut engine = Engine::start(&["--drain-timeout", NEVER]);
+    SHARDS.into_iter().for_each(second_signal_cuts_short);
+}
+
+fn second_signal_cuts_short(shards: &str) {
+    let mut engine = Engine::start(&["--shards", shards, "--drain-timeout", NEVER]);
     let mut held = half_written(&engine, 10);
     engine.sigterm();
     for stream in &mut held {

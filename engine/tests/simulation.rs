@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use engine::driver::sim::{Ending, Fault, Faults, PeerId, Sim, When};
+use engine::route::Ownership;
 use engine::segment::Offset;
-use engine::shard::{Command, Notice, ShardConfig};
+use engine::shard::{Allowance, Command, Notice, ShardConfig};
 use engine::wire::Reject;
 
 use support::hostile::{Random, hostile_stream};
@@ -20,7 +21,9 @@ use support::oracle::Oversize;
 use support::world::{Expected, assert_chained, assert_conserved, config, drain, finish_drain, run_stream, token};
 
 /// Runs of the sweep, unless the environment says otherwise.
-const SEEDS: u64 = 2000;
+const SEEDS: u64 = 4000;
+/// Shards of one seed's run, in turn.
+const SHARDS: [u16; 4] = [1, 2, 1, 4];
 /// Bytes that one `send` of a peer has at most.
 const PIECE_BYTES_MAX: usize = 6000;
 
@@ -100,6 +103,8 @@ impl Run {
         let limit = *random.pick(&[64, 64, 65, 100, 300, 4096]);
         let clients = 1 + random.below(6);
         let mut config = config(limit);
+        let index = usize::try_from(seed).unwrap() % SHARDS.len();
+        config.ownership = Ownership::with_seed(SHARDS[index], seed);
         let oversize = if random.one_in(4) { Oversize::Truncate } else { Oversize::Split };
         if oversize == Oversize::Truncate {
             config.oversize = engine::shard::Oversize::Truncate;
@@ -107,12 +112,12 @@ impl Run {
         // Carries of all clients fit their quarter, so that no line is cut early; little else does.
         config.buffer_bytes = *random.pick(&[4, 5, 20]) * 4160 * 6;
         config.recv_buffers = 1 + random.below(8);
-        config.connections_max = *random.pick(&[1, 2, 1000]);
+        config.connections = Allowance::new(*random.pick(&[1, 2, 1000]));
         config.listeners = 1 + below(&mut random, 3);
         config.logs.open_files_max = *random.pick(&[1, 3, 100]);
         config.logs.segment_bytes = *random.pick(&[100, 1000, 1 << 30]);
         let faults = random_faults(&mut random);
-        let mut sim = Sim::new(seed, faults, config);
+        let mut sim = Sim::new(seed, faults, config.clone());
         sim.set_socket_bytes(*random.pick(&[1, 500, 4096, 1 << 18]));
         if random.one_in(3) {
             sim.set_disk_bytes(random.next() % 20_000);
@@ -179,7 +184,7 @@ impl Run {
             self.expected.assert_stored(&self.sim, name);
             self.expected.assert_counted(&outcome.counters, name);
             assert_eq!(outcome.counters.received_bytes, self.sim.delivered(), "{name}: received bytes");
-            assert_eq!(self.sim.shard().buffered_bytes(), 0, "{name}: buffers are lost");
+            assert!(self.sim.shards().all(|shard| shard.buffered_bytes() == 0), "{name}: buffers are lost");
             assert_eq!(self.sim.buffers_lent(), 0, "{name}: receive buffers are lost");
             let files: u64 =
                 self.sim.tokens().flat_map(|token| self.sim.segments(token)).map(|(_, b)| b.len() as u64).sum();
@@ -526,7 +531,7 @@ fn unfinished_lines_of_all_connections_leave_room_for_others() {
     let limit = (4 << 20) / 16;
     let mut config = config(limit);
     config.recv_buffers = 64;
-    let mut sim = Sim::new(6, Faults::none(), config);
+    let mut sim = Sim::new(6, Faults::none(), config.clone());
     let most = config.buffer_bytes + engine::driver::sim::RECV_BUFFER_BYTES / 37 * 4160;
     let mut peers = Vec::new();
     for number in 0..300 {
@@ -563,7 +568,7 @@ fn unfinished_lines_of_all_connections_leave_room_for_others() {
 fn a_flood_while_the_disk_refuses_is_held_back_and_lost_in_no_part() {
     let mut config = config(4096);
     config.buffer_bytes = 1 << 20;
-    let mut sim = Sim::new(8, Faults::none(), config);
+    let mut sim = Sim::new(8, Faults::none(), config.clone());
     sim.set_disk_bytes(100_000);
     let mut expected = Expected::new();
     let mut peers = Vec::new();
@@ -598,7 +603,7 @@ fn a_flood_while_the_disk_refuses_is_held_back_and_lost_in_no_part() {
 fn a_flood_meets_closed_windows_and_bounded_memory() {
     let mut config = config(4096);
     config.buffer_bytes = 256 * 1024;
-    let mut sim = Sim::new(9, Faults::none().with(Fault::ShortWrite, When::OneIn(2)), config);
+    let mut sim = Sim::new(9, Faults::none().with(Fault::ShortWrite, When::OneIn(2)), config.clone());
     let mut peers = Vec::new();
     for number in 0..3 {
         let stream: Vec<u8> =
@@ -657,7 +662,7 @@ fn few_descriptors_serve_many_logs() {
 #[test]
 fn a_connection_past_the_limit_waits_its_turn() {
     let mut config = config(4096);
-    config.connections_max = 2;
+    config.connections = Allowance::new(2);
     let mut sim = Sim::new(12, Faults::none(), config);
     let peers: Vec<PeerId> = (0..9).map(|_| sim.connect()).collect();
     for &peer in &peers {

@@ -46,8 +46,8 @@ impl Recorder {
 }
 
 impl LineSink for Recorder {
-    fn line(&mut self, line: &[u8], token: Option<Token>) {
-        self.calls.push(Call::Line(line.to_vec(), token));
+    fn line(&mut self, line: &[u8], token: Option<&Token>) {
+        self.calls.push(Call::Line(line.to_vec(), token.copied()));
     }
 
     fn first_piece(&mut self, piece: &[u8]) -> bool {

@@ -34,7 +34,8 @@ fn a_full_disk_stops_the_reading_until_there_is_room() {
     const LOGS: usize = 8;
     const ENTRIES: usize = 25 * MIB / 1000;
     let Some(disk) = SmallDisk::mount("size=64m") else { return };
-    let mut engine = Engine::start_in(&disk.path().join("data"), &["--disk-free-min", "0"]);
+    let args = ["--disk-free-min", "0", "--shards", "1"];
+    let mut engine = Engine::start_in(&disk.path().join("data"), &args);
     let senders = (0..LOGS).map(|log| {
         let stream = engine.connect();
         std::thread::spawn(move || send(stream, &[&numbered(log, 0..ENTRIES)]).unwrap())
@@ -128,7 +129,7 @@ fn send_endless(engine: &Engine, stream: &mut TcpStream, start: &str, mib: usize
 #[test]
 fn a_line_without_end_costs_no_memory() {
     for (start, stored) in [(token(0) + " ", true), ("no token ".into(), false)] {
-        let mut engine = Engine::start(&[]);
+        let mut engine = Engine::start(&["--shards", "1"]);
         let mut stream = engine.connect();
         // Warm is an engine that has touched all memory of its own: several lines in a row cost nothing more.
         let (mut warm, mut steady, mut lines) = (0, 0, 1);

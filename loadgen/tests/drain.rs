@@ -21,6 +21,9 @@ use loadgen::{logs, sender};
 use rustix::process::{Pid, Signal, kill_process};
 
 const ROUNDS: u64 = 20;
+/// The same with this many shards, whatever cores there are.
+const SHARDS: [&str; 2] = ["2", "4"];
+const SHARDS_ROUNDS: u64 = 5;
 /// The same as a user without privileges, whose sockets go deaf another way.
 const ORDINARY_ROUNDS: u64 = 5;
 /// Nobody's user and group id.
@@ -41,10 +44,11 @@ struct Engine {
 
 impl Engine {
     #[expect(clippy::zombie_processes, reason = "a test that panics here ends its process as well")]
-    fn start(mut command: Command, data: &Path) -> Self {
+    fn start(mut command: Command, flags: &[&str], data: &Path) -> Self {
         let mut child = command
             .args(["run", "--tcp", "127.0.0.1:0", "--admin", "off", "--drain-timeout", "1s", "--data"])
             .arg(data)
+            .args(flags)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -118,8 +122,8 @@ fn plan(target: SocketAddr, seed: u64) -> Plan {
 }
 
 /// One engine's life: senders push, SIGTERM, and everybody ends.
-fn drain_under_load(command: Command, data: &Path, round: u64) -> (Plan, Outcome, Vec<String>) {
-    let engine = Engine::start(command, data);
+fn drain_under_load(command: Command, flags: &[&str], data: &Path, round: u64) -> (Plan, Outcome, Vec<String>) {
+    let engine = Engine::start(command, flags, data);
     let plan = plan(engine.address, round);
     let senders = std::thread::spawn({
         let plan = plan.clone();
@@ -134,7 +138,16 @@ fn drain_under_load(command: Command, data: &Path, round: u64) -> (Plan, Outcome
 #[test]
 fn sigterm_under_load_loses_nothing_that_tcp_acknowledged() {
     for round in 0..ROUNDS {
-        drain_and_account(Command::new(engine_binary()), round);
+        drain_and_account(Command::new(engine_binary()), &[], round);
+    }
+}
+
+#[test]
+fn sigterm_of_several_shards_loses_nothing_either() {
+    for shards in SHARDS {
+        for round in 0..SHARDS_ROUNDS {
+            drain_and_account(Command::new(engine_binary()), &["--shards", shards], round);
+        }
     }
 }
 
@@ -145,7 +158,7 @@ fn sigterm_as_an_ordinary_user_loses_nothing_either() {
     for round in 0..ORDINARY_ROUNDS {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--"]).arg(&engine);
-        drain_and_account(command, round);
+        drain_and_account(command, &[], round);
     }
 }
 
@@ -164,19 +177,19 @@ fn copy_for_everybody(folder: &Path) -> Option<PathBuf> {
     Some(engine)
 }
 
-fn drain_and_account(command: Command, round: u64) {
+fn drain_and_account(command: Command, flags: &[&str], round: u64) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
     let data = folder.path().join("data");
-    let (plan, outcome, said) = drain_under_load(command, &data, round);
+    let (plan, outcome, said) = drain_under_load(command, flags, &data, round);
     let mut account = Account::new(&plan, &outcome);
     logs::read_once(&data, &plan, &mut account).unwrap();
     for (connection, (sent, tally)) in outcome.connections.iter().zip(account.tallies()).enumerate() {
-        let whole = format!("round {round}, connection {connection}: {sent:?} {tally:?} {said:#?}");
+        let whole = format!("{flags:?}, round {round}, connection {connection}: {sent:?} {tally:?} {said:#?}");
         assert_eq!(sent.ending, Ending::ByReceiver, "{whole}");
         assert!(sent.entries_acknowledged > 0, "{whole}");
         assert!(tally.is_clean(), "{whole}");
         assert_eq!((tally.stored, tally.beyond), (sent.entries_acknowledged, 0), "{whole}");
     }
-    assert_eq!(account.unknown, 0, "round {round}");
+    assert_eq!(account.unknown, 0, "{flags:?}, round {round}");
 }

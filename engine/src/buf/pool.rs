@@ -72,6 +72,11 @@ impl WriteBuf {
         self.bytes.put_slice(bytes);
     }
 
+    /// Replaces bytes of the content.
+    pub fn overwrite(&mut self, at: usize, bytes: &[u8]) {
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
     /// Moves the cursor over `count` bytes that have been written.
     pub fn advance(&mut self, count: usize) {
         self.done += count;

@@ -93,7 +93,7 @@ pub const BACKPRESSURE_SECONDS: Family = family(
     Kind::Counter,
     "engine_backpressure_seconds",
     "seconds",
-    "Time in which the shard took nothing in: its memory used up, storage refusing, or the disk low.",
+    "Time in which the shard took nothing in: its memory used up, another shard behind, storage refusing, or the disk low.",
 );
 /// No labels.
 pub const BATCHES: Family = counter("engine_batches", "Writes to segments that completed, short ones too.");

@@ -40,6 +40,37 @@ impl Counters {
         self.rejected[reason as usize] += 1;
     }
 
+    /// Counts rejections of lines that another shard counted as such.
+    pub fn reject_counted(&mut self, reason: Reject, lines: u64) {
+        self.rejected[reason as usize] += lines;
+    }
+
+    /// Adds what another shard did.
+    pub fn add(&mut self, other: &Self) {
+        let Self {
+            connections,
+            received_bytes,
+            lines,
+            entries,
+            entry_bytes,
+            split_lines,
+            split_pieces,
+            batches,
+            rejected,
+        } = other;
+        self.connections += connections;
+        self.received_bytes += received_bytes;
+        self.lines += lines;
+        self.entries += entries;
+        self.entry_bytes += entry_bytes;
+        self.split_lines += split_lines;
+        self.split_pieces += split_pieces;
+        self.batches += batches;
+        for (count, more) in self.rejected.iter_mut().zip(rejected) {
+            *count += more;
+        }
+    }
+
     /// Lines rejected for this reason.
     #[must_use]
     pub fn rejected(&self, reason: Reject) -> u64 {
@@ -131,7 +162,7 @@ pub struct Report {
     pub write_seconds: Histogram,
     /// From the first entry of a batch to the end of its write: one sample per batch, the worst of its entries.
     pub entry_delay_seconds: Histogram,
-    /// Time in which it took nothing in: budget used up, storage refusing, disk low.
+    /// Time in which it took nothing in: budget used up, another shard behind, storage refusing, disk low.
     pub backpressure: Duration,
     /// Logs that it owns.
     pub logs: u64,

@@ -143,6 +143,12 @@ impl Appender {
         self.writing || matches!(self.file, File::Opening { .. })
     }
 
+    /// Whether a file of it is open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.file, File::Open(_))
+    }
+
     /// Whether the next operation opens or creates a file.
     #[must_use]
     pub fn needs_file(&self) -> bool {
@@ -162,6 +168,12 @@ impl Appender {
         let full = self.full.iter().map(|batch| batch.buf.rest().len());
         let filling = self.filling.as_ref().map_or(0, |buf| buf.rest().len());
         (full.sum::<usize>() + filling) as u64
+    }
+
+    /// Whether so many bytes more leave the segment within its size.
+    #[must_use]
+    pub fn fits(&self, bytes: usize, segment_bytes: u64) -> bool {
+        self.assigned + bytes as u64 <= segment_bytes
     }
 
     /// Stages an entry and the LF that ends it.

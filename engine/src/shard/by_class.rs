@@ -50,9 +50,9 @@ impl ByClass {
         }
     }
 
-    /// A member of the largest class that has any.
+    /// A member of the largest class that has any: as a rule the one that has been there for longest.
     pub(super) fn largest(&self) -> Option<u32> {
-        self.lists.iter().rev().find_map(|list| list.last().copied())
+        self.lists.iter().rev().find_map(|list| list.first().copied())
     }
 }
 

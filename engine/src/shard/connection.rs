@@ -1,8 +1,8 @@
 //! One client's stream: what the shard remembers of it between receives.
 
+use super::logs::Destination;
 use super::op::ListenerId;
 use crate::framing::LineDecoder;
-use crate::route::LogId;
 use crate::wire::Token;
 
 /// Where a connection is in its life.
@@ -28,17 +28,26 @@ pub(super) struct Connection {
     pub(super) life: Life,
     /// A receive is in flight.
     pub(super) receiving: bool,
+    /// How many of its events are held.
+    pub(super) held: u32,
     pub(super) decoder: LineDecoder,
-    /// The token of the last line and its log: consecutive lines often share it.
-    pub(super) last: Option<(Token, LogId)>,
-    /// The log that takes the further pieces of the line in progress.
-    pub(super) pieces_to: Option<LogId>,
+    /// The token of the last line and where it went: consecutive lines often share it.
+    pub(super) last: Option<(Token, Destination)>,
+    /// Where the further pieces of the line in progress go.
+    pub(super) pieces_to: Option<(Token, Destination)>,
 }
 
 impl Connection {
     pub(super) fn new(listener: ListenerId) -> Self {
-        let decoder = LineDecoder::default();
-        Self { listener, life: Life::Open, receiving: true, decoder, last: None, pieces_to: None }
+        Self {
+            listener,
+            life: Life::Open,
+            receiving: true,
+            held: 0,
+            decoder: LineDecoder::default(),
+            last: None,
+            pieces_to: None,
+        }
     }
 }
 

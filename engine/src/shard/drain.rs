@@ -1,23 +1,28 @@
 //! The end of a shard: nothing that TCP ever acknowledged is lost.
 //!
 //! ```text
-//!  Serving ─Drain─► Settling ─10 ms─► Emptying ─accept queues empty─► Waiting ─peers closed─► Flushing ─► Done
-//!                   listeners refuse   take what was accepted          half-close  │             ▲
-//!                   new handshakes     by the kernel                               │ timeout,    │ all read
-//!                                                                                  ▼ 2nd signal  │
-//!                                                                 Silencing ─210 ms─► Cutting ───┘
-//!                                                                 connections deaf   shut down
+//!  Serving ─Drain─► Settling ─10 ms─► Waiting ─accept queues empty, peers closed─► Flushing ─► Done
+//!                   listeners refuse  half-close; take what      │                     ▲
+//!                   new handshakes    the kernel has accepted    │ timeout, 2nd signal │ the same
+//!                                                                ▼                     │
+//!                                               Silencing ─210 ms─► Cutting ───────────┘
+//!                                               connections deaf   shut down
 //! ```
+//! What comes out of an accept queue late is treated at once as those that were there: half-closed, deafened, shut
+//! down. So a queue longer than there are descriptors empties as connections end.
+//!
 //! The cut is exact. A deaf connection receives nothing new, and by the end of `Silencing` the kernel has acknowledged
 //! all that it had received, also what it had delayed: the half-close has sent our FIN before, so `shutdown(both)` alone
 //! would send no segment that could carry that acknowledgement, and senders would learn of less than is stored. Behind
-//! the shutdown everything received can still be read, up to the end of stream. A storage that still refuses at the
-//! timeout ends the shard with bytes unstored.
+//! the shutdown everything received can still be read, up to the end of stream. `Flushing` lasts until every shard has
+//! said that nothing more comes from it. A storage that still refuses at the timeout ends the shard with bytes unstored
+//! (`GivingUp`): it sends home what others hand it, so that they can end too.
 
 use super::connection::Life;
 use super::op::{ConnectionId, Op, ShutdownSide};
 use super::{Listener, Shard, listener_id};
-use crate::limits::{ACKNOWLEDGE_SETTLE, CUT_NUDGE, DRAIN_SETTLE};
+use crate::handover::{Message, ShardId};
+use crate::limits::{ACKNOWLEDGE_SETTLE, CUT_NUDGE, DRAIN_SETTLE, QUEUE_ABANDON};
 use crate::time::Time;
 
 /// Where a shard is in its life.
@@ -25,25 +30,48 @@ use crate::time::Time;
 pub(super) enum Phase {
     Serving,
     Settling { until: Time, deadline: Time },
-    Emptying { deadline: Time },
     Waiting { deadline: Time },
     Silencing { until: Time },
-    Cutting { nudge: Time },
-    Flushing { deadline: Time },
+    Cutting { since: Time, nudge: Time },
+    Flushing { deadline: Time, announced: bool },
+    GivingUp { announced: bool },
     Done,
 }
 
 impl Phase {
     /// Whether the engine itself has ended, or is ending, all streams.
     pub(super) fn cuts_connections(self) -> bool {
-        matches!(self, Self::Cutting { .. } | Self::Flushing { .. } | Self::Done)
+        matches!(self, Self::Cutting { .. } | Self::Flushing { .. } | Self::GivingUp { .. } | Self::Done)
+    }
+
+    /// Whether nothing is stored any more.
+    pub(super) fn gives_up(self) -> bool {
+        matches!(self, Self::GivingUp { .. } | Self::Done)
+    }
+
+    /// What a connection is told that comes out of an accept queue now.
+    pub(super) fn welcome(self, id: ConnectionId) -> [Option<Op>; 2] {
+        let shut = |side| Some(Op::Shutdown(id, side));
+        match self {
+            Self::Waiting { .. } => [shut(ShutdownSide::Write), None],
+            Self::Silencing { .. } => [Some(Op::Deafen(id)), None],
+            Self::Cutting { .. } => [Some(Op::Deafen(id)), shut(ShutdownSide::Both)],
+            _ => [None, None],
+        }
+    }
+
+    /// Whether all that is staged is to be written at once.
+    pub(super) fn flushes(self) -> bool {
+        matches!(self, Self::Flushing { .. })
     }
 
     pub(super) fn timeout(self) -> Option<Time> {
         match self {
-            Self::Settling { until, .. } | Self::Silencing { until } | Self::Cutting { nudge: until } => Some(until),
-            Self::Emptying { deadline } | Self::Waiting { deadline } | Self::Flushing { deadline } => Some(deadline),
-            Self::Serving | Self::Done => None,
+            Self::Settling { until, .. } | Self::Silencing { until } | Self::Cutting { nudge: until, .. } => {
+                Some(until)
+            }
+            Self::Waiting { deadline } | Self::Flushing { deadline, .. } => Some(deadline),
+            Self::Serving | Self::GivingUp { .. } | Self::Done => None,
         }
     }
 }
@@ -60,9 +88,8 @@ impl Shard {
                 Phase::Settling { until: self.now + DRAIN_SETTLE, deadline }
             }
             Phase::Settling { until, .. } => Phase::Settling { until, deadline: self.now },
-            Phase::Emptying { .. } => Phase::Emptying { deadline: self.now },
             Phase::Waiting { .. } => Phase::Waiting { deadline: self.now },
-            Phase::Flushing { .. } => Phase::Flushing { deadline: self.now },
+            Phase::Flushing { announced, .. } => Phase::Flushing { deadline: self.now, announced },
             ending => ending,
         };
     }
@@ -74,13 +101,14 @@ impl Shard {
             self.phase = match before {
                 Phase::Settling { until, deadline } if self.now >= until => {
                     self.stop_accepting();
-                    Phase::Emptying { deadline }
+                    self.order_all(|id| Op::Shutdown(id, ShutdownSide::Write));
+                    Phase::Waiting { deadline }
                 }
-                Phase::Emptying { deadline } => self.empty_listeners(deadline),
                 Phase::Waiting { deadline } => self.wait_for_peers(deadline),
                 Phase::Silencing { until } => self.finish_silence(until),
-                Phase::Cutting { nudge } => self.finish_cut(nudge),
-                Phase::Flushing { deadline } => self.finish_flush(deadline),
+                Phase::Cutting { since, nudge } => self.finish_cut(since, nudge),
+                Phase::Flushing { deadline, announced } => self.finish_flush(deadline, announced),
+                Phase::GivingUp { announced } => self.finish_giving_up(announced),
                 same => same,
             };
             if self.phase == before {
@@ -89,31 +117,21 @@ impl Shard {
         }
     }
 
-    /// Takes what the kernel accepted, listener by listener; an accept that fails is tried again until the deadline.
-    fn empty_listeners(&mut self, deadline: Time) -> Phase {
+    /// Takes what the kernel accepted, listener by listener; an accept that fails is tried again. Says whether all are
+    /// closed and no connection is left.
+    fn all_have_ended(&mut self) -> bool {
         for (index, state) in self.listeners.iter_mut().enumerate() {
-            if *state != Listener::Idle {
-                continue;
-            }
-            if self.now >= deadline && self.now < self.accept_from {
-                *state = Listener::Closed;
-                self.ops.push_back(Op::CloseListener(listener_id(index)));
-            } else if self.now >= self.accept_from {
+            if *state == Listener::Idle && self.now >= self.accept_from {
                 *state = Listener::Emptying;
                 self.ops.push_back(Op::AcceptRest(listener_id(index)));
             }
         }
-        if self.listeners.iter().any(|state| *state != Listener::Closed) {
-            return Phase::Emptying { deadline };
-        }
-        self.order_all(|id| Op::Shutdown(id, ShutdownSide::Write));
-        Phase::Waiting { deadline }
+        self.open_connections == 0 && self.listeners.iter().all(|state| *state == Listener::Closed)
     }
 
     fn wait_for_peers(&mut self, deadline: Time) -> Phase {
-        if self.open_connections == 0 {
-            self.logs.flush();
-            return Phase::Flushing { deadline };
+        if self.all_have_ended() {
+            return Phase::Flushing { deadline, announced: false };
         }
         if self.now < deadline {
             return Phase::Waiting { deadline };
@@ -127,28 +145,67 @@ impl Shard {
             return Phase::Silencing { until };
         }
         self.order_all(|id| Op::Shutdown(id, ShutdownSide::Both));
-        Phase::Cutting { nudge: self.now + CUT_NUDGE }
+        Phase::Cutting { since: self.now, nudge: self.now + CUT_NUDGE }
     }
 
-    fn finish_cut(&mut self, nudge: Time) -> Phase {
-        if self.open_connections == 0 {
-            self.logs.flush();
-            return Phase::Flushing { deadline: self.now };
+    fn finish_cut(&mut self, since: Time, nudge: Time) -> Phase {
+        if self.all_have_ended() {
+            return Phase::Flushing { deadline: self.now, announced: false };
         }
-        if self.logs.is_refused() {
-            return Phase::Done;
+        if self.logs.is_hopeless(since) {
+            return Phase::GivingUp { announced: false };
         }
         if self.now < nudge {
-            return Phase::Cutting { nudge };
+            return Phase::Cutting { since, nudge };
+        }
+        if self.open_connections == 0 && self.now.since(since) >= QUEUE_ABANDON {
+            self.abandon_queues();
         }
         // What was cancelled is received again, as after any other pause.
         self.order_all(Op::CancelReceive);
-        Phase::Cutting { nudge: self.now + CUT_NUDGE }
+        Phase::Cutting { since, nudge: self.now + CUT_NUDGE }
     }
 
-    fn finish_flush(&self, deadline: Time) -> Phase {
-        let hopeless = self.logs.is_refused() && self.now >= deadline;
-        if hopeless || self.logs.unwritten_bytes() == 0 { Phase::Done } else { Phase::Flushing { deadline } }
+    /// Accepting has failed all the time although no connection is left to take descriptors: the queues cannot be read.
+    fn abandon_queues(&mut self) {
+        for (index, state) in self.listeners.iter_mut().enumerate() {
+            if *state == Listener::Idle {
+                *state = Listener::Closed;
+                self.abandoned_queue = true;
+                self.ops.push_back(Op::CloseListener(listener_id(index)));
+            }
+        }
+    }
+
+    /// Nothing more comes from our connections: waits until what they brought is stored, here and by other shards, and
+    /// until the others have nothing more for us.
+    fn finish_flush(&mut self, deadline: Time, announced: bool) -> Phase {
+        if self.now >= deadline && self.logs.is_hopeless(deadline) {
+            return Phase::GivingUp { announced };
+        }
+        let announced = announced || self.announce();
+        let stored = self.incoming.is_empty() && self.logs.unwritten_bytes() == 0;
+        let done = announced && stored && self.others_have_finished();
+        if done { Phase::Done } else { Phase::Flushing { deadline, announced } }
+    }
+
+    fn finish_giving_up(&mut self, announced: bool) -> Phase {
+        let announced = announced || self.announce();
+        if announced && self.others_have_finished() { Phase::Done } else { Phase::GivingUp { announced } }
+    }
+
+    /// Tells all others that nothing more comes, once everything that was sent has come back.
+    fn announce(&mut self) -> bool {
+        if self.outgoing.bytes() > 0 {
+            return false;
+        }
+        let others = (0..self.config.ownership.shards()).map(ShardId).filter(|shard| *shard != self.config.id);
+        self.ops.extend(others.map(|to| Op::Send { to, message: Message::Finished }));
+        true
+    }
+
+    fn others_have_finished(&self) -> bool {
+        self.finished + 1 == self.config.ownership.shards()
     }
 
     /// The same order for every connection that is not closing yet.

@@ -1,10 +1,12 @@
 //! What a line becomes: an entry of a log, or a counted rejection.
 
-use super::logs::Logs;
+use super::logs::{Destination, Logs};
+use super::outgoing::Outgoing;
 use crate::buf::BufferPool;
 use crate::framing::LineSink;
+use crate::handover::{Run, RunKind};
 use crate::metrics::Counters;
-use crate::route::{LogId, deciding_token};
+use crate::route::deciding_token;
 use crate::time::Time;
 use crate::wire::entry::{KEEPALIVE, is_blank, remove_token};
 use crate::wire::{Entry, Reject, Token};
@@ -22,17 +24,18 @@ pub enum Oversize {
 pub(super) struct Ingest<'a> {
     pub(super) logs: &'a mut Logs,
     pub(super) counters: &'a mut Counters,
-    pub(super) last: &'a mut Option<(Token, LogId)>,
-    pub(super) pieces_to: &'a mut Option<LogId>,
+    pub(super) outgoing: &'a mut Outgoing,
+    pub(super) last: &'a mut Option<(Token, Destination)>,
+    pub(super) pieces_to: &'a mut Option<(Token, Destination)>,
     pub(super) oversize: Oversize,
     pub(super) now: Time,
 }
 
 impl LineSink for Ingest<'_> {
     #[inline]
-    fn line(&mut self, line: &[u8], token: Option<Token>) {
+    fn line(&mut self, line: &[u8], token: Option<&Token>) {
         let (at, token) = match token {
-            Some(token) => (0, token),
+            Some(token) => (0, *token),
             None => match without_token_in_front(line) {
                 Ok(found) => found,
                 Err(reason) => return self.counters.reject(reason),
@@ -43,9 +46,9 @@ impl LineSink for Ingest<'_> {
             return self.counters.reject(Reject::Empty);
         }
         match self.route(token) {
-            Some(log) => {
+            Some(destination) => {
                 self.counters.lines += 1;
-                self.store(log, entry);
+                self.store(token, destination, RunKind::Whole, entry);
             }
             None => self.counters.reject(Reject::TooManyTokens),
         }
@@ -56,21 +59,19 @@ impl LineSink for Ingest<'_> {
             self.counters.reject(Reject::NoToken);
             return false;
         };
-        let Some(log) = self.route(token) else {
+        let Some(destination) = self.route(token) else {
             self.counters.reject(Reject::TooManyTokens);
             return false;
         };
         self.counters.lines += 1;
-        self.counters.split_lines += 1;
-        self.store(log, remove_token(piece, at));
-        *self.pieces_to = Some(log);
+        self.store(token, destination, RunKind::First, remove_token(piece, at));
+        *self.pieces_to = Some((token, destination));
         self.oversize == Oversize::Split
     }
 
     fn further_piece(&mut self, piece: &[u8]) {
-        let log = self.pieces_to.expect("further pieces follow a first one that was stored");
-        self.counters.split_pieces += 1;
-        self.store(log, piece.into());
+        let (token, destination) = self.pieces_to.expect("further pieces follow a first one that was stored");
+        self.store(token, destination, RunKind::Further, piece.into());
     }
 
     fn memory(&mut self) -> &mut BufferPool {
@@ -80,22 +81,51 @@ impl LineSink for Ingest<'_> {
 
 impl Ingest<'_> {
     #[inline]
-    fn route(&mut self, token: Token) -> Option<LogId> {
-        if let Some((last, log)) = *self.last
+    fn route(&mut self, token: Token) -> Option<Destination> {
+        if let Some((last, destination)) = *self.last
             && last == token
         {
-            return Some(log);
+            return Some(destination);
         }
-        let log = self.logs.route(token)?;
-        *self.last = Some((token, log));
-        Some(log)
+        let destination = self.logs.route(token)?;
+        *self.last = Some((token, destination));
+        Some(destination)
     }
 
     #[inline]
-    fn store(&mut self, log: LogId, entry: Entry<'_>) {
-        self.counters.entries += 1;
-        self.counters.entry_bytes += entry.len() as u64 + 1;
-        self.logs.append(log, entry, self.now);
+    fn store(&mut self, token: Token, destination: Destination, kind: RunKind, entry: Entry<'_>) {
+        match destination {
+            Destination::Log(log) => {
+                count(self.counters, kind, 1, entry.len() as u64 + 1);
+                self.logs.append(log, entry, self.now);
+            }
+            Destination::Shard(shard) => self.outgoing.add(shard, token, kind, entry, &mut self.logs.pool),
+        }
+    }
+}
+
+/// Takes entries that another shard received and counted as lines: the owner of their log counts what becomes of them.
+pub(super) fn absorb(run: Run<'_>, logs: &mut Logs, counters: &mut Counters, now: Time) {
+    match logs.route(run.token) {
+        Some(Destination::Log(log)) => {
+            count(counters, run.kind, run.entries, run.bytes.len() as u64);
+            logs.append_run(log, run.bytes, now);
+        }
+        // Nobody else owns it: there may be no more logs. Pieces go with the first one, which was counted.
+        _ if run.kind == RunKind::Further => {}
+        _ => counters.reject_counted(Reject::TooManyTokens, run.entries),
+    }
+}
+
+/// Counts entries that were taken.
+#[inline]
+pub(super) fn count(counters: &mut Counters, kind: RunKind, entries: u64, bytes: u64) {
+    counters.entries += entries;
+    counters.entry_bytes += bytes;
+    match kind {
+        RunKind::Whole => {}
+        RunKind::First => counters.split_lines += entries,
+        RunKind::Further => counters.split_pieces += entries,
     }
 }
 

@@ -9,32 +9,35 @@
 //! A saturated shard has more ready logs than operations: those that wait go on gathering, so batches grow by themselves.
 //! When memory is short the largest batches go first, whatever the clock says.
 //!
-//! Invariants: a log is filed in `largest` exactly while it has something staged, is idle and is not in `to_open`;
+//! Invariants: a log is filed in `largest` exactly while it has something staged, is idle and waits for no open;
 //! `cooling` is sorted by time.
 
 use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
+use super::allowance::Allowance;
 use super::by_class::ByClass;
 use super::op::{Notice, Op};
 use crate::buf::{BufferPool, WriteBuf};
+use crate::handover::ShardId;
 use crate::limits::{OPENS_IN_FLIGHT_MAX, STORAGE_RETRY, WRITES_IN_FLIGHT_MAX};
 use crate::metrics::Histogram;
-use crate::route::{LogId, Router};
+use crate::route::{LogId, Route, Router};
+use crate::scan;
 use crate::segment::{AppendOp, Appended, Appender, FileId, Offset, Position};
 use crate::time::Time;
 use crate::wire::{Entry, Token};
 
 /// What the logs of a shard are allowed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LogLimits {
     /// A busy log is written at most this often.
     pub linger: Duration,
     /// A segment rolls before it grows past this many bytes.
     pub segment_bytes: u64,
-    /// Logs in all.
-    pub tokens_max: usize,
+    /// Logs of all shards.
+    pub tokens: Allowance,
     /// Segments open at once.
     pub open_files_max: usize,
 }
@@ -47,8 +50,10 @@ struct Log {
     due: bool,
     /// In `ready`, perhaps no longer with a reason.
     queued: bool,
-    /// In the queue of logs that wait for one of the few opens.
+    /// In the queue of logs that wait for one of the few opens, or until they are tried again.
     waits_to_open: bool,
+    /// The operator knows that it cannot be opened.
+    trouble_told: bool,
     /// Written since the last look for a descriptor to free.
     recent: bool,
     /// Until then its entries linger.
@@ -60,7 +65,15 @@ struct Log {
 /// Storage refused an operation: nothing is started but one try at a time.
 #[derive(Debug)]
 struct Refusal {
+    failed_at: Time,
     retry_at: Time,
+}
+
+/// Where the entries of a token go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Destination {
+    Log(LogId),
+    Shard(ShardId),
 }
 
 /// The logs of one shard and all that is staged for them.
@@ -74,8 +87,12 @@ pub(super) struct Logs {
     cooling: VecDeque<(Time, LogId)>,
     largest: ByClass,
     to_open: VecDeque<LogId>,
+    /// Logs that cannot be opened for a reason of their own, and when each is tried again; in order.
+    troubled: VecDeque<(Time, LogId)>,
     open: VecDeque<LogId>,
     writes_in_flight: usize,
+    /// Capacity of the buffers of these writes, in bytes: memory that comes back without more to do.
+    writing_bytes: usize,
     opens_in_flight: usize,
     refusal: Option<Refusal>,
     /// Bytes appended since the start and not yet written.
@@ -94,18 +111,20 @@ pub(super) struct Measured {
 }
 
 impl Logs {
-    pub(super) fn new(limits: LogLimits, buffer_bytes: usize) -> Self {
+    pub(super) fn new(limits: LogLimits, router: Router, buffer_bytes: usize) -> Self {
         Self {
             limits,
-            router: Router::default(),
+            router,
             all: Vec::new(),
             pool: BufferPool::new(buffer_bytes),
             ready: VecDeque::new(),
             cooling: VecDeque::new(),
             largest: ByClass::default(),
             to_open: VecDeque::new(),
+            troubled: VecDeque::new(),
             open: VecDeque::new(),
             writes_in_flight: 0,
+            writing_bytes: 0,
             opens_in_flight: 0,
             refusal: None,
             unwritten_bytes: 0,
@@ -115,6 +134,7 @@ impl Logs {
 
     /// Adds a log that recovery found.
     pub(super) fn resume(&mut self, token: Token, base: Offset, length: Position) {
+        self.limits.tokens.take_anyway();
         self.add(token, Appender::resume(token, base, length));
         self.measured.segments_active += 1;
     }
@@ -126,6 +146,7 @@ impl Logs {
             due: false,
             queued: false,
             waits_to_open: false,
+            trouble_told: false,
             recent: false,
             quiet_from: Time::default(),
             write_began: Time::default(),
@@ -134,16 +155,20 @@ impl Logs {
         id
     }
 
-    /// The token's log; a new one if there may be one more.
+    /// Where the token's entries go; to a new log, if there may be one more.
     #[inline]
-    pub(super) fn route(&mut self, token: Token) -> Option<LogId> {
-        self.router.lookup(token).or_else(|| self.create(token))
+    pub(super) fn route(&mut self, token: Token) -> Option<Destination> {
+        match self.router.route(token) {
+            Route::Mine(log) => Some(Destination::Log(log)),
+            Route::Foreign(shard) => Some(Destination::Shard(shard)),
+            Route::New => self.create(token).map(Destination::Log),
+        }
     }
 
     #[cold]
     #[inline(never)]
     fn create(&mut self, token: Token) -> Option<LogId> {
-        (self.all.len() < self.limits.tokens_max).then(|| self.add(token, Appender::new(token)))
+        self.limits.tokens.take().then(|| self.add(token, Appender::new(token)))
     }
 
     /// Stages an entry.
@@ -153,6 +178,18 @@ impl Logs {
         let appender = &mut self.all[id.0 as usize].appender;
         if appender.append(entry, self.limits.segment_bytes, &mut self.pool, now) != Appended::Gathering {
             self.begun(id, now);
+        }
+    }
+
+    /// Stages entries that another shard received, an LF after each.
+    pub(super) fn append_run(&mut self, id: LogId, mut bytes: &[u8], now: Time) {
+        let fits = self.all[id.0 as usize].appender.fits(bytes.len(), self.limits.segment_bytes);
+        while let Some(entries) = bytes.strip_suffix(b"\n") {
+            // Where a segment may end, it ends at an entry: they go one by one.
+            let end = if fits { None } else { scan::find_lf(entries) };
+            let (entry, rest) = end.map_or((entries, &[][..]), |end| (&entries[..end], &bytes[end + 1..]));
+            self.append(id, entry.into(), now);
+            bytes = rest;
         }
     }
 
@@ -181,25 +218,23 @@ impl Logs {
         }
     }
 
-    /// Makes everything due that is staged: the linger ends now.
-    pub(super) fn flush(&mut self) {
-        for index in 0..self.all.len() {
-            if self.all[index].appender.has_staged() {
-                self.make_due(LogId(u32::try_from(index).expect("logs are numbered by u32")));
-            }
-        }
-    }
-
-    /// Starts what is due; with `pressed`, the largest batches first and without linger.
-    pub(super) fn start(&mut self, now: Time, pressed: bool, ops: &mut VecDeque<Op>) {
+    /// Starts what is due. While more than `memory_max` bytes are in use and not being written, the largest batches go
+    /// first and without linger.
+    pub(super) fn start(&mut self, now: Time, memory_max: usize, ops: &mut VecDeque<Op>) {
         self.end_lingers(now);
         if let Some(refusal) = &mut self.refusal {
             if now < refusal.retry_at || self.writes_in_flight + self.opens_in_flight > 0 {
                 return;
             }
             refusal.retry_at = now + STORAGE_RETRY;
-            while !self.start_next(now, pressed, ops).is_none_or(|started| started) {}
+            while !self.start_next(now, memory_max, ops).is_none_or(|started| started) {}
             return;
+        }
+        while let Some(&(at, id)) = self.troubled.front()
+            && at <= now
+        {
+            self.troubled.pop_front();
+            self.to_open.push_back(id);
         }
         while self.opens_in_flight < OPENS_IN_FLIGHT_MAX
             && let Some(id) = self.to_open.pop_front()
@@ -207,7 +242,7 @@ impl Logs {
             self.all[id.0 as usize].waits_to_open = false;
             self.start_log(id, now, ops);
         }
-        while self.writes_in_flight < WRITES_IN_FLIGHT_MAX && self.start_next(now, pressed, ops).is_some() {}
+        while self.writes_in_flight < WRITES_IN_FLIGHT_MAX && self.start_next(now, memory_max, ops).is_some() {}
     }
 
     /// Logs whose linger is over and that have something staged become due.
@@ -225,7 +260,8 @@ impl Logs {
     }
 
     /// Takes the next log in turn; `None` if nobody waits, else whether an operation started.
-    fn start_next(&mut self, now: Time, pressed: bool, ops: &mut VecDeque<Op>) -> Option<bool> {
+    fn start_next(&mut self, now: Time, memory_max: usize, ops: &mut VecDeque<Op>) -> Option<bool> {
+        let pressed = self.pool.used() - self.writing_bytes >= memory_max;
         if pressed && let Some(id) = self.largest.largest() {
             return Some(self.start_log(LogId(id), now, ops));
         }
@@ -247,7 +283,9 @@ impl Logs {
                 self.largest.set(id.0, None);
                 return false;
             }
-            self.free_a_descriptor(ops);
+            if !log.appender.is_open() {
+                self.free_a_descriptor(ops);
+            }
         }
         let log = &mut self.all[id.0 as usize];
         log.due = false;
@@ -268,6 +306,7 @@ impl Logs {
             AppendOp::Write { file, position, buf } => {
                 self.writes_in_flight += 1;
                 self.all[log.0 as usize].write_began = now;
+                self.writing_bytes += buf.capacity();
                 Op::Write { log, file, position, buf }
             }
             AppendOp::Open { base, length } => {
@@ -316,13 +355,28 @@ impl Logs {
                 self.open.push_back(id);
                 self.accepted_again()
             }
+            Err(error) if is_the_logs_own(&error) => {
+                appender.open_failed();
+                return self.troubled(id, error, now);
+            }
             Err(error) => {
                 appender.open_failed();
                 self.refused(error, now)
             }
         };
+        self.all[id.0 as usize].trouble_told = false;
         self.requeue_first(id);
         notice
+    }
+
+    /// Only this log waits; the others go on.
+    #[cold]
+    fn troubled(&mut self, id: LogId, error: io::Error, now: Time) -> Option<Notice> {
+        let log = &mut self.all[id.0 as usize];
+        log.waits_to_open = true;
+        self.troubled.push_back((now + STORAGE_RETRY, id));
+        let told = std::mem::replace(&mut log.trouble_told, true);
+        (!told).then_some(Notice::LogRefused { token: log.appender.token(), error })
     }
 
     /// The driver wrote, or could not. A write that is not complete goes on at once.
@@ -335,6 +389,7 @@ impl Logs {
         ops: &mut VecDeque<Op>,
     ) -> Option<Notice> {
         self.writes_in_flight -= 1;
+        self.writing_bytes -= buf.capacity();
         let log = &mut self.all[id.0 as usize];
         self.measured.write_seconds.observe(now.since(log.write_began));
         let appender = &mut log.appender;
@@ -381,7 +436,7 @@ impl Logs {
     #[cold]
     fn refused(&mut self, error: io::Error, now: Time) -> Option<Notice> {
         let first = self.refusal.is_none();
-        self.refusal = Some(Refusal { retry_at: now + STORAGE_RETRY });
+        self.refusal = Some(Refusal { failed_at: now, retry_at: now + STORAGE_RETRY });
         first.then_some(Notice::StorageRefused(error))
     }
 
@@ -392,6 +447,14 @@ impl Logs {
     /// Whether storage refuses and waits for its next try.
     pub(super) fn is_refused(&self) -> bool {
         self.refusal.is_some()
+    }
+
+    /// Whether storage has refused since `since`, or only logs are left that cannot be opened.
+    pub(super) fn is_hopeless(&self, since: Time) -> bool {
+        let refused = self.refusal.as_ref().is_some_and(|refusal| refusal.failed_at >= since);
+        let staged = |id: &LogId| self.all[id.0 as usize].appender.staged_bytes();
+        let troubled: u64 = self.troubled.iter().map(|(_, id)| staged(id)).sum();
+        refused || (troubled > 0 && troubled == self.unwritten_bytes)
     }
 
     /// Bytes of entries that are not in their files yet.
@@ -419,7 +482,10 @@ impl Logs {
         match &self.refusal {
             Some(_) if self.writes_in_flight + self.opens_in_flight > 0 => None,
             Some(refusal) => Some(refusal.retry_at),
-            None => self.cooling.front().map(|&(at, _)| at),
+            None => {
+                let first = |queue: &VecDeque<(Time, LogId)>| queue.front().map(|&(at, _)| at);
+                first(&self.cooling).into_iter().chain(first(&self.troubled)).min()
+            }
         }
     }
 }
@@ -433,4 +499,10 @@ impl Measured {
             (false, _) => self.file_cache_misses += 1,
         }
     }
+}
+
+/// Whether an open failed for what is on disk of this one log, while others may well succeed.
+fn is_the_logs_own(error: &io::Error) -> bool {
+    use io::ErrorKind::{AlreadyExists, InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied};
+    matches!(error.kind(), AlreadyExists | InvalidData | IsADirectory | NotADirectory | NotFound | PermissionDenied)
 }

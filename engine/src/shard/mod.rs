@@ -13,20 +13,23 @@
 //! the windows. Nothing is dropped. Held buffers are bounded by the ring.
 //!
 //! Invariants: events of a connection are handled in the order in which they came; a connection is closed only when no
-//! receive is in flight on it; carries hold at most a quarter of the budget (or 256 bytes a connection).
+//! receive is in flight on it; carries hold at most a quarter of the budget.
 
+mod allowance;
 mod by_class;
 mod connection;
 mod drain;
 mod ingest;
 mod logs;
 mod op;
+mod outgoing;
 mod report;
 
 use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
+pub use allowance::Allowance;
 pub use ingest::Oversize;
 pub use logs::LogLimits;
 pub use op::{Command, Completion, ConnectionId, ListenerId, Notice, Op, Received, ShutdownSide};
@@ -34,29 +37,38 @@ pub use op::{Command, Completion, ConnectionId, ListenerId, Notice, Op, Received
 use by_class::ByClass;
 use connection::{Connection, Life};
 use drain::Phase;
-use ingest::Ingest;
+use ingest::{Ingest, absorb, count};
 use logs::Logs;
+use outgoing::Outgoing;
 use report::Stopwatch;
 
 use crate::buf::RecvBuf;
 use crate::framing::Foreign;
-use crate::limits::{ACCEPT_RETRY, BUDGET_PARTS, BUDGET_RESUME_PARTS, NOTICE_GAP};
+use crate::handover::{Batch, Message, ShardId};
+use crate::limits::{
+    ACCEPT_RETRY, BUDGET_PARTS, BUDGET_RESUME_PARTS, HANDOVER_BATCH_BYTES, HANDOVER_BATCHES_MAX, NOTICE_GAP,
+};
 use crate::metrics::{Counters, ListenerCounters};
+use crate::route::{Ownership, Router};
 use crate::segment::{Offset, Position};
 use crate::time::Time;
 use crate::wire::{Reject, Token};
 
 /// What a shard is allowed and told.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ShardConfig {
+    /// Which of the shards it is.
+    pub id: ShardId,
+    /// Which shard owns which log.
+    pub ownership: Ownership,
     /// Longest line in bytes, terminator not counted.
     pub line_bytes_max: usize,
     /// What happens to longer ones.
     pub oversize: Oversize,
     /// Capacity of carries, staging and writes under way, in bytes.
     pub buffer_bytes: usize,
-    /// Connections at a time; past it accepting stops until one ends.
-    pub connections_max: usize,
+    /// Connections of all shards; past it accepting stops until one ends.
+    pub connections: Allowance,
     /// How long a drain waits for peers to close.
     pub drain_timeout: Duration,
     /// Listeners that the driver has.
@@ -69,6 +81,7 @@ pub struct ShardConfig {
 
 /// One core of the engine.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about memory, disk and listeners")]
 pub struct Shard {
     config: ShardConfig,
     counters: Counters,
@@ -81,17 +94,33 @@ pub struct Shard {
     parked: VecDeque<ConnectionId>,
     /// What came while there was no room, in order.
     held: VecDeque<(ConnectionId, Received)>,
+    outgoing: Outgoing,
+    /// What other shards sent and there was no room for yet.
+    incoming: VecDeque<(ShardId, Batch)>,
+    /// Other shards that have nothing more for this one.
+    finished: u16,
+    /// Bytes of entries that were given up.
+    given_up_bytes: u64,
+    /// The budget is used up: nothing is taken until there is room again.
+    full: bool,
+    /// Nothing is taken from own connections.
     paused: bool,
     disk_low: bool,
     listeners: Vec<Listener>,
     listener_counters: Vec<ListenerCounters>,
     backpressure: Stopwatch,
+    /// After a failed accept the next one waits until then.
     accept_from: Time,
+    /// While all shards together have as many connections as may be, the next look waits until then.
+    crowded_until: Time,
     phase: Phase,
     ops: VecDeque<Op>,
     notices: VecDeque<Notice>,
     foreign_seen: u64,
     foreign_told: Option<Time>,
+    accept_failure_told: Option<Time>,
+    /// A listener had to be closed with connections in its queue.
+    abandoned_queue: bool,
     now: Time,
 }
 
@@ -107,42 +136,61 @@ enum Listener {
     Closed,
 }
 
-/// How a shard ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How a shard ended, or several.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// What it did.
     pub counters: Counters,
     /// Bytes taken from the network and not stored, because storage refused until the end.
     pub unstored_bytes: u64,
+    /// Whether connections that the kernel had accepted were left in a listener's queue.
+    pub abandoned_queue: bool,
+}
+
+impl Outcome {
+    /// Adds how another shard ended.
+    pub fn add(&mut self, other: &Self) {
+        self.counters.add(&other.counters);
+        self.unstored_bytes += other.unstored_bytes;
+        self.abandoned_queue |= other.abandoned_queue;
+    }
 }
 
 impl Shard {
     /// A shard that knows no log. It asks for its first accepts at once.
     #[must_use]
     pub fn new(config: ShardConfig) -> Self {
-        let listeners = vec![Listener::Accepting; config.listeners as usize];
+        let router = Router::new(config.ownership.clone(), config.id);
         Self {
-            config,
             counters: Counters::default(),
-            logs: Logs::new(config.logs, config.buffer_bytes),
+            logs: Logs::new(config.logs.clone(), router, config.buffer_bytes),
             connections: Vec::new(),
             open_connections: 0,
             carries: ByClass::default(),
             carry_bytes: 0,
             parked: VecDeque::new(),
             held: VecDeque::new(),
+            outgoing: Outgoing::new(config.ownership.shards(), config.buffer_bytes),
+            incoming: VecDeque::new(),
+            finished: 0,
+            given_up_bytes: 0,
+            full: false,
             paused: false,
             disk_low: false,
-            listeners,
+            listeners: vec![Listener::Accepting; config.listeners as usize],
             listener_counters: vec![ListenerCounters::default(); config.listeners as usize],
             backpressure: Stopwatch::default(),
             accept_from: Time::default(),
+            crowded_until: Time::default(),
             phase: Phase::Serving,
             ops: (0..config.listeners).map(|id| Op::Accept(ListenerId(id))).collect(),
             notices: VecDeque::new(),
             foreign_seen: 0,
             foreign_told: None,
+            accept_failure_told: None,
+            abandoned_queue: false,
             now: Time::default(),
+            config,
         }
     }
 
@@ -164,6 +212,11 @@ impl Shard {
             Completion::Accepted { listener, result, more } => self.accepted(listener, result, more),
             Completion::Closed(connection) => self.closed(connection),
             Completion::Opened { log, result } => self.notices.extend(self.logs.opened(log, result, now)),
+            Completion::Sent { from, message: Message::Batch(batch) } => self.incoming.push_back((from, batch)),
+            Completion::Sent { from, message: Message::Returned(batch) } => {
+                self.outgoing.returned(from, batch, &mut self.logs.pool);
+            }
+            Completion::Sent { message: Message::Finished, .. } => self.finished += 1,
             Completion::Command(Command::Drain) => self.drain(),
             Completion::Command(Command::Report { ticket }) => {
                 self.notices.push_back(Notice::Report(Box::new(self.report(ticket))));
@@ -179,10 +232,20 @@ impl Shard {
     pub fn end_turn(&mut self, now: Time) {
         self.now = now;
         self.advance_drain();
-        self.take_up_held();
+        if self.phase.gives_up() {
+            // What is still received is only held: the others may have been told that nothing more comes.
+            self.paused = true;
+            self.backpressure.set(true, now);
+            self.give_up_incoming();
+            return self.outgoing.publish(&mut self.ops);
+        }
+        self.look_for_room();
+        self.take_up();
         self.backpressure.set(self.paused, now);
-        let pressed = self.paused || self.logs.pool.used() >= self.budget(BUDGET_RESUME_PARTS);
-        self.logs.start(now, pressed, &mut self.ops);
+        self.outgoing.publish(&mut self.ops);
+        // At the end nothing lingers, and what other shards send last neither.
+        let memory_max = if self.phase.flushes() { 0 } else { self.budget(BUDGET_RESUME_PARTS) };
+        self.logs.start(now, memory_max, &mut self.ops);
         self.receive_parked();
         self.resume_accepting();
     }
@@ -201,15 +264,23 @@ impl Shard {
     #[must_use]
     pub fn timeout(&self) -> Option<Time> {
         let later = |at: &Time| *at > self.now;
-        let own = [self.phase.timeout(), Some(self.accept_from)].into_iter().flatten().filter(later);
-        own.chain(self.logs.timeout()).min()
+        let own = [self.phase.timeout(), Some(self.accept_from), Some(self.crowded_until)];
+        let own = own.into_iter().flatten().filter(later);
+        let logs = if self.phase.gives_up() { None } else { self.logs.timeout() };
+        // Of more parked connections than there are buffers the next ones take their turn at once: those that went
+        // before may have nothing to receive, and then no completion would come.
+        let parked = (!self.paused && !self.parked.is_empty()).then_some(self.now);
+        own.chain(logs).chain(parked).min()
     }
 
     /// How the shard ended, once it has.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
-        (self.phase == Phase::Done)
-            .then(|| Outcome { counters: self.counters(), unstored_bytes: self.unstored_bytes() })
+        (self.phase == Phase::Done).then(|| Outcome {
+            counters: self.counters(),
+            unstored_bytes: self.unstored_bytes(),
+            abandoned_queue: self.abandoned_queue,
+        })
     }
 
     /// What the shard did so far.
@@ -221,15 +292,14 @@ impl Shard {
     /// Bytes received and not yet in a file. Unfinished lines of open connections do not count.
     #[must_use]
     pub fn unstored_bytes(&self) -> u64 {
-        let held = self.held.iter().map(|(_, received)| match received {
-            Received::Data(buf) => buf.len() as u64,
-            _ => 0,
-        });
-        self.logs.unwritten_bytes() + held.sum::<u64>()
+        let held = self.held.iter().map(|(_, received)| received.bytes() as u64);
+        let incoming = self.incoming.iter().map(|(_, batch)| batch.entry_bytes());
+        self.logs.unwritten_bytes() + self.given_up_bytes + held.sum::<u64>() + incoming.sum::<u64>()
     }
 
-    /// Capacity of carries, staging and writes under way, in bytes: what `buffer_bytes` limits. One receive buffer of
-    /// short lines of many logs may take it past the limit before the shard pauses.
+    /// Capacity of carries, staging, writes under way and batches for other shards, in bytes: what `buffer_bytes` limits.
+    /// One receive buffer, or one batch of another shard, of short lines of many logs may take it past the limit before
+    /// the shard pauses.
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
         self.logs.pool.used()
@@ -250,11 +320,14 @@ impl Shard {
             Received::End if self.phase.cuts_connections() => Received::Failed(io::ErrorKind::ConnectionAborted.into()),
             other => other,
         };
-        if self.paused || !self.held.is_empty() {
-            self.held.push_back((id, received));
-        } else {
-            self.take(id, received);
+        let waits = self.paused || !self.held.is_empty();
+        let Some(connection) = self.connection(id).filter(|_| waits) else { return self.take(id, received) };
+        // What brings nothing has nothing to wait for.
+        if connection.held == 0 && matches!(received, Received::NoBuffer | Received::Cancelled) {
+            return self.take(id, received);
         }
+        connection.held += 1;
+        self.held.push_back((id, received));
     }
 
     fn take(&mut self, id: ConnectionId, received: Received) {
@@ -274,7 +347,7 @@ impl Shard {
     fn after_receive(&mut self, id: ConnectionId) {
         let reset = self.phase.cuts_connections();
         let Some(connection) = self.connections.get_mut(id.0 as usize).and_then(Option::as_mut) else { return };
-        if connection.receiving || self.held.iter().any(|(held, _)| *held == id) {
+        if connection.receiving || connection.held > 0 {
             return;
         }
         match connection.life {
@@ -338,8 +411,7 @@ impl Shard {
             self.ops.push_back(Op::CancelReceive(id));
         }
         self.foreign_seen += 1;
-        if self.foreign_told.is_none_or(|told| self.now.since(told) >= NOTICE_GAP) {
-            self.foreign_told = Some(self.now);
+        if is_due(&mut self.foreign_told, self.now) {
             let seen = std::mem::take(&mut self.foreign_seen);
             self.notices.push_back(Notice::Foreign { reason: reason.name(), seen });
         }
@@ -365,6 +437,7 @@ impl Shard {
         let mut sink = Ingest {
             logs: &mut self.logs,
             counters: &mut self.counters,
+            outgoing: &mut self.outgoing,
             last: &mut last,
             pieces_to: &mut pieces_to,
             oversize: self.config.oversize,
@@ -393,35 +466,74 @@ impl Shard {
         while self.carry_bytes > self.budget(1)
             && let Some(longest) = self.carries.largest()
         {
-            let before = self.carry_bytes;
             self.with_sink(ConnectionId(longest), |connection, sink| connection.decoder.cut_early(sink));
-            if self.carry_bytes >= before {
-                break;
+        }
+        self.full |= self.logs.pool.used() >= self.config.buffer_bytes;
+        self.paused |= self.full || self.outgoing.is_over(self.budget(1), HANDOVER_BATCHES_MAX);
+    }
+
+    /// Whether there is room for more input. What is staged is written without anybody's help: once it is little, there
+    /// is room for other shards' batches whatever else is in use, so that no two shards ever wait for each other.
+    fn look_for_room(&mut self) {
+        let used = self.logs.pool.used();
+        let staged = used.saturating_sub(self.carry_bytes + self.outgoing.bytes());
+        self.full &= used >= self.budget(BUDGET_RESUME_PARTS) && staged >= self.budget(1);
+        let blocked = self.logs.is_refused() || (self.disk_low && !self.phase.cuts_connections());
+        if blocked || self.full {
+            self.paused = true;
+        } else if self.paused {
+            self.paused = self.outgoing.is_over(self.budget(1) / 2, HANDOVER_BATCHES_MAX / 2);
+        }
+    }
+
+    /// Takes up what waits, while there is room: about as many bytes from own connections as from other shards.
+    fn take_up(&mut self) {
+        loop {
+            let mut share = HANDOVER_BATCH_BYTES;
+            while !self.paused
+                && share > 0
+                && let Some((id, received)) = self.held.pop_front()
+            {
+                share -= received.bytes().clamp(1, share);
+                if let Some(connection) = self.connection(id) {
+                    connection.held -= 1;
+                }
+                self.take(id, received);
+            }
+            if !self.take_incoming() && (self.paused || self.held.is_empty()) {
+                return;
             }
         }
-        self.paused |= self.logs.pool.used() >= self.config.buffer_bytes;
     }
 
-    /// Whether there is room for more input.
-    fn take_up_held(&mut self) {
-        let blocked = self.logs.is_refused() || (self.disk_low && !self.phase.cuts_connections());
-        if blocked {
-            self.paused = true;
-        } else if self.paused && self.logs.pool.used() < self.budget(BUDGET_RESUME_PARTS) {
-            self.paused = false;
+    /// Copies a batch that another shard sent and sends its memory home, if there is one and room for it.
+    fn take_incoming(&mut self) -> bool {
+        if self.full {
+            return false;
         }
-        while !self.paused
-            && let Some((id, received)) = self.held.pop_front()
-        {
-            self.take(id, received);
+        let Some((from, batch)) = self.incoming.pop_front() else { return false };
+        for run in batch.runs() {
+            absorb(run, &mut self.logs, &mut self.counters, self.now);
+        }
+        self.ops.push_back(Op::Send { to: from, message: Message::Returned(batch) });
+        self.full |= self.logs.pool.used() >= self.config.buffer_bytes;
+        self.paused |= self.full;
+        true
+    }
+
+    /// Sends home what will not be stored any more, so that no other shard waits for it.
+    fn give_up_incoming(&mut self) {
+        while let Some((from, batch)) = self.incoming.pop_front() {
+            self.given_up_bytes += batch.entry_bytes();
+            for run in batch.runs() {
+                count(&mut self.counters, run.kind, run.entries, run.bytes.len() as u64);
+            }
+            self.ops.push_back(Op::Send { to: from, message: Message::Returned(batch) });
         }
     }
 
-    /// Connections that found no buffer go on, as many as there are buffers.
+    /// Connections that found no buffer go on, as many as there are buffers: what they bring is held if it has to be.
     fn receive_parked(&mut self) {
-        if self.paused {
-            return;
-        }
         for _ in 0..self.parked.len().min(self.config.recv_buffers - self.held.len().min(self.config.recv_buffers)) {
             let Some(id) = self.parked.pop_front() else { break };
             if let Some(connection) = self.connection(id)
@@ -450,11 +562,13 @@ impl Shard {
             Err(error) if before != Listener::Stopping && error.kind() != io::ErrorKind::ConnectionAborted => {
                 self.accept_from = self.now + ACCEPT_RETRY;
                 self.listener_counters[listener.0 as usize].failed += 1;
-                self.notices.push_back(Notice::AcceptFailed(error));
+                if is_due(&mut self.accept_failure_told, self.now) {
+                    self.notices.push_back(Notice::AcceptFailed(error));
+                }
             }
             Err(_) => {}
         }
-        if self.open_connections >= self.config.connections_max {
+        if self.config.connections.is_exhausted() {
             self.stop_accepting();
         }
     }
@@ -470,14 +584,17 @@ impl Shard {
         let counters = &mut self.listener_counters[listener.0 as usize];
         counters.open += 1;
         counters.accepted += 1;
+        self.config.connections.take_anyway();
         self.counters.connections += 1;
         self.ops.push_back(Op::Receive(id));
+        self.ops.extend(self.phase.welcome(id).into_iter().flatten());
     }
 
     fn closed(&mut self, id: ConnectionId) {
         let connection = self.connections[id.0 as usize].take().expect("the driver closes what was open");
         self.listener_counters[connection.listener.0 as usize].open -= 1;
         self.open_connections -= 1;
+        self.config.connections.give_back();
     }
 
     fn stop_accepting(&mut self) {
@@ -490,10 +607,12 @@ impl Shard {
     }
 
     fn resume_accepting(&mut self) {
-        if self.phase != Phase::Serving
-            || self.open_connections >= self.config.connections_max
-            || self.now < self.accept_from
-        {
+        if self.phase != Phase::Serving || self.now < self.accept_from || !self.listeners.contains(&Listener::Idle) {
+            return;
+        }
+        if self.config.connections.is_exhausted() {
+            // The connection that ends next may be another shard's.
+            self.crowded_until = self.now + ACCEPT_RETRY;
             return;
         }
         for (index, state) in self.listeners.iter_mut().enumerate() {
@@ -503,6 +622,15 @@ impl Shard {
             }
         }
     }
+}
+
+/// Whether a notice of some kind may be told again; then it is told now.
+fn is_due(told: &mut Option<Time>, now: Time) -> bool {
+    let due = told.is_none_or(|told| now.since(told) >= NOTICE_GAP);
+    if due {
+        *told = Some(now);
+    }
+    due
 }
 
 fn listener_id(index: usize) -> ListenerId {

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::buf::{RecvBuf, WriteBuf};
+use crate::handover::{Message, ShardId};
 use crate::metrics::Report;
 use crate::route::LogId;
 use crate::segment::{FileId, Offset, Position};
@@ -88,6 +89,13 @@ pub enum Op {
         /// Moves to the driver, and back in the answer.
         buf: WriteBuf,
     },
+    /// Order: a message for another shard.
+    Send {
+        /// The other shard.
+        to: ShardId,
+        /// Never refused: the shard keeps within [`HANDOVER_QUEUE`](crate::limits::HANDOVER_QUEUE).
+        message: Message,
+    },
     /// Order: closes a segment that no write is in flight on.
     CloseSegment(FileId),
 }
@@ -105,6 +113,16 @@ pub enum Received {
     Cancelled,
     /// The stream ended out of order.
     Failed(io::Error),
+}
+
+impl Received {
+    /// Bytes that it brings.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Data(buf) => buf.len(),
+            Self::End | Self::NoBuffer | Self::Cancelled | Self::Failed(_) => 0,
+        }
+    }
 }
 
 /// An answer of the driver.
@@ -146,6 +164,13 @@ pub enum Completion {
         /// Bytes written.
         result: io::Result<usize>,
     },
+    /// Another shard has sent something.
+    Sent {
+        /// The other shard.
+        from: ShardId,
+        /// What it sent.
+        message: Message,
+    },
     /// A message of the control side.
     Command(Command),
 }
@@ -178,6 +203,13 @@ pub enum Notice {
     AcceptFailed(io::Error),
     /// A write or a creation failed: reading stops, everything is kept, one operation is retried.
     StorageRefused(io::Error),
+    /// A log cannot be opened for a reason of its own: its entries wait, and it is retried.
+    LogRefused {
+        /// The log.
+        token: Token,
+        /// Why.
+        error: io::Error,
+    },
     /// Storage works again.
     StorageResumed,
     /// Reading stops until there is room, or goes on.

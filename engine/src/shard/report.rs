@@ -69,22 +69,26 @@ impl Shard {
 mod tests {
     use super::*;
     use crate::driver::sim::{Ending, Faults, Sim};
+    use crate::handover::ShardId;
     use crate::metrics::ListenerCounters;
-    use crate::shard::{Command, LogLimits, Notice, Oversize, ShardConfig};
+    use crate::route::Ownership;
+    use crate::shard::{Allowance, Command, LogLimits, Notice, Oversize, ShardConfig};
 
     fn config() -> ShardConfig {
         ShardConfig {
+            id: ShardId(0),
+            ownership: Ownership::over(1),
             line_bytes_max: 100,
             oversize: Oversize::Split,
             buffer_bytes: 4 << 20,
-            connections_max: 10,
+            connections: Allowance::new(10),
             drain_timeout: Duration::from_secs(1),
             listeners: 2,
             recv_buffers: 8,
             logs: LogLimits {
                 linger: Duration::from_millis(5),
                 segment_bytes: 256 << 20,
-                tokens_max: 10,
+                tokens: Allowance::new(10),
                 open_files_max: 10,
             },
         }

@@ -17,21 +17,22 @@ const BIND_TRY: Duration = Duration::from_millis(100);
 /// Classic BPF `ret 0`: drop every packet (linux/filter.h, `BPF_RET | BPF_K`).
 const DROP_ALL: (u16, u32) = (0x06, 0);
 
-/// A bound listener and its real address.
+/// A bound address with a listening socket for every shard; the kernel spreads connections over them.
 #[derive(Debug)]
 pub struct Listener {
-    /// The listening socket.
-    pub fd: OwnedFd,
-    /// Where it listens; a port of 0 has become a real one.
+    /// The listening sockets, one a shard.
+    pub fds: Vec<OwnedFd>,
+    /// Where they listen; a port of 0 has become a real one.
     pub address: SocketAddr,
 }
 
-/// Binds and listens. A busy port is tried for [`BIND_RETRY`]: a killed predecessor frees it late.
+/// Binds and listens, a socket for each of `shards`. A busy port is tried for [`BIND_RETRY`]: a killed predecessor frees
+/// it late.
 ///
 /// # Errors
 /// The address cannot be bound; says what to do.
-pub fn listen(address: SocketAddr) -> Result<Listener, StartError> {
-    let socket = bind_patiently(address).map_err(|error| {
+pub fn listen(address: SocketAddr, shards: usize) -> Result<Listener, StartError> {
+    let refused = |error: io::Error| {
         let problem = match error.kind() {
             io::ErrorKind::AddrInUse => "in use by another process; stop it or choose another --tcp",
             io::ErrorKind::PermissionDenied => {
@@ -41,19 +42,26 @@ pub fn listen(address: SocketAddr) -> Result<Listener, StartError> {
             _ => "cannot be bound; choose another --tcp",
         };
         StartError::new(address.to_string(), problem).because(error)
-    })?;
-    let refused =
-        |error| StartError::new(address.to_string(), "cannot be listened on; choose another --tcp").because(error);
-    socket.listen(BACKLOG).map_err(refused)?;
-    let address = socket.local_addr().map_err(refused)?.as_socket().unwrap_or(address);
-    Ok(Listener { fd: socket.into(), address })
+    };
+    // The first one binds alone: shared from the start, the port of a second engine would be shared too, and each would
+    // get half of the connections.
+    let probe = bind_patiently(address).map_err(refused)?;
+    let address = probe.local_addr().map_err(refused)?.as_socket().unwrap_or(address);
+    drop(probe);
+    let listen = || {
+        let socket = bind(address, true)?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    let fds = (0..shards).map(|_| listen()).collect::<io::Result<_>>().map_err(refused)?;
+    Ok(Listener { fds, address })
 }
 
 #[expect(clippy::disallowed_methods, reason = "the deadline of a start, before there is a shard")]
 fn bind_patiently(address: SocketAddr) -> io::Result<Socket> {
     let deadline = Instant::now() + BIND_RETRY;
     loop {
-        match bind(address) {
+        match bind(address, false) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
                 std::thread::sleep(BIND_TRY);
             }
@@ -62,10 +70,11 @@ fn bind_patiently(address: SocketAddr) -> io::Result<Socket> {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<Socket> {
+fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Connections of a predecessor in TIME_WAIT would refuse a restart for a minute.
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
@@ -80,9 +89,9 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
 /// that the kernel has accepted stay in the queue, and taking them no longer waits.
 ///
 /// # Errors
-/// Those of setsockopt.
+/// Those of fcntl.
 pub fn refuse_new(listener: &impl AsFd) -> io::Result<()> {
-    deafen(listener)?;
+    deafen(listener);
     SockRef::from(listener).set_nonblocking(true)
 }
 
@@ -90,20 +99,11 @@ pub fn refuse_new(listener: &impl AsFd) -> io::Result<()> {
 /// still acknowledged.
 ///
 /// Some kernels (6.18 is one) let only `CAP_NET_ADMIN` filter TCP: everybody else asks for a time to live that hardly any
-/// packet has.
-///
-/// # Errors
-/// Those of setsockopt.
-pub fn deafen(socket: &impl AsFd) -> io::Result<()> {
-    match attach_drop_all(&SockRef::from(socket)) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => require_full_ttl(socket),
-        other => other,
-    }
-}
-
-fn attach_drop_all(socket: &SockRef<'_>) -> io::Result<()> {
+/// packet has. A socket that refuses both hears on: a drain goes on, only less exact.
+pub fn deafen(socket: &impl AsFd) {
     let (code, value) = DROP_ALL;
-    socket.attach_filter(&[SockFilter::new(code, 0, 0, value)])
+    let filtered = SockRef::from(socket).attach_filter(&[SockFilter::new(code, 0, 0, value)]);
+    let _deaf = filtered.or_else(|_| require_full_ttl(socket));
 }
 
 /// Takes a connection out of the accept queue; `WouldBlock` when there is none.

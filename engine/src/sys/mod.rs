@@ -1,5 +1,6 @@
 //! System calls that std lacks, as whole operations. Decides nothing.
 
+pub mod affinity;
 pub mod data_dir;
 pub mod file;
 pub mod host;

@@ -89,9 +89,20 @@ impl Metrics {
     /// `lines + split_pieces = entries + rejected`
     #[track_caller]
     pub fn assert_conserved(&self) {
+        let (taken, fates) = self.taken_and_fates();
+        assert_eq!(taken, fates, "lines have two fates: {self:#?}");
+    }
+
+    /// Whether it is so: between shards, a line taken may not have met its fate yet.
+    pub fn is_conserved(&self) -> bool {
+        let (taken, fates) = self.taken_and_fates();
+        taken == fates
+    }
+
+    fn taken_and_fates(&self) -> (u64, u64) {
         let taken = self.sum("engine_lines_total") + self.get("engine_split_pieces_total");
         let fates = self.get("engine_entries_total") + self.sum("engine_rejected_lines_total");
-        assert_eq!(taken, fates, "lines have two fates: {self:#?}");
+        (taken, fates)
     }
 
     /// Every counter is at least what it was.

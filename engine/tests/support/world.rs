@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use engine::driver::sim::{Ending, Faults, PeerId, Sim};
+use engine::handover::ShardId;
 use engine::metrics::Counters;
-use engine::shard::{Command, LogLimits, ShardConfig};
+use engine::route::Ownership;
+use engine::shard::{Allowance, Command, LogLimits, ShardConfig};
 use engine::wire::{Reject, Token};
 
 use super::oracle::{self, Oracle};
@@ -13,17 +15,19 @@ use super::oracle::{self, Oracle};
 /// A shard with small memory, whose peers get one second to end at a drain.
 pub fn config(line_bytes_max: usize) -> ShardConfig {
     ShardConfig {
+        id: ShardId(0),
+        ownership: Ownership::with_seed(1, 0),
         line_bytes_max,
         oversize: engine::shard::Oversize::Split,
         buffer_bytes: 4 << 20,
-        connections_max: 1000,
+        connections: Allowance::new(1000),
         drain_timeout: Duration::from_secs(1),
         listeners: 1,
         recv_buffers: 8,
         logs: LogLimits {
             linger: Duration::from_millis(5),
             segment_bytes: 256 << 20,
-            tokens_max: 1000,
+            tokens: Allowance::new(1000),
             open_files_max: 100,
         },
     }

@@ -4,22 +4,28 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::network::PeerId;
+use crate::handover::{Message, ShardId};
 use crate::shard::{Command, ConnectionId, ListenerId, Op};
 use crate::time::Time;
 
-/// Something that happens outside the shard.
+/// Something that happens outside the shard that it concerns.
 #[derive(Debug)]
 pub(super) enum Event {
     /// A connection may be waiting for an accept.
-    Acceptable(ListenerId),
-    AcceptCancelled(ListenerId),
+    Acceptable(ShardId, ListenerId),
+    AcceptCancelled(ShardId, ListenerId),
     /// There may be something to receive.
     Readable(PeerId),
     ReceiveCancelled(PeerId),
-    Closed(ConnectionId),
+    Closed(ShardId, ConnectionId),
     /// A create, an open or a write takes effect.
-    Disk(Op),
-    Command(Command),
+    Disk(ShardId, Op),
+    Sent {
+        from: ShardId,
+        to: ShardId,
+        message: Message,
+    },
+    Command(ShardId, Command),
 }
 
 /// Events by time, and in the order in which they were planned where the time is the same.
@@ -32,8 +38,17 @@ pub(super) struct Agenda {
 
 impl Agenda {
     pub(super) fn plan(&mut self, delay: Duration, event: Event) {
+        self.plan_at(self.now + delay, event);
+    }
+
+    /// Not before now.
+    pub(super) fn plan_at(&mut self, at: Time, event: Event) {
         self.planned += 1;
-        self.events.insert((self.now + delay, self.planned), event);
+        self.events.insert((at.max(self.now), self.planned), event);
+    }
+
+    pub(super) fn now(&self) -> Time {
+        self.now
     }
 
     pub(super) fn next_at(&self) -> Option<Time> {

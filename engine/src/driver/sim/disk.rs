@@ -8,6 +8,7 @@ use std::io;
 
 use super::chance::{Chance, Fault};
 use crate::buf::WriteBuf;
+use crate::handover::ShardId;
 use crate::route::LogId;
 use crate::segment::{FileId, Offset, Position};
 use crate::shard::{Completion, Op};
@@ -20,8 +21,8 @@ pub(super) struct Disk {
     segments: BTreeMap<(Token, Offset), Vec<u8>>,
     current: BTreeMap<Token, Offset>,
     open: Vec<Option<OpenFile>>,
-    /// Logs with an operation in flight.
-    busy: BTreeSet<u32>,
+    /// Logs with an operation in flight, by shard and number.
+    busy: BTreeSet<(u16, u32)>,
     used: u64,
     pub(super) capacity: u64,
 }
@@ -72,11 +73,11 @@ impl Disk {
     }
 
     /// The order of an operation that takes effect later.
-    pub(super) fn begin(&mut self, op: &Op) {
+    pub(super) fn begin(&mut self, shard: ShardId, op: &Op) {
         let (Op::CreateSegment { log, .. } | Op::OpenSegment { log, .. } | Op::Write { log, .. }) = op else {
             unreachable!("the disk takes no {op:?}")
         };
-        assert!(self.busy.insert(log.0), "{log:?} has two operations in flight");
+        assert!(self.busy.insert((shard.0, log.0)), "{log:?} has two operations in flight");
         if let Op::Write { file, position, buf, .. } = op {
             assert!(!buf.rest().is_empty(), "a write of nothing");
             let length = self.bytes(*file).len() as u64;
@@ -91,24 +92,21 @@ impl Disk {
     }
 
     /// An operation takes effect.
-    pub(super) fn finish(&mut self, op: Op, chance: &mut Chance) -> Completion {
+    pub(super) fn finish(&mut self, shard: ShardId, op: Op, chance: &mut Chance) -> Completion {
+        let (Op::CreateSegment { log, .. } | Op::OpenSegment { log, .. } | Op::Write { log, .. }) = op else {
+            unreachable!("the disk takes no {op:?}")
+        };
+        self.busy.remove(&(shard.0, log.0));
         match op {
             Op::CreateSegment { log, token, base } => {
-                let result = self.create(token, base, chance);
-                self.opened(log, result)
+                Completion::Opened { log, result: self.create(token, base, chance) }
             }
             Op::OpenSegment { log, token, base, length } => {
-                let result = self.open_segment(token, base, length, chance);
-                self.opened(log, result)
+                Completion::Opened { log, result: self.open_segment(token, base, length, chance) }
             }
             Op::Write { log, file, buf, .. } => self.written(log, file, buf, chance),
             other => unreachable!("the disk takes no {other:?}"),
         }
-    }
-
-    fn opened(&mut self, log: LogId, result: io::Result<FileId>) -> Completion {
-        self.busy.remove(&log.0);
-        Completion::Opened { log, result }
     }
 
     fn create(&mut self, token: Token, base: Offset, chance: &mut Chance) -> io::Result<FileId> {
@@ -156,7 +154,6 @@ impl Disk {
     }
 
     fn written(&mut self, log: LogId, file: FileId, buf: WriteBuf, chance: &mut Chance) -> Completion {
-        self.busy.remove(&log.0);
         self.file(file).writing = false;
         let result = self.write(file, buf.rest(), chance);
         Completion::Written { log, buf, result }

@@ -3,10 +3,13 @@
 //! ```text
 //!  test ─ connect, send, close, reset, drain ─► network ─┐                 ┌─ disk (full, slow, failing)
 //!                                                        ▼                 ▼
-//!                    agenda (events by virtual time) ─► completions ─► Shard ─► ops ─► agenda
+//!                    agenda (events by virtual time) ─► completions ─► Shards ─► ops ─► agenda
+//!                                                        ▲                              │
+//!                                                        └──── post (between shards) ◄──┘
 //! ```
-//! It drives the very [`Shard`] that the engine runs, by the same contract, and holds it to its own half: see the
-//! assertions in `network.rs` and `disk.rs`. The same seed and the same calls give the same run, byte by byte;
+//! It drives the very [`Shard`]s that the engine runs, by the same contract, and holds them to their own half: see the
+//! assertions in `network.rs`, `disk.rs` and `post.rs`. Shards share disk and time; each has its own listeners,
+//! connections and receive buffers, and of several each stalls now and then, as a thread does. The same seed and the same calls give the same run, byte by byte;
 //! [`Sim::trace`] proves it. Completions of different logs and connections come in random order, those of one
 //! connection in their own.
 //!
@@ -16,20 +19,27 @@ mod agenda;
 mod chance;
 mod disk;
 mod network;
+mod post;
+mod trace;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 pub use chance::{Fault, Faults, When};
 pub use network::{Ending, PeerId};
 
 use agenda::{Agenda, Event};
-use chance::{Chance, mix};
+use chance::Chance;
 use disk::Disk;
 use network::Network;
+use post::Post;
+use trace::Trace;
 
 use crate::buf::RecvArena;
+use crate::handover::ShardId;
+use crate::route::Ownership;
 use crate::segment::{Offset, Position};
-use crate::shard::{Command, Completion, Notice, Op, Outcome, Received, Shard, ShardConfig};
+use crate::shard::{Command, Completion, Notice, Op, Outcome, Shard, ShardConfig};
 use crate::time::Time;
 use crate::wire::Token;
 
@@ -46,28 +56,61 @@ const TURNS_MAX: u64 = 3_000_000;
 /// Turns in a row in which nothing came and nothing was asked for: more is a shard that spins.
 const IDLE_TURNS_MAX: u32 = 8;
 
-/// A shard in a simulated world.
+/// One shard, and what waits for its next turn.
+#[derive(Debug)]
+struct House {
+    shard: Shard,
+    inbox: VecDeque<Completion>,
+    /// It takes no turn before.
+    stalled_until: Time,
+    idle_turns: u32,
+}
+
+impl House {
+    fn new(config: ShardConfig) -> Self {
+        let shard = Shard::new(config);
+        Self { shard, inbox: VecDeque::new(), stalled_until: Time::default(), idle_turns: 0 }
+    }
+
+    fn is_over(&self) -> bool {
+        self.shard.outcome().is_some()
+    }
+
+    /// When it wants its next turn, apart from what will yet happen.
+    fn wake(&self) -> Option<Time> {
+        if self.is_over() {
+            return None;
+        }
+        let at = if self.inbox.is_empty() { self.shard.timeout()? } else { Time::default() };
+        Some(at.max(self.stalled_until))
+    }
+}
+
+/// Shards in a simulated world.
 #[derive(Debug)]
 pub struct Sim {
     seed: u64,
-    shard: Shard,
+    ownership: Ownership,
+    houses: Vec<House>,
     now: Time,
     agenda: Agenda,
     chance: Chance,
     network: Network,
+    post: Post,
     disk: Disk,
+    disk_delays: Vec<Duration>,
     notices: Vec<Notice>,
-    trace: u64,
+    trace: Trace,
     turns: u64,
-    idle_turns: u32,
 }
 
 impl Sim {
-    /// A shard with `config.listeners` listeners and `config.recv_buffers` receive buffers of [`RECV_BUFFER_BYTES`].
+    /// As many shards as `config.ownership` says, each with `config.listeners` listeners and `config.recv_buffers` receive
+    /// buffers of [`RECV_BUFFER_BYTES`].
     #[must_use]
     pub fn new(seed: u64, faults: Faults, config: ShardConfig) -> Self {
         let mut sim = Self::idle(seed, faults, config);
-        sim.start_ops();
+        sim.start_all();
         sim
     }
 
@@ -76,27 +119,41 @@ impl Sim {
     pub fn with_log(seed: u64, config: ShardConfig, token: Token, base: Offset, bytes: &[u8]) -> Self {
         let mut sim = Self::idle(seed, Faults::none(), config);
         sim.disk.add(token, base, bytes);
-        sim.shard.resume_log(token, base, Position(bytes.len() as u64));
-        sim.start_ops();
+        let owner = sim.ownership.owner(token);
+        sim.house(owner).shard.resume_log(token, base, Position(bytes.len() as u64));
+        sim.start_all();
         sim
     }
 
     fn idle(seed: u64, faults: Faults, config: ShardConfig) -> Self {
         let buffers = u16::try_from(config.recv_buffers).expect("a simulation has few receive buffers");
-        let arena = RecvArena::new(buffers, RECV_BUFFER_BYTES);
+        let arena = || RecvArena::new(buffers, RECV_BUFFER_BYTES);
+        let (shards, listeners, ownership) = (config.ownership.shards(), config.listeners, config.ownership.clone());
+        let configs = (0..shards).map(ShardId).zip(vec![config; usize::from(shards)]);
+        let configs = configs.map(|(id, config)| ShardConfig { id, ..config });
         Self {
             seed,
-            shard: Shard::new(config),
+            ownership,
             now: Time::default(),
             agenda: Agenda::default(),
             chance: Chance::new(seed, faults),
-            network: Network::new(config.listeners, arena, SOCKET_BYTES),
+            network: Network::new(shards, listeners, arena, SOCKET_BYTES),
+            post: Post::new(shards),
             disk: Disk::new(),
+            disk_delays: vec![Duration::ZERO; usize::from(shards)],
             notices: Vec::new(),
-            trace: 0,
+            trace: Trace::default(),
             turns: 0,
-            idle_turns: 0,
+            houses: configs.map(House::new).collect(),
         }
+    }
+
+    fn house(&mut self, shard: ShardId) -> &mut House {
+        &mut self.houses[usize::from(shard.0)]
+    }
+
+    fn shard_ids(&self) -> impl Iterator<Item = ShardId> + use<> {
+        (0..self.ownership.shards()).map(ShardId)
     }
 
     // What peers and operators do.
@@ -104,6 +161,11 @@ impl Sim {
     /// A new connection to one of the listeners.
     pub fn connect(&mut self) -> PeerId {
         self.network.connect(&mut self.agenda, &mut self.chance)
+    }
+
+    /// A new connection to the first listener of this shard.
+    pub fn connect_to(&mut self, shard: ShardId) -> PeerId {
+        self.network.connect_to(shard, 0, &mut self.agenda, &mut self.chance)
     }
 
     /// The peer writes; what the socket buffer has no room for waits on its side.
@@ -121,9 +183,17 @@ impl Sim {
         self.network.reset(peer, &mut self.agenda, &mut self.chance);
     }
 
-    /// A message of the control side.
+    /// A message of the control side to all shards; it reaches them one after the other.
     pub fn command(&mut self, command: Command) {
-        self.agenda.plan(TURN, Event::Command(command));
+        for shard in self.shard_ids() {
+            let delay = if shard.0 == 0 { TURN } else { self.chance.delay() };
+            self.agenda.plan(delay, Event::Command(shard, command));
+        }
+    }
+
+    /// From now on every operation on the disk takes this shard so much longer.
+    pub fn set_disk_delay(&mut self, shard: ShardId, delay: Duration) {
+        self.disk_delays[usize::from(shard.0)] = delay;
     }
 
     /// Sets the size of the disk in bytes; it starts without a bound.
@@ -166,6 +236,12 @@ impl Sim {
     #[must_use]
     pub fn ending(&self, peer: PeerId) -> Ending {
         self.network.ending(peer)
+    }
+
+    /// The shard whose listener the peer knocked at.
+    #[must_use]
+    pub fn shard_of(&self, peer: PeerId) -> ShardId {
+        self.network.shard_of(peer)
     }
 
     /// Bytes acknowledged and never read.
@@ -214,22 +290,31 @@ impl Sim {
         self.disk.open_files()
     }
 
-    /// The shard itself.
+    /// The shard itself; the first one of several.
     #[must_use]
     pub fn shard(&self) -> &Shard {
-        &self.shard
+        &self.houses[0].shard
     }
 
-    /// All that the shard had to say.
+    /// All shards.
+    pub fn shards(&self) -> impl Iterator<Item = &Shard> {
+        self.houses.iter().map(|house| &house.shard)
+    }
+
+    /// All that the shards had to say.
     #[must_use]
     pub fn notices(&self) -> &[Notice] {
         &self.notices
     }
 
-    /// How the shard ended, once it has.
+    /// How the shards ended, all together, once every one has.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
-        self.shard.outcome()
+        let mut all = Outcome::default();
+        for shard in self.shards() {
+            all.add(&shard.outcome()?);
+        }
+        Some(all)
     }
 
     /// The virtual time.
@@ -241,7 +326,7 @@ impl Sim {
     /// A hash of every completion and every operation so far, with their times and bytes.
     #[must_use]
     pub fn trace(&self) -> u64 {
-        self.trace
+        self.trace.hash
     }
 
     // Turns.
@@ -273,151 +358,134 @@ impl Sim {
         self.agenda.set_now(self.now);
     }
 
-    /// One turn of the driver, as its contract says; false if nothing is to come that it could wait for.
+    /// One turn of every driver that has something to do, as their contract says; false if nothing is to come that they
+    /// could wait for.
     pub fn turn(&mut self) -> bool {
         let Some(wake) = self.wake().filter(|_| self.outcome().is_none()) else {
             return false;
         };
-        let at_once = wake <= self.now;
+        let before = self.now;
         self.now = (self.now + TURN).max(wake);
         if self.chance.one_in(2) {
             self.now = self.now + self.chance.delay();
         }
         self.turns += 1;
-        let mut came = false;
         while let Some(event) = self.agenda.pop(self.now) {
-            if let Some(completion) = self.happen(event) {
-                came = true;
-                self.note_completion(&completion);
-                self.shard.handle(completion, self.now);
+            if let Some((shard, completion)) = self.happen(event) {
+                self.house(shard).inbox.push_back(completion);
             }
         }
         self.agenda.set_now(self.now);
-        self.shard.end_turn(self.now);
-        let asked = self.start_ops();
-        self.idle_turns = if came || asked || !at_once { 0 } else { self.idle_turns + 1 };
-        assert!(self.idle_turns <= IDLE_TURNS_MAX, "seed {}: the shard spins", self.seed);
+        let alone = self.houses.len() == 1;
+        for shard in self.shard_ids() {
+            if alone || self.house(shard).wake().is_some_and(|wake| wake <= self.now) {
+                self.take_turn(shard, before);
+            }
+        }
         true
+    }
+
+    fn take_turn(&mut self, id: ShardId, before: Time) {
+        let now = self.now;
+        let house = &mut self.houses[usize::from(id.0)];
+        let at_once = house.shard.timeout().is_some_and(|at| at <= before);
+        let came = !house.inbox.is_empty();
+        for completion in house.inbox.drain(..) {
+            if let Completion::Sent { from, .. } = completion {
+                self.post.taken(from, id);
+            }
+            self.trace.completion(id, &completion, now);
+            house.shard.handle(completion, now);
+        }
+        house.shard.end_turn(now);
+        let asked = self.start_ops(id);
+        let stall = if self.houses.len() > 1 && self.chance.one_in(16) { self.chance.delay() } else { Duration::ZERO };
+        let house = self.house(id);
+        house.stalled_until = now + stall;
+        house.idle_turns = if came || asked || !at_once { 0 } else { house.idle_turns + 1 };
+        let spins = house.idle_turns > IDLE_TURNS_MAX;
+        assert!(!spins, "seed {}: {id:?} spins", self.seed);
     }
 
     /// When the next turn begins.
     fn wake(&self) -> Option<Time> {
-        [self.agenda.next_at(), self.shard.timeout()].into_iter().flatten().min()
+        self.houses.iter().map(House::wake).chain([self.agenda.next_at()]).flatten().min()
     }
 
-    fn happen(&mut self, event: Event) -> Option<Completion> {
+    /// What happens reaches its shard as a completion; one that has ended hears of nothing any more.
+    fn happen(&mut self, event: Event) -> Option<(ShardId, Completion)> {
         let (agenda, chance) = (&mut self.agenda, &mut self.chance);
-        match event {
-            Event::Acceptable(listener) => self.network.acceptable(listener, agenda, chance),
-            Event::AcceptCancelled(listener) => self.network.accept_cancelled(listener),
+        let shard = match event {
+            Event::Readable(peer) | Event::ReceiveCancelled(peer) => self.network.shard_of(peer),
+            Event::Acceptable(shard, _)
+            | Event::AcceptCancelled(shard, _)
+            | Event::Closed(shard, _)
+            | Event::Disk(shard, _)
+            | Event::Sent { to: shard, .. }
+            | Event::Command(shard, _) => shard,
+        };
+        let is_over = self.houses[usize::from(shard.0)].is_over();
+        let completion = match event {
+            Event::Disk(shard, op) => Some(self.disk.finish(shard, op, chance)),
+            Event::Sent { from, message, .. } => {
+                assert!(!is_over, "seed {}: a message from {from:?} comes after the end of {shard:?}", self.seed);
+                Some(Completion::Sent { from, message })
+            }
+            _ if is_over => None,
+            Event::Acceptable(shard, listener) => self.network.acceptable(shard, listener, agenda, chance),
+            Event::AcceptCancelled(shard, listener) => self.network.accept_cancelled(shard, listener),
             Event::Readable(peer) => self.network.readable(peer, agenda, chance),
             Event::ReceiveCancelled(peer) => self.network.receive_cancelled(peer),
-            Event::Closed(connection) => {
-                self.network.closed(connection);
+            Event::Closed(shard, connection) => {
+                self.network.closed((shard, connection));
                 Some(Completion::Closed(connection))
             }
-            Event::Disk(op) => Some(self.disk.finish(op, chance)),
-            Event::Command(command) => Some(Completion::Command(command)),
+            Event::Command(_, command) => Some(Completion::Command(command)),
+        };
+        completion.filter(|_| !is_over).map(|completion| (shard, completion))
+    }
+
+    fn start_all(&mut self) {
+        for shard in self.shard_ids() {
+            self.start_ops(shard);
         }
     }
 
     /// Starts what the shard asks for; says whether it asked for anything.
-    fn start_ops(&mut self) -> bool {
+    fn start_ops(&mut self, id: ShardId) -> bool {
         let mut asked = false;
-        while let Some(op) = self.shard.poll_op() {
+        while let Some(op) = self.house(id).shard.poll_op() {
             asked = true;
-            self.note_op(&op);
-            self.start(op);
+            self.trace.op(id, &op, self.now);
+            self.start(id, op);
         }
-        while let Some(notice) = self.shard.poll_notice() {
+        while let Some(notice) = self.house(id).shard.poll_notice() {
             self.notices.push(notice);
         }
         asked
     }
 
-    fn start(&mut self, op: Op) {
+    fn start(&mut self, id: ShardId, op: Op) {
         let (network, agenda, chance) = (&mut self.network, &mut self.agenda, &mut self.chance);
         match op {
-            Op::Accept(listener) => network.accept(listener, false, agenda, chance),
-            Op::AcceptRest(listener) => network.accept(listener, true, agenda, chance),
-            Op::CancelAccept(listener) => agenda.plan(chance.delay(), Event::AcceptCancelled(listener)),
-            Op::RefuseNew(listener) => network.refuse_new(listener),
-            Op::CloseListener(listener) => network.close_listener(listener),
-            Op::Receive(connection) => network.receive(connection, agenda, chance),
-            Op::CancelReceive(connection) => network.cancel_receive(connection, agenda, chance),
-            Op::Deafen(connection) => network.deafen(connection),
-            Op::Recycle(buf) => network.recycle(buf),
-            Op::Shutdown(connection, side) => network.shut_down(connection, side, agenda, chance),
-            Op::Close { connection, .. } => network.close_connection(connection, agenda, chance),
+            Op::Accept(listener) => network.accept(id, listener, false, agenda, chance),
+            Op::AcceptRest(listener) => network.accept(id, listener, true, agenda, chance),
+            Op::CancelAccept(listener) => agenda.plan(chance.delay(), Event::AcceptCancelled(id, listener)),
+            Op::RefuseNew(listener) => network.refuse_new(id, listener),
+            Op::CloseListener(listener) => network.close_listener(id, listener),
+            Op::Receive(connection) => network.receive((id, connection), agenda, chance),
+            Op::CancelReceive(connection) => network.cancel_receive((id, connection), agenda, chance),
+            Op::Deafen(connection) => network.deafen((id, connection)),
+            Op::Recycle(buf) => network.recycle(id, buf),
+            Op::Shutdown(connection, side) => network.shut_down((id, connection), side, agenda, chance),
+            Op::Close { connection, .. } => network.close_connection((id, connection), agenda, chance),
             Op::CloseSegment(file) => self.disk.close(file),
+            Op::Send { to, message } => self.post.send(id, to, message, agenda, chance),
             op @ (Op::CreateSegment { .. } | Op::OpenSegment { .. } | Op::Write { .. }) => {
-                self.disk.begin(&op);
-                agenda.plan(chance.delay(), Event::Disk(op));
+                self.disk.begin(id, &op);
+                let delay = chance.delay() + self.disk_delays[usize::from(id.0)];
+                agenda.plan(delay, Event::Disk(id, op));
             }
-        }
-    }
-
-    // The trace.
-
-    fn note(&mut self, words: &[u64], bytes: &[u8]) {
-        let time = self.now.since(Time::default()).as_nanos();
-        let time = u64::try_from(time).expect("no run lasts 584 years");
-        for &word in [time].iter().chain(words) {
-            self.trace = mix(self.trace ^ word);
-        }
-        for byte in bytes {
-            self.trace = (self.trace ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn note_completion(&mut self, completion: &Completion) {
-        match completion {
-            Completion::Accepted { listener, result, more } => {
-                let id = result.as_ref().map_or(u64::MAX, |id| u64::from(id.0));
-                self.note(&[1, u64::from(listener.0), id, u64::from(*more)], &[]);
-            }
-            Completion::Received { connection, received, more } => {
-                let (kind, bytes) = match received {
-                    Received::Data(buf) => (0, &buf[..]),
-                    Received::End => (1, &[][..]),
-                    Received::NoBuffer => (2, &[][..]),
-                    Received::Failed(_) => (3, &[][..]),
-                    Received::Cancelled => (4, &[][..]),
-                };
-                self.note(&[2, u64::from(connection.0), kind, u64::from(*more)], bytes);
-            }
-            Completion::Closed(connection) => self.note(&[3, u64::from(connection.0)], &[]),
-            Completion::Opened { log, result } => {
-                let file = result.as_ref().map_or(u64::MAX, |file| u64::from(file.0));
-                self.note(&[4, u64::from(log.0), file], &[]);
-            }
-            Completion::Written { log, result, .. } => {
-                let count = result.as_ref().map_or(u64::MAX, |&count| count as u64);
-                self.note(&[5, u64::from(log.0), count], &[]);
-            }
-            Completion::Command(command) => self.note(&[6, u64::from(*command == Command::Drain)], &[]),
-        }
-    }
-
-    fn note_op(&mut self, op: &Op) {
-        match op {
-            Op::Accept(id) => self.note(&[10, u64::from(id.0)], &[]),
-            Op::CancelAccept(id) => self.note(&[11, u64::from(id.0)], &[]),
-            Op::RefuseNew(id) => self.note(&[12, u64::from(id.0)], &[]),
-            Op::AcceptRest(id) => self.note(&[13, u64::from(id.0)], &[]),
-            Op::CloseListener(id) => self.note(&[14, u64::from(id.0)], &[]),
-            Op::Receive(id) => self.note(&[15, u64::from(id.0)], &[]),
-            Op::CancelReceive(id) => self.note(&[16, u64::from(id.0)], &[]),
-            Op::Recycle(buf) => self.note(&[17, u64::from(buf.index())], &[]),
-            Op::Shutdown(id, side) => self.note(&[18, u64::from(id.0), *side as u64], &[]),
-            Op::Close { connection, reset } => self.note(&[19, u64::from(connection.0), u64::from(*reset)], &[]),
-            Op::CreateSegment { log, base, .. } => self.note(&[20, u64::from(log.0), base.0], &[]),
-            Op::OpenSegment { log, base, length, .. } => self.note(&[21, u64::from(log.0), base.0, length.0], &[]),
-            Op::Write { log, file, position, buf } => {
-                self.note(&[22, u64::from(log.0), u64::from(file.0), position.0], buf.rest());
-            }
-            Op::CloseSegment(file) => self.note(&[23, u64::from(file.0)], &[]),
-            Op::Deafen(id) => self.note(&[24, u64::from(id.0)], &[]),
         }
     }
 }

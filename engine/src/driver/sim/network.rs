@@ -15,6 +15,7 @@ use std::rc::Rc;
 use super::agenda::{Agenda, Event};
 use super::chance::{Chance, Fault};
 use crate::buf::{RecvArena, RecvBuf};
+use crate::handover::ShardId;
 use crate::shard::{Completion, ConnectionId, ListenerId, Received, ShutdownSide};
 
 const EMFILE: i32 = 24;
@@ -23,6 +24,9 @@ const ECANCELED: i32 = 125;
 /// One client: an index into the simulation's table, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PeerId(pub(super) usize);
+
+/// A connection, named by its shard and the number that it has there.
+pub(super) type Local = (ShardId, ConnectionId);
 
 /// How a connection ended, as the shard was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub enum Ending {
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about both sides of a connection")]
 struct Peer {
+    /// Whose listener it knocked at.
+    shard: ShardId,
     connection: Option<ConnectionId>,
     unsent: VecDeque<u8>,
     kernel: VecDeque<u8>,
@@ -71,43 +77,77 @@ enum Accepting {
     Rest,
 }
 
+/// What one shard has of the network.
 #[derive(Debug)]
-pub(super) struct Network {
-    peers: Vec<Peer>,
+struct Side {
     listeners: Vec<Listener>,
     connections: Vec<Option<PeerId>>,
     arena: Rc<RecvArena>,
     free: Vec<u16>,
+}
+
+#[derive(Debug)]
+pub(super) struct Network {
+    peers: Vec<Peer>,
+    sides: Vec<Side>,
     pub(super) socket_bytes: usize,
     pub(super) delivered: u64,
 }
 
-impl Network {
-    pub(super) fn new(listeners: u32, arena: Rc<RecvArena>, socket_bytes: usize) -> Self {
+impl Side {
+    fn new(listeners: u32, arena: Rc<RecvArena>) -> Self {
         Self {
-            peers: Vec::new(),
             listeners: (0..listeners).map(|_| Listener::default()).collect(),
             connections: Vec::new(),
             free: (0..arena.count()).collect(),
             arena,
-            socket_bytes,
-            delivered: 0,
         }
+    }
+
+    fn listener(&mut self, id: ListenerId) -> &mut Listener {
+        &mut self.listeners[id.0 as usize]
+    }
+}
+
+impl Network {
+    /// One side for each shard, all alike.
+    pub(super) fn new(shards: u16, listeners: u32, arena: impl Fn() -> Rc<RecvArena>, socket_bytes: usize) -> Self {
+        let sides = (0..shards).map(|_| Side::new(listeners, arena())).collect();
+        Self { peers: Vec::new(), sides, socket_bytes, delivered: 0 }
+    }
+
+    fn side(&mut self, shard: ShardId) -> &mut Side {
+        &mut self.sides[usize::from(shard.0)]
     }
 
     // The peers' side.
 
+    /// The kernel spreads connections over all listeners of all shards.
     pub(super) fn connect(&mut self, agenda: &mut Agenda, chance: &mut Chance) -> PeerId {
+        let listeners: usize = self.sides.iter().map(|side| side.listeners.len()).sum();
+        let index = chance.below(listeners);
+        let each = listeners / self.sides.len();
+        let shard = ShardId(u16::try_from(index / each).expect("shards are numbered by u16"));
+        self.connect_to(shard, index % each, agenda, chance)
+    }
+
+    pub(super) fn connect_to(
+        &mut self,
+        shard: ShardId,
+        listener: usize,
+        agenda: &mut Agenda,
+        chance: &mut Chance,
+    ) -> PeerId {
         let id = PeerId(self.peers.len());
-        let index = chance.below(self.listeners.len());
-        let listener = ListenerId(u32::try_from(index).expect("listeners are numbered by u32"));
-        let queue = &mut self.listeners[index];
+        let queue = &mut self.side(shard).listeners[listener];
         let gone = queue.refuses || queue.closed;
         if !gone {
             queue.queue.push_back(id);
-            agenda.plan(chance.delay(), Event::Acceptable(listener));
+            let listener = ListenerId(u32::try_from(listener).expect("listeners are numbered by u32"));
+            agenda.plan(chance.delay(), Event::Acceptable(shard, listener));
         }
         self.peers.push(Peer {
+            shard,
             connection: None,
             unsent: VecDeque::new(),
             kernel: VecDeque::new(),
@@ -167,6 +207,11 @@ impl Network {
         self.peers[id.0].connection.is_none()
     }
 
+    /// The shard that the peer is a connection of.
+    pub(super) fn shard_of(&self, id: PeerId) -> ShardId {
+        self.peers[id.0].shard
+    }
+
     pub(super) fn ending(&self, id: PeerId) -> Ending {
         self.peers[id.0].ending
     }
@@ -177,7 +222,7 @@ impl Network {
     }
 
     pub(super) fn buffers_lent(&self) -> usize {
-        usize::from(self.arena.count()) - self.free.len()
+        self.sides.iter().map(|side| usize::from(side.arena.count()) - side.free.len()).sum()
     }
 
     /// What fits the socket buffer is acknowledged.
@@ -202,19 +247,26 @@ impl Network {
 
     // The driver's side: listeners.
 
-    pub(super) fn accept(&mut self, id: ListenerId, rest: bool, agenda: &mut Agenda, chance: &mut Chance) {
-        let listener = &mut self.listeners[id.0 as usize];
+    pub(super) fn accept(
+        &mut self,
+        shard: ShardId,
+        id: ListenerId,
+        rest: bool,
+        agenda: &mut Agenda,
+        chance: &mut Chance,
+    ) {
+        let listener = self.side(shard).listener(id);
         assert!(listener.accepting.is_none() && !listener.closed, "{id:?} is accepting already");
         listener.accepting = Some(if rest { Accepting::Rest } else { Accepting::Forever });
-        agenda.plan(chance.delay(), Event::Acceptable(id));
+        agenda.plan(chance.delay(), Event::Acceptable(shard, id));
     }
 
-    pub(super) fn refuse_new(&mut self, id: ListenerId) {
-        self.listeners[id.0 as usize].refuses = true;
+    pub(super) fn refuse_new(&mut self, shard: ShardId, id: ListenerId) {
+        self.side(shard).listener(id).refuses = true;
     }
 
-    pub(super) fn close_listener(&mut self, id: ListenerId) {
-        let listener = &mut self.listeners[id.0 as usize];
+    pub(super) fn close_listener(&mut self, shard: ShardId, id: ListenerId) {
+        let listener = &mut self.sides[usize::from(shard.0)].listeners[id.0 as usize];
         assert!(listener.accepting.is_none() && !listener.closed, "{id:?} is closed under an accept");
         listener.closed = true;
         for peer in listener.queue.drain(..) {
@@ -224,11 +276,12 @@ impl Network {
 
     pub(super) fn acceptable(
         &mut self,
+        shard: ShardId,
         id: ListenerId,
         agenda: &mut Agenda,
         chance: &mut Chance,
     ) -> Option<Completion> {
-        let listener = &mut self.listeners[id.0 as usize];
+        let listener = &mut self.sides[usize::from(shard.0)].listeners[id.0 as usize];
         let accepting = listener.accepting?;
         let answer = |result, more| Some(Completion::Accepted { listener: id, result, more });
         if listener.queue.is_empty() && accepting == Accepting::Forever {
@@ -248,25 +301,27 @@ impl Network {
             (Ok(peer), !chance.strikes(Fault::AcceptEnds))
         };
         if more {
-            agenda.plan(chance.delay(), Event::Acceptable(id));
+            agenda.plan(chance.delay(), Event::Acceptable(shard, id));
         } else {
             listener.accepting = None;
         }
         answer(result.map(|peer| self.connected(peer)), more)
     }
 
-    pub(super) fn accept_cancelled(&mut self, id: ListenerId) -> Option<Completion> {
-        self.listeners[id.0 as usize].accepting.take()?;
+    pub(super) fn accept_cancelled(&mut self, shard: ShardId, id: ListenerId) -> Option<Completion> {
+        self.side(shard).listener(id).accepting.take()?;
         let result = Err(io::Error::from_raw_os_error(ECANCELED));
         Some(Completion::Accepted { listener: id, result, more: false })
     }
 
     fn connected(&mut self, peer: PeerId) -> ConnectionId {
-        let slot = self.connections.iter().position(Option::is_none).unwrap_or(self.connections.len());
-        if slot == self.connections.len() {
-            self.connections.push(None);
+        let shard = self.peers[peer.0].shard;
+        let connections = &mut self.side(shard).connections;
+        let slot = connections.iter().position(Option::is_none).unwrap_or(connections.len());
+        if slot == connections.len() {
+            connections.push(None);
         }
-        self.connections[slot] = Some(peer);
+        connections[slot] = Some(peer);
         let id = ConnectionId(u32::try_from(slot).expect("a simulation has few connections"));
         self.peers[peer.0].connection = Some(id);
         id
@@ -274,19 +329,19 @@ impl Network {
 
     // The driver's side: connections.
 
-    fn peer(&mut self, id: ConnectionId) -> (PeerId, &mut Peer) {
-        let peer = self.connections[id.0 as usize].expect("only open connections are used");
+    fn peer(&mut self, (shard, id): Local) -> (PeerId, &mut Peer) {
+        let peer = self.side(shard).connections[id.0 as usize].expect("only open connections are used");
         (peer, &mut self.peers[peer.0])
     }
 
-    pub(super) fn receive(&mut self, id: ConnectionId, agenda: &mut Agenda, chance: &mut Chance) {
+    pub(super) fn receive(&mut self, id: Local, agenda: &mut Agenda, chance: &mut Chance) {
         let (id, peer) = self.peer(id);
         assert!(!peer.receiving && !peer.gone, "two receives on one connection, or one after its close");
         peer.receiving = true;
         self.wake(id, agenda, chance);
     }
 
-    pub(super) fn cancel_receive(&mut self, id: ConnectionId, agenda: &mut Agenda, chance: &mut Chance) {
+    pub(super) fn cancel_receive(&mut self, id: Local, agenda: &mut Agenda, chance: &mut Chance) {
         let (id, peer) = self.peer(id);
         assert!(!peer.gone, "a cancel after the close");
         agenda.plan(chance.delay(), Event::ReceiveCancelled(id));
@@ -299,7 +354,7 @@ impl Network {
         Some(self.answer(id, Received::Cancelled, false))
     }
 
-    pub(super) fn shut_down(&mut self, id: ConnectionId, side: ShutdownSide, agenda: &mut Agenda, chance: &mut Chance) {
+    pub(super) fn shut_down(&mut self, id: Local, side: ShutdownSide, agenda: &mut Agenda, chance: &mut Chance) {
         let (id, peer) = self.peer(id);
         assert!(!peer.gone, "a shutdown after the close");
         peer.half_closed = true;
@@ -311,13 +366,13 @@ impl Network {
         }
     }
 
-    pub(super) fn deafen(&mut self, id: ConnectionId) {
+    pub(super) fn deafen(&mut self, id: Local) {
         let (_, peer) = self.peer(id);
         assert!(!peer.gone, "an order after the close");
         peer.deaf = true;
     }
 
-    pub(super) fn close_connection(&mut self, id: ConnectionId, agenda: &mut Agenda, chance: &mut Chance) {
+    pub(super) fn close_connection(&mut self, id: Local, agenda: &mut Agenda, chance: &mut Chance) {
         let (_, peer) = self.peer(id);
         assert!(!peer.receiving && !peer.gone, "closed twice, or under a receive");
         peer.gone = true;
@@ -325,18 +380,19 @@ impl Network {
         if peer.ending == Ending::Open {
             peer.ending = Ending::Cut;
         }
-        agenda.plan(chance.delay(), Event::Closed(id));
+        agenda.plan(chance.delay(), Event::Closed(id.0, id.1));
     }
 
-    pub(super) fn closed(&mut self, id: ConnectionId) {
-        self.connections[id.0 as usize] = None;
+    pub(super) fn closed(&mut self, (shard, id): Local) {
+        self.side(shard).connections[id.0 as usize] = None;
     }
 
-    pub(super) fn recycle(&mut self, buf: RecvBuf) {
+    pub(super) fn recycle(&mut self, shard: ShardId, buf: RecvBuf) {
         let index = buf.index();
         drop(buf);
-        assert!(!self.free.contains(&index), "a receive buffer came back twice");
-        self.free.push(index);
+        let free = &mut self.side(shard).free;
+        assert!(!free.contains(&index), "a receive buffer came back twice");
+        free.push(index);
     }
 
     /// One answer to a receive, if there is something to say.
@@ -352,21 +408,22 @@ impl Network {
         if peer.kernel.is_empty() {
             return self.stream_end(id);
         }
-        let Some(index) = self.free.pop() else {
+        let side = &mut self.sides[usize::from(peer.shard.0)];
+        let Some(index) = side.free.pop() else {
             peer.receiving = false;
             return Some(self.answer(id, Received::NoBuffer, false));
         };
-        let mut count = peer.kernel.len().min(self.arena.buffer_bytes());
+        let mut count = peer.kernel.len().min(side.arena.buffer_bytes());
         if chance.strikes(Fault::ShortReceive) {
             count = 1 + chance.below(count);
         }
         let bytes: Vec<u8> = peer.kernel.drain(..count).collect();
+        let buf = side.arena.fill(index, &bytes);
         self.delivered += count as u64;
         let more = !chance.strikes(Fault::ReceiveEnds);
         peer.receiving = more;
         self.open_window(id);
         self.wake(id, agenda, chance);
-        let buf = self.arena.fill(index, &bytes);
         Some(self.answer(id, Received::Data(buf), more))
     }
 

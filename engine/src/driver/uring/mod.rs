@@ -15,6 +15,7 @@
 
 mod file_thread;
 mod mailbox;
+mod neighbours;
 mod probe;
 mod recv_ring;
 
@@ -24,12 +25,14 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use io_uring::squeue::Entry;
+use io_uring::register::Restriction;
+use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
 use slab::Slab;
 
 pub use mailbox::Mailbox;
+pub use neighbours::Neighbours;
 pub use probe::{Feature, RING_LOCKED_BYTES, features, probe, refused, rings_of};
 
 use crate::buf::WriteBuf;
@@ -60,13 +63,15 @@ enum Kind {
     Shutdown,
     Close,
     Write,
-    /// Answers that say nothing: cancels, closed segments.
+    /// Another shard has sent something.
+    Bell,
+    /// Answers that say nothing: cancels, closed segments, bells rung.
     Ignored,
 }
 
 impl Kind {
-    const ALL: [Self; 7] =
-        [Self::Wake, Self::Accept, Self::Receive, Self::Shutdown, Self::Close, Self::Write, Self::Ignored];
+    const ALL: [Self; 8] =
+        [Self::Wake, Self::Accept, Self::Receive, Self::Shutdown, Self::Close, Self::Write, Self::Bell, Self::Ignored];
 
     fn tag(self, slot: u32) -> u64 {
         u64::from(self as u8) << u32::BITS | u64::from(slot)
@@ -108,6 +113,7 @@ pub struct Uring {
     ready: VecDeque<Completion>,
     file_thread: FileThread,
     mailbox: Mailbox,
+    neighbours: Neighbours,
     start: Instant,
     overflows: u64,
 }
@@ -127,10 +133,18 @@ impl Uring {
     /// # Errors
     /// The kernel refuses the ring, its buffers or a thread.
     #[expect(clippy::disallowed_methods, reason = "the driver is where the core's time comes from")]
-    pub fn new(listeners: Vec<OwnedFd>, data: Arc<DataDir>, mailbox: Mailbox) -> io::Result<Self> {
+    pub fn new(
+        listeners: Vec<OwnedFd>,
+        data: Arc<DataDir>,
+        mailbox: Mailbox,
+        neighbours: Neighbours,
+    ) -> io::Result<Self> {
+        let file_thread = FileThread::start(data, mailbox.clone())?;
         let ring = build_ring()?;
+        neighbours.move_in(ring.as_raw_fd());
         let recv_ring = RecvRing::register(&ring.submitter(), RECV_BUFFERS, RECV_BUFFER_BYTES)?;
-        Ok(Self {
+        // From here on the order of the fields decides what is dropped first.
+        let driver = Self {
             ring,
             recv_ring,
             writes: Slab::new(),
@@ -139,11 +153,14 @@ impl Uring {
             files: Slab::new(),
             listeners: listeners.into_iter().map(Some).collect(),
             ready: VecDeque::new(),
-            file_thread: FileThread::start(data, mailbox.clone())?,
+            file_thread,
             mailbox,
+            neighbours,
             start: Instant::now(),
             overflows: 0,
-        })
+        };
+        enable(&driver.ring)?;
+        Ok(driver)
     }
 
     /// What the driver knows of its own work. To be asked on the shard's thread.
@@ -167,6 +184,7 @@ impl Uring {
             }
             self.recv_ring.publish();
             self.overflows += u64::from(self.ring.submission().cq_overflow());
+            self.ring_bells()?;
             while let Some(mut notice) = shard.poll_notice() {
                 if let Notice::Report(report) = &mut notice {
                     report.load = self.load();
@@ -174,6 +192,7 @@ impl Uring {
                 notify(notice);
             }
             if let Some(outcome) = shard.outcome() {
+                self.ring.submit()?;
                 return Ok(outcome);
             }
             self.wait(shard.timeout().map(|at| at.since(now)))?;
@@ -182,6 +201,9 @@ impl Uring {
 
     /// Hands every completion that is there to the shard.
     fn deliver(&mut self, shard: &mut Shard, now: Time) -> io::Result<()> {
+        while let Some((from, message)) = self.neighbours.receive() {
+            shard.handle(Completion::Sent { from, message }, now);
+        }
         while let Some(completion) = self.ready.pop_front() {
             shard.handle(completion, now);
         }
@@ -225,7 +247,8 @@ impl Uring {
                 }
                 None
             }
-            Kind::Ignored => None,
+            // What was sent is taken at the start of a turn, as this one is.
+            Kind::Bell | Kind::Ignored => None,
         })
     }
 
@@ -279,10 +302,12 @@ impl Uring {
             Op::Write { log, file, position, buf } => self.start_write(log, file, position.0, buf),
             Op::Receive(ConnectionId(slot)) => self.start_receive(slot),
             Op::CancelReceive(ConnectionId(slot)) => self.cancel(Kind::Receive.tag(slot)),
-            Op::Deafen(ConnectionId(slot)) => match &self.sockets[slot as usize].fd {
-                Some(fd) => listener::deafen(fd),
-                None => Ok(()),
-            },
+            Op::Deafen(ConnectionId(slot)) => {
+                if let Some(fd) = &self.sockets[slot as usize].fd {
+                    listener::deafen(fd);
+                }
+                Ok(())
+            }
             Op::Shutdown(ConnectionId(slot), side) => self.start_shutdown(slot, side),
             Op::Close { connection: ConnectionId(slot), reset } => {
                 self.sockets[slot as usize].close = Some(reset);
@@ -294,6 +319,10 @@ impl Uring {
             }
             Op::OpenSegment { log, token, base, length } => {
                 self.file_thread.request(FileRequest::Open { log, token, base, length });
+                Ok(())
+            }
+            Op::Send { to, message } => {
+                self.neighbours.send(to, message);
                 Ok(())
             }
             Op::CloseSegment(FileId(slot)) => {
@@ -408,6 +437,17 @@ impl Uring {
         unsafe { self.push(&entry.user_data(Kind::Ignored.tag(0))) }
     }
 
+    /// Wakes the shards that something was sent to in this turn, if they sleep.
+    fn ring_bells(&mut self) -> io::Result<()> {
+        while let Some(ring) = self.neighbours.next_to_wake() {
+            let entry = opcode::MsgRingData::new(Fd(ring), 0, Kind::Bell.tag(0), None).build();
+            let entry = entry.flags(Flags::SKIP_SUCCESS).user_data(Kind::Ignored.tag(0));
+            // SAFETY: the entry names no memory.
+            unsafe { self.push(&entry)? };
+        }
+        Ok(())
+    }
+
     fn watch_mailbox(&mut self) -> io::Result<()> {
         let fd = Fd(self.mailbox.wake().as_raw_fd());
         let events = u32::try_from(libc::POLLIN).expect("POLLIN is 1");
@@ -427,19 +467,25 @@ impl Uring {
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
                 return Ok(());
             }
-            self.ring.submit()?;
+            match self.ring.submit() {
+                Err(error) if !is_passing(&error) => return Err(error),
+                _ => {}
+            }
         }
     }
 
     /// Submits and waits for a completion, at most for `timeout`.
     fn wait(&self, timeout: Option<Duration>) -> io::Result<()> {
-        let want = usize::from(self.ready.is_empty());
+        let sleeps = self.ready.is_empty() && self.neighbours.fall_asleep();
+        let want = usize::from(sleeps);
         let timespec = timeout.map(Timespec::from).unwrap_or_default();
         let mut args = SubmitArgs::new();
         if timeout.is_some() {
             args = args.timespec(&timespec);
         }
-        match self.ring.submitter().submit_with_args(want, &args) {
+        let waited = self.ring.submitter().submit_with_args(want, &args);
+        self.neighbours.awake();
+        match waited {
             Err(error) if !is_passing(&error) => Err(error),
             _ => Ok(()),
         }
@@ -478,7 +524,29 @@ fn try_build_ring() -> io::Result<IoUring> {
         .setup_taskrun_flag()
         .setup_cqsize(COMPLETION_ENTRIES)
         .setup_clamp()
+        .setup_r_disabled()
         .build(SUBMISSION_ENTRIES)
+}
+
+/// The operations that the driver uses, and what each is for.
+const OPERATIONS: [(u8, &str); 8] = [
+    (opcode::AcceptMulti::CODE, "accept"),
+    (opcode::RecvMulti::CODE, "receive"),
+    (opcode::Write::CODE, "write"),
+    (opcode::Close::CODE, "close"),
+    (opcode::Shutdown::CODE, "shutdown"),
+    (opcode::AsyncCancel::CODE, "cancel"),
+    (opcode::PollAdd::CODE, "poll"),
+    (opcode::MsgRingData::CODE, "messages between rings"),
+];
+
+/// Ends the set-up: from now on the ring carries out these operations with these flags, and nothing else, whoever asks.
+fn enable(ring: &IoUring) -> io::Result<()> {
+    let flags = Flags::BUFFER_SELECT | Flags::SKIP_SUCCESS;
+    let operations = OPERATIONS.into_iter().map(|(code, _)| Restriction::sqe_op(code));
+    let mut allowed: Vec<Restriction> = operations.chain([Restriction::sqe_flags_allowed(flags.bits())]).collect();
+    ring.submitter().register_restrictions(&mut allowed)?;
+    ring.submitter().register_enable_rings()
 }
 
 fn result_of(entry: &cqueue::Entry) -> io::Result<u32> {

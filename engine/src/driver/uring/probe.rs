@@ -7,10 +7,10 @@
 
 use std::io;
 
-use io_uring::{IoUring, Probe, opcode};
+use io_uring::{IoUring, Probe};
 
-use super::build_ring;
 use super::recv_ring::RecvRing;
+use super::{OPERATIONS, build_ring, enable};
 use crate::error::StartError;
 use crate::limits::{COMPLETION_ENTRIES, RECV_BUFFERS, SUBMISSION_ENTRIES};
 
@@ -47,7 +47,7 @@ pub fn probe() -> Result<(), StartError> {
     Err(StartError::new(SUBJECT, format!("this kernel lacks {}; use Linux 6.1 or newer", missing.join(", "))))
 }
 
-/// Every feature that the driver needs.
+/// Every feature that the driver needs, asked of a ring that is set up as a shard's is, to the end.
 ///
 /// # Errors
 /// The ring is refused as a whole, or cannot be asked.
@@ -58,33 +58,24 @@ pub fn features() -> Result<Vec<Feature>, StartError> {
     asked.map_err(|error| {
         StartError::new(SUBJECT, "cannot be asked for its features; use Linux 6.1 or newer").because(error)
     })?;
-    let mut features = operations(&known);
     let (ext_arg, nodrop) = (ring.params().is_feature_ext_arg(), ring.params().is_feature_nodrop());
+    let operations = OPERATIONS.map(|(code, name)| Feature { name, present: known.is_supported(code) });
+    let mut features = operations.to_vec();
     features.extend([
         Feature { name: "wait with a timeout", present: ext_arg },
         Feature { name: "completions that are never dropped", present: nodrop },
-        Feature { name: "receive buffers chosen by the kernel", present: takes_buffers(ring)? },
     ]);
+    let buffers = register_buffers(&ring);
+    let complete = buffers.is_ok() && features.iter().all(|feature| feature.present);
+    let enabled = if complete { enable(&ring) } else { Ok(()) };
+    // Before the buffers that it knows.
+    drop(ring);
+    features.push(Feature { name: "receive buffers chosen by the kernel", present: are_known(buffers)? });
+    enabled.map_err(refused)?;
     Ok(features)
 }
 
-fn operations(known: &Probe) -> Vec<Feature> {
-    let operations = [
-        (opcode::AcceptMulti::CODE, "accept"),
-        (opcode::RecvMulti::CODE, "receive"),
-        (opcode::Write::CODE, "write"),
-        (opcode::Close::CODE, "close"),
-        (opcode::Shutdown::CODE, "shutdown"),
-        (opcode::AsyncCancel::CODE, "cancel"),
-        (opcode::PollAdd::CODE, "poll"),
-    ];
-    operations.map(|(code, name)| Feature { name, present: known.is_supported(code) }).into()
-}
-
-fn takes_buffers(ring: IoUring) -> Result<bool, StartError> {
-    let buffers = register_buffers(&ring);
-    // Before the buffers that it knows.
-    drop(ring);
+fn are_known(buffers: io::Result<RecvRing>) -> Result<bool, StartError> {
     match buffers {
         Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),

@@ -32,6 +32,7 @@ pub(super) struct RecvRing {
     count: u16,
     tail: u16,
     arena: Rc<RecvArena>,
+    leaked: bool,
 }
 
 impl RecvRing {
@@ -45,7 +46,7 @@ impl RecvRing {
         let memory = unsafe { alloc_zeroed(layout) };
         #[expect(clippy::cast_ptr_alignment, reason = "the layout is aligned to a page")]
         let Some(entries) = NonNull::new(memory.cast::<BufRingEntry>()) else { handle_alloc_error(layout) };
-        let mut ring = Self { entries, count, tail: 0, arena: RecvArena::new(count, buffer_bytes) };
+        let mut ring = Self { entries, count, tail: 0, arena: RecvArena::new(count, buffer_bytes), leaked: false };
         let address = entries.as_ptr().expose_provenance() as u64;
         // SAFETY: the memory holds `count` entries, is page-aligned and zeroed, and is freed in `drop`, which comes after
         // the ring's own end by the contract above.
@@ -92,8 +93,9 @@ impl RecvRing {
     }
 
     /// Keeps the memory for ever: the kernel may still use it.
-    pub(super) fn leak(&self) {
+    pub(super) fn leak(&mut self) {
         std::mem::forget(Rc::clone(&self.arena));
+        self.leaked = true;
     }
 
     /// Shows the kernel what was put in.
@@ -108,6 +110,9 @@ impl RecvRing {
 
 impl Drop for RecvRing {
     fn drop(&mut self) {
+        if self.leaked {
+            return;
+        }
         // SAFETY: allocated in `register` with the same layout; the io_uring that knew it has ended.
         unsafe { dealloc(self.entries.as_ptr().cast(), Self::layout(self.count)) };
     }

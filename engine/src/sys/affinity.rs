@@ -1,0 +1,18 @@
+//! Which cores this process may use, and which one a thread runs on.
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// The cores that this process may use, by number; at least one.
+#[must_use]
+pub fn allowed_cores() -> Vec<usize> {
+    let set = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
+    let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect();
+    if cores.is_empty() { vec![0] } else { cores }
+}
+
+/// Keeps the calling thread on one core. A refusal leaves it where the scheduler puts it.
+pub fn pin(core: usize) {
+    let mut set = CpuSet::new();
+    set.set(core);
+    let _pinned = sched_setaffinity(None, &set);
+}
