@@ -15,7 +15,7 @@ use engine::wire::{Reject, Token};
 
 use support::hostile::Random;
 use support::oracle::Oversize;
-use support::world::{Expected, assert_conserved, config, drain, token};
+use support::world::{Expected, assert_conserved, assert_stored_as_acknowledged, config, drain, token};
 
 const ZERO: ShardId = ShardId(0);
 const ONE: ShardId = ShardId(1);
@@ -199,15 +199,7 @@ fn a_drain_stores_what_is_on_its_way_between_shards() {
             sim.turn();
         }
         drain(&mut sim, &[]);
-        let mut expected = Expected::new();
-        for (peer, stream) in peers.iter().zip(&streams) {
-            let acknowledged = usize::try_from(sim.acknowledged(*peer)).unwrap();
-            expected.add_cut(&stream[..acknowledged], 300, Oversize::Split);
-        }
-        let case = format!("seed {seed}");
-        assert_eq!(sim.unread(), 0, "{case}: acknowledged bytes were left unread");
-        expected.assert_stored(&sim, &case);
-        expected.assert_counted(&sim.outcome().unwrap().counters, &case);
+        assert_stored_as_acknowledged(&sim, &peers, &streams, 300, &format!("seed {seed}"));
     }
 }
 

@@ -18,7 +18,10 @@ use engine::wire::Reject;
 
 use support::hostile::{Random, hostile_stream};
 use support::oracle::Oversize;
-use support::world::{Expected, assert_chained, assert_conserved, config, drain, finish_drain, run_stream, token};
+use support::world::{
+    Expected, assert_chained, assert_conserved, assert_stored_as_acknowledged, config, drain, finish_drain, run_stream,
+    token,
+};
 
 /// Runs of the sweep, unless the environment says otherwise.
 const SEEDS: u64 = 4000;
@@ -423,15 +426,7 @@ fn a_drain_stores_every_acknowledged_byte() {
             sim.turn();
         }
         drain(&mut sim, &[]);
-        let mut expected = Expected::new();
-        for (peer, stream) in peers.iter().zip(&streams) {
-            let acknowledged = usize::try_from(sim.acknowledged(*peer)).unwrap();
-            expected.add_cut(&stream[..acknowledged], 300, Oversize::Split);
-        }
-        let case = format!("seed {seed}");
-        assert_eq!(sim.unread(), 0, "{case}: acknowledged bytes were left unread");
-        expected.assert_stored(&sim, &case);
-        expected.assert_counted(&sim.outcome().unwrap().counters, &case);
+        assert_stored_as_acknowledged(&sim, &peers, &streams, 300, &format!("seed {seed}"));
     }
 }
 

@@ -231,3 +231,16 @@ pub fn run_stream(config: ShardConfig, pieces: &[&[u8]]) -> Sim {
 pub fn token(number: u32) -> Token {
     format!("00000000-0000-4000-8000-{number:012x}").parse().unwrap()
 }
+
+/// After a drain: of each peer's stream exactly what was acknowledged is stored and counted, cut where it was cut.
+#[track_caller]
+pub fn assert_stored_as_acknowledged(sim: &Sim, peers: &[PeerId], streams: &[Vec<u8>], limit: usize, case: &str) {
+    let mut expected = Expected::new();
+    for (peer, stream) in peers.iter().zip(streams) {
+        let acknowledged = usize::try_from(sim.acknowledged(*peer)).unwrap();
+        expected.add_cut(&stream[..acknowledged], limit, oracle::Oversize::Split);
+    }
+    assert_eq!(sim.unread(), 0, "{case}: acknowledged bytes were left unread");
+    expected.assert_stored(sim, case);
+    expected.assert_counted(&sim.outcome().unwrap().counters, case);
+}
