@@ -293,15 +293,11 @@ impl LineDecoder {
         if bytes.is_empty() {
             return;
         }
-        let carry = match self.carry.take() {
-            None => memory.take(class_for(bytes.len())),
-            Some(carry) if carry.room() >= bytes.len() => carry,
-            Some(carry) => {
-                let class = class_for(carry.content().len() + bytes.len());
-                memory.grow(carry, class)
-            }
-        };
-        self.carry.insert(carry).push(bytes);
+        let carry = self.carry.get_or_insert_with(|| memory.take(class_for(bytes.len())));
+        if carry.room() < bytes.len() {
+            memory.grow(carry, class_for(carry.content().len() + bytes.len()));
+        }
+        carry.push(bytes);
     }
 }
 

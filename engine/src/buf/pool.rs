@@ -151,12 +151,11 @@ impl BufferPool {
     }
 
     /// Exchanges a buffer for a larger one with the same content.
-    pub fn grow(&mut self, small: WriteBuf, class: usize) -> WriteBuf {
-        debug_assert!(small.done == 0 && class > small.class());
+    pub fn grow(&mut self, buf: &mut WriteBuf, class: usize) {
+        debug_assert!(buf.done == 0 && class > buf.class());
         let mut large = self.take(class);
-        large.push(small.content());
-        self.give(small);
-        large
+        large.push(buf.content());
+        self.give(std::mem::replace(buf, large));
     }
 }
 

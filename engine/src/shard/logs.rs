@@ -161,7 +161,7 @@ impl Logs {
         self.unwritten_bytes += entry.len() as u64 + 1;
         let appender = &mut self.all[id.0 as usize].appender;
         if appender.append(entry, self.limits.segment_bytes, &mut self.pool, now) != Appended::Gathering {
-            self.begun(id, now);
+            self.changed(id, now);
         }
     }
 
@@ -177,9 +177,10 @@ impl Logs {
         }
     }
 
+    /// A log's batch begins, grows or is full.
     #[cold]
     #[inline(never)]
-    fn begun(&mut self, id: LogId, now: Time) {
+    fn changed(&mut self, id: LogId, now: Time) {
         self.file_by_size(id);
         let log = &self.all[id.0 as usize];
         if log.appender.has_full() || now >= log.quiet_from {
