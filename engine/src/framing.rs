@@ -20,7 +20,7 @@ use crate::wire::Token;
 use crate::wire::entry::{TLS_HELLO, is_http_request, strip_cr};
 
 /// Whole lines marked at once: enough to leave the scan's loop rarely, few enough to stay in the first-level cache.
-const MARKS: usize = 128;
+const MARKS: usize = 64;
 
 /// Another protocol on a token port: nothing of it is stored and the connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
