@@ -202,7 +202,7 @@ impl Appender {
             self.stage_roll(now);
         }
         for part in [entry.head, entry.tail, b"\n"] {
-            self.stage(part, needed, pool);
+            self.stage(part, needed, pool, now);
         }
         self.assigned += needed as u64;
         if self.full.len() > batches {
@@ -222,25 +222,31 @@ impl Appender {
         self.roll_from = now + ROLL_GAP;
     }
 
-    fn stage(&mut self, mut part: &[u8], needed: usize, pool: &mut BufferPool) {
+    fn stage(&mut self, mut part: &[u8], needed: usize, pool: &mut BufferPool, now: Time) {
         while !part.is_empty() {
             let mut buf = match self.filling.take() {
                 Some(buf) => buf,
-                None => pool
-                    .take(usize::from(self.class).max(class_for(needed.clamp(STAGING_BYTES_MIN, STAGING_BYTES_MAX)))),
+                None => self.new_batch(needed, pool, now),
             };
             if buf.room() < part.len() && buf.class() < class_for(STAGING_BYTES_MAX) {
                 let class = class_for((2 * buf.capacity()).max(buf.content().len() + needed).min(STAGING_BYTES_MAX));
                 buf = pool.grow(buf, class);
             }
-            let (now, later) = part.split_at(part.len().min(buf.room()));
-            buf.push(now);
+            let (fits, later) = part.split_at(part.len().min(buf.room()));
+            buf.push(fits);
             part = later;
             self.filling = Some(buf);
             if !part.is_empty() {
                 self.finish_batch();
             }
         }
+    }
+
+    fn new_batch(&self, needed: usize, pool: &mut BufferPool, now: Time) -> WriteBuf {
+        let class = class_for(needed.clamp(STAGING_BYTES_MIN, STAGING_BYTES_MAX));
+        let mut buf = pool.take(usize::from(self.class).max(class));
+        buf.begin(now);
+        buf
     }
 
     fn finish_batch(&mut self) {
@@ -293,6 +299,18 @@ impl Appender {
         AppendOp::Write { file, position: self.written, buf }
     }
 
+    /// Whether the segment that is being opened is a new one.
+    #[must_use]
+    pub fn is_creating(&self) -> bool {
+        self.file == File::Opening { create: true }
+    }
+
+    /// Whether the segment at hand is not the log's first.
+    #[must_use]
+    pub fn has_rolled(&self) -> bool {
+        self.base != Offset::START
+    }
+
     /// The file is open.
     pub fn opened(&mut self, file: FileId) {
         self.file = File::Open(file);
@@ -300,7 +318,7 @@ impl Appender {
 
     /// The file could not be opened or created; `start` will ask again.
     pub fn open_failed(&mut self) {
-        self.file = if self.file == (File::Opening { create: true }) { File::Absent } else { File::Closed };
+        self.file = if self.is_creating() { File::Absent } else { File::Closed };
     }
 
     /// Gives up the open file if nothing is in flight, to free a descriptor.

@@ -30,7 +30,7 @@ impl Engine {
     #[expect(clippy::zombie_processes, reason = "a test that panics here ends its process as well")]
     pub(crate) fn start_as(mut command: Command, flags: &[&str], data: &Path, tcp: &str) -> Self {
         let mut child = command
-            .args(["run", "--tcp", tcp, "--drain-timeout", "1s", "--data"])
+            .args(["run", "--tcp", tcp, "--admin", "off", "--drain-timeout", "1s", "--data"])
             .arg(data)
             .args(flags)
             .stderr(Stdio::piped())

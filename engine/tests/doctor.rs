@@ -1,0 +1,242 @@
+//! `engine doctor`, and what `run` says where a host refuses: under real limits and a real seccomp filter.
+
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+use tempfile::TempDir;
+
+use support::process::engine;
+use support::{require_tool, skip};
+
+const ENVIRONMENT: Option<i32> = Some(3);
+/// Users that nobody is: what they lock counts for them alone.
+static NEXT_UID: AtomicU32 = AtomicU32::new(0);
+
+/// The line of a subject, its verdict first.
+#[track_caller]
+fn line(output: &Output, subject: &str) -> String {
+    let stdout = String::from_utf8(output.stdout.clone()).unwrap();
+    let about = |line: &&str| line.split_once(' ').is_some_and(|(_, rest)| rest.starts_with(subject));
+    stdout.lines().find(about).unwrap_or_else(|| panic!("nothing about {subject} in:\n{stdout}")).to_owned()
+}
+
+/// Exit 3, and one line on stderr that begins and goes on as given.
+#[track_caller]
+fn assert_refused(output: &Output, begins: &str, holds: &str) {
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), ENVIRONMENT, "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.starts_with(begins) && stderr.contains(holds), "{stderr}");
+}
+
+#[test]
+fn a_host_that_can_run_the_engine_is_said_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let output = engine(&["doctor", "--data", data.to_str().unwrap()]).output().unwrap();
+    let stdout = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{stdout}");
+    for subject in [
+        "kernel:",
+        "kernel.io_uring_disabled:",
+        "seccomp:",
+        "io_uring ring:",
+        "io_uring accept:",
+        "io_uring receive:",
+        "memory lock:",
+        "descriptors:",
+        "net.core.somaxconn:",
+        "net.core.rmem_max:",
+        "low ports:",
+        "data directory",
+        "file system:",
+        "free space:",
+        "free inodes:",
+    ] {
+        let line = line(&output, subject);
+        assert!(line.starts_with("ok ") || line.starts_with("warn "), "{line}");
+    }
+    assert!(!data.exists(), "doctor changes nothing");
+}
+
+#[test]
+fn a_directory_that_run_would_refuse_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = folder.path().join("open");
+    std::fs::create_dir(&open).unwrap();
+    std::fs::set_permissions(&open, PermissionsExt::from_mode(0o777)).unwrap();
+    for (data, problem) in [(open, "others may write to it"), (folder.path().join("no/parent"), "cannot be made")] {
+        let output = engine(&["doctor", "--data", data.to_str().unwrap()]).output().unwrap();
+        assert_eq!(output.status.code(), ENVIRONMENT);
+        let line = line(&output, "data directory");
+        assert!(line.starts_with("fail ") && line.contains(problem), "{line}");
+    }
+}
+
+#[test]
+fn a_broken_flag_is_named() {
+    let output = engine(&["doctor", "--shards", "0"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().starts_with("engine: --shards: "));
+}
+
+/// Runs a command on a thread whose children may not set up an `io_uring`.
+fn without_io_uring(errno: i32, mut command: Command) -> Output {
+    let refuse = BTreeMap::from([(libc::SYS_io_uring_setup, Vec::new())]);
+    let errno = SeccompAction::Errno(errno.try_into().unwrap());
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let filter: BpfProgram = SeccompFilter::new(refuse, SeccompAction::Allow, errno, arch).unwrap().try_into().unwrap();
+    // A filter is inherited, and nobody can take it off again: it ends with the thread.
+    let confined = move || {
+        apply_filter(&filter).unwrap();
+        command.output().unwrap()
+    };
+    std::thread::spawn(confined).join().unwrap()
+}
+
+#[test]
+fn a_seccomp_filter_is_said_to_refuse() {
+    for (errno, sentence) in [
+        (libc::EPERM, "refused; likely sysctl kernel.io_uring_disabled or a seccomp profile of the container"),
+        (libc::ENOSYS, "not in this kernel, or a seccomp profile hides it"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let data = data.to_str().unwrap();
+        let doctor = without_io_uring(errno, engine(&["doctor", "--data", data]));
+        assert_eq!(doctor.status.code(), ENVIRONMENT);
+        let verdict = line(&doctor, "io_uring:");
+        assert!(verdict.starts_with("fail ") && verdict.contains(sentence), "{verdict}");
+        let filter = line(&doctor, "seccomp:");
+        assert!(filter.contains("a filter is active") && filter.contains("README, Containers"), "{filter}");
+        let run = without_io_uring(errno, engine(&["run", "--admin", "off", "--tcp", "127.0.0.1:0", "--data", data]));
+        assert_refused(&run, "engine: io_uring: ", sentence);
+        assert!(!Path::new(data).exists(), "a refused start leaves a directory behind");
+    }
+}
+
+#[test]
+fn few_descriptors_are_said_to_be_too_few() {
+    if !require_tool("prlimit") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let limited = |command: &[&str]| {
+        let mut limited = Command::new("prlimit");
+        limited.args(["--nofile=64:64", "--", env!("CARGO_BIN_EXE_engine")]).args(command);
+        limited.arg("--data").arg(&data).stdin(Stdio::null()).output().unwrap()
+    };
+    let doctor = limited(&["doctor", "--shards", "1"]);
+    let verdict = line(&doctor, "descriptors:");
+    assert!(verdict.starts_with("fail ") && verdict.contains("the descriptor limit is 64"), "{verdict}");
+    assert_eq!(doctor.status.code(), ENVIRONMENT);
+    let run = limited(&["run", "--admin", "off", "--tcp", "127.0.0.1:0"]);
+    assert_refused(&run, "engine: --connections-max: the descriptor limit is 64", "ulimit -n");
+}
+
+/// A user without privileges, the binary where that user may run it, and a data directory of that user's.
+struct Ordinary {
+    _folder: TempDir,
+    uid: u32,
+    binary: PathBuf,
+    data: PathBuf,
+}
+
+impl Ordinary {
+    /// `None`, and the test named as skipped, where this user cannot become another one.
+    fn new() -> Option<Self> {
+        if !require_tool("setpriv") || !require_tool("prlimit") {
+            return None;
+        }
+        if !rustix::process::geteuid().is_root() {
+            skip("only root can become an ordinary user");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let (binary, data) = (folder.path().join("engine"), folder.path().join("data"));
+        std::fs::copy(env!("CARGO_BIN_EXE_engine"), &binary).unwrap();
+        std::fs::create_dir(&data).unwrap();
+        let uid = (1 << 24) + 16 * std::process::id() + NEXT_UID.fetch_add(1, Ordering::Relaxed);
+        chown(&data, Some(uid), Some(uid)).unwrap();
+        Some(Self { _folder: folder, uid, binary, data })
+    }
+
+    fn with_memlock(&self, bytes: u64, command: &[&str]) -> Output {
+        let mut limited = Command::new("prlimit");
+        limited.args([&format!("--memlock={bytes}:{bytes}"), "--", "setpriv"]);
+        limited.args([format!("--reuid={}", self.uid), format!("--regid={}", self.uid)]);
+        limited.args(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--"]);
+        limited.arg(&self.binary).args(command).arg("--data").arg(&self.data).stdin(Stdio::null()).output().unwrap()
+    }
+}
+
+/// Older kernels charge rings to no limit: there, everything fits.
+#[test]
+fn little_memory_to_lock_is_said_to_be_too_little() {
+    let Some(ordinary) = Ordinary::new() else { return };
+    let doctor = ordinary.with_memlock(64 << 10, &["doctor", "--shards", "1"]);
+    let verdict = line(&doctor, "memory lock:");
+    if verdict.starts_with("ok ") {
+        return skip("this kernel charges rings to no memlock limit");
+    }
+    assert!(verdict.starts_with("fail ") && verdict.contains("limit 64 KiB, 1 shards want 536 KiB"), "{verdict}");
+    assert!(verdict.contains("raise it (ulimit -l, LimitMEMLOCK=) to 536 KiB or more"), "{verdict}");
+    assert_eq!(doctor.status.code(), ENVIRONMENT);
+    let run = ordinary.with_memlock(64 << 10, &["run", "--admin", "off", "--tcp", "127.0.0.1:0"]);
+    assert_refused(
+        &run,
+        "engine: io_uring: no memory for its rings; raise the memlock limit (ulimit -l)",
+        "os error 12",
+    );
+}
+
+/// What systems give every user holds the rings of 15 shards.
+#[test]
+fn the_usual_memory_lock_is_enough() {
+    let Some(ordinary) = Ordinary::new() else { return };
+    let doctor = ordinary.with_memlock(8 << 20, &["doctor", "--shards", "15"]);
+    let verdict = line(&doctor, "memory lock:");
+    assert!(verdict.starts_with("ok ") && verdict.contains("15 shards want 8040 KiB"), "{verdict}");
+    assert_eq!(doctor.status.code(), Some(0), "{}", String::from_utf8_lossy(&doctor.stdout));
+}
+
+/// Whatever a profile says of io_uring, afterwards exactly one rule does, and the others are as they were.
+#[test]
+fn a_seccomp_profile_gets_one_rule_more() {
+    const PROFILE: &str = r#"{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+        {"names": ["read", "io_uring_enter"], "action": "SCMP_ACT_ALLOW"},
+        {"names": ["io_uring_setup"], "action": "SCMP_ACT_ERRNO"},
+        {"name": "write", "action": "SCMP_ACT_ALLOW", "args": [{"index": 0}]}]}"#;
+    const WANTED: &str = r#"{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+        {"names": ["read"], "action": "SCMP_ACT_ALLOW"},
+        {"names": ["write"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0}]},
+        {"names": ["io_uring_setup", "io_uring_enter", "io_uring_register"], "action": "SCMP_ACT_ALLOW"}]}"#;
+    if !require_tool("jq") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let script = |profile: &str| {
+        let file = folder.path().join("profile.json");
+        std::fs::write(&file, profile).unwrap();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/packaging/seccomp-io_uring");
+        Command::new(script).arg(&file).output().unwrap()
+    };
+    let parse = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).unwrap();
+    let output = script(PROFILE);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(parse(&output.stdout), parse(WANTED.as_bytes()));
+    for broken in ["{}", "no json"] {
+        let output = script(broken);
+        assert_eq!((output.status.code(), output.stdout), (Some(2), Vec::new()), "{broken}");
+    }
+}
