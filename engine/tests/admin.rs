@@ -4,11 +4,18 @@
 
 mod support;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use engine::admin::Admin;
+use engine::admin::watch::Watch;
+use engine::sys::DataDir;
 
 use rustix::process::Signal;
 
@@ -16,7 +23,7 @@ use support::disk::SmallDisk;
 use support::hostile::{hostile_stream, pieces, random_cuts};
 use support::http::{Metrics, get, request, wait_for_status};
 use support::oracle::{Oracle, Oversize};
-use support::process::{Engine, connect, engine, read_to_end, send, wait_until};
+use support::process::{Engine, connect, engine, finish, read_to_end, send, wait_until};
 
 const T: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
 const ADMIN: [&str; 2] = ["--admin", "127.0.0.1:0"];
@@ -43,6 +50,67 @@ fn every_path_answers() {
     let metrics = get(admin, "/metrics");
     let content_type = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
     assert!(metrics.head.to_lowercase().contains(content_type), "{}", metrics.head);
+    engine.stop();
+}
+
+/// Everything that dashboards rely on, and its labels. A change here is a change for every user.
+#[test]
+fn metrics_have_their_names_and_labels() {
+    let mut engine = Engine::start(&["--shards", "2", ADMIN[0], ADMIN[1]]);
+    let text = get(engine.admin(), "/metrics").body;
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    let mut found = BTreeMap::<String, BTreeSet<Vec<String>>>::new();
+    for sample in samples {
+        let name = sample.split(['{', ' ']).next().unwrap();
+        let labels = sample.split_once('{').map_or("", |(_, rest)| rest.rsplit_once('}').unwrap().0);
+        let labels = labels.split("\",").filter_map(|label| label.split_once('=')).map(|(label, _)| label.to_owned());
+        found.entry(name.to_owned()).or_default().insert(labels.collect());
+    }
+    for (name, labels) in [
+        ("build_info", &["version"][..]),
+        ("connections", &["listener"]),
+        ("connections_total", &["listener", "result"]),
+        ("received_bytes_total", &["proto"]),
+        ("lines_total", &["proto"]),
+        ("entries_total", &[]),
+        ("entry_bytes_total", &[]),
+        ("rejected_lines_total", &["reason"]),
+        ("split_lines_total", &[]),
+        ("split_pieces_total", &[]),
+        ("backpressure_seconds_total", &["shard"]),
+        ("batches_total", &[]),
+        ("write_seconds_bucket", &["le"]),
+        ("write_seconds_count", &[]),
+        ("write_seconds_sum", &[]),
+        ("entry_delay_seconds_bucket", &["le"]),
+        ("entry_delay_seconds_count", &[]),
+        ("entry_delay_seconds_sum", &[]),
+        ("segments", &["state"]),
+        ("open_files", &[]),
+        ("file_cache_misses_total", &[]),
+        ("logs", &[]),
+        ("logs_refused", &[]),
+        ("disk_free_bytes", &[]),
+        ("storage_state", &["state"]),
+        ("shard_busy_ratio", &["shard"]),
+        ("ring_overflow_total", &["shard"]),
+        ("limit", &["name"]),
+    ] {
+        let labels = BTreeSet::from([labels.iter().map(|label| (*label).to_owned()).collect()]);
+        assert_eq!(found.remove(&format!("engine_{name}")), Some(labels), "{name}");
+    }
+    assert!(found.is_empty(), "metrics that nobody knows: {found:?}");
+    engine.stop();
+}
+
+#[test]
+fn limits_are_shown_as_they_are_in_force() {
+    let mut engine = Engine::start(&["--linger", "20ms", "--connections-max", "7", ADMIN[0], ADMIN[1]]);
+    let metrics = Metrics::of(engine.admin());
+    assert_eq!(metrics.get("engine_limit{name=\"connections_max\"}"), 7);
+    assert_eq!(metrics.get("engine_limit{name=\"line_bytes_max\"}"), 256 << 10);
+    assert_eq!(metrics.get("engine_limit{name=\"recv_buffer_bytes\"}"), 64 << 10);
+    assert_eq!(metrics.real("engine_limit{name=\"linger_seconds\"}").to_string(), "0.02");
     engine.stop();
 }
 
@@ -83,7 +151,7 @@ fn the_official_parser_takes_the_metrics() {
 /// them; at the end they are the oracle's.
 #[test]
 fn counters_of_hostile_streams_equal_the_oracles() {
-    ["1", "2"].into_iter().for_each(counts_as_the_oracle);
+    ["1", "2", "4"].into_iter().for_each(counts_as_the_oracle);
 }
 
 fn counts_as_the_oracle(shards: &str) {
@@ -200,6 +268,78 @@ fn files_and_writes_are_counted() {
     restarted.stop();
 }
 
+/// Before the engine serves there are no shards to ask.
+#[test]
+fn a_recovering_engine_answers_and_is_not_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = Arc::new(DataDir::open(&folder.path().join("data")).unwrap());
+    let watch = Arc::new(Watch::new(data, Vec::new()));
+    let admin = Admin::start(&"127.0.0.1:0".parse().unwrap(), watch).unwrap().unwrap();
+    let addr = admin.address().parse().unwrap();
+    for (path, status, body) in [("/healthz", 200, "ok, recovering\n"), ("/readyz", 503, "recovering\n")] {
+        let answer = get(addr, path);
+        assert_eq!((answer.status, &answer.body[..]), (status, body), "{path}");
+    }
+    assert_eq!(Metrics::of(addr).get("engine_entries_total"), 0);
+}
+
+/// The shard's thread is held in its next system call for as long as it takes.
+#[test]
+fn a_shard_that_stands_still_is_unhealthy() {
+    if !support::require_tool("strace") {
+        return;
+    }
+    let mut engine = Engine::start(&["--shards", "2", ADMIN[0], ADMIN[1]]);
+    let admin = engine.admin();
+    let mut strace = Command::new("strace");
+    strace.args(["--trace=io_uring_enter", "--inject=io_uring_enter:delay_enter=600000000", "--output=/dev/null"]);
+    let mut strace = strace.args(["--attach", &engine.thread("shard-1")]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut answer = get(admin, "/healthz");
+    let came = wait_until(|| {
+        answer = get(admin, "/healthz");
+        answer.status == 503 || strace.try_wait().unwrap().is_some()
+    });
+    if strace.try_wait().unwrap().is_some() {
+        return support::skip("this user may not trace a process");
+    }
+    assert!(came, "{answer:?}");
+    assert_eq!(answer.body, "shard 1 has not answered for 5s; it stands still\n");
+    assert_eq!(get(admin, "/readyz").status, 503);
+    assert_eq!(Metrics::of(admin).get("engine_limit{name=\"shards\"}"), 2);
+    // Without its tracer the thread goes on.
+    strace.kill().unwrap();
+    strace.wait().unwrap();
+    assert_eq!(wait_for_status(admin, "/healthz", 200).body, "ok\n");
+    engine.stop();
+}
+
+/// What is wrong with one log's files is no reason to send the others' senders elsewhere.
+#[test]
+fn a_refused_log_is_shown_and_the_others_go_on() {
+    const OTHER: &str = "00000000-0000-4000-8000-000000000001";
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o750)).unwrap();
+    let mut engine = Engine::start_in(&data, &ADMIN);
+    let admin = engine.admin();
+    let in_the_way = data.join(T);
+    std::fs::write(&in_the_way, "a file where the log's directory belongs").unwrap();
+    send(engine.connect(), &[format!("{T} waits\n{OTHER} goes on\n").as_bytes()]).unwrap();
+    engine.wait_for_log(OTHER, b"goes on\n");
+    let is_partial = || Metrics::of(admin).get("engine_storage_state{state=\"partial\"}") == 1;
+    assert!(wait_until(is_partial), "{}", engine.stderr());
+    assert_eq!(Metrics::of(admin).get("engine_logs_refused"), 1);
+    let ready = get(admin, "/readyz");
+    assert_eq!((ready.status, &ready.body[..]), (200, "ready, but logs that cannot be opened: 1\n"));
+    engine.wait_for_line(|line| line.contains(" error a log cannot be opened") && line.contains("log=2bfbea1e…"));
+    std::fs::remove_file(&in_the_way).unwrap();
+    engine.wait_for_log(T, b"waits\n");
+    assert!(wait_until(|| Metrics::of(admin).get("engine_storage_state{state=\"ok\"}") == 1));
+    assert_eq!(Metrics::of(admin).get("engine_logs_refused"), 0);
+    engine.stop();
+}
+
 #[test]
 fn a_draining_engine_answers_and_is_not_ready() {
     let mut engine = Engine::start(&["--drain-timeout", NEVER, ADMIN[0], ADMIN[1]]);
@@ -220,7 +360,7 @@ fn a_draining_engine_answers_and_is_not_ready() {
 #[test]
 fn a_full_disk_is_not_ready_until_there_is_room() {
     let Some(disk) = SmallDisk::mount("size=4m") else { return };
-    let args = ["--disk-free-min", "0", "--drain-timeout", "300ms", ADMIN[0], ADMIN[1]];
+    let args = ["--shards", "1", "--disk-free-min", "0", "--drain-timeout", "300ms", ADMIN[0], ADMIN[1]];
     let mut engine = Engine::start_in(&disk.path().join("data"), &args);
     let admin = engine.admin();
     let mut stream = engine.connect();
@@ -257,7 +397,7 @@ fn a_busy_admin_port_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let args = ["run", "--tcp", "127.0.0.1:0", "--admin", &addr, "--data", data.to_str().unwrap()];
-    let output = engine(&args).output().unwrap();
+    let output = finish(engine(&args));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), ENVIRONMENT, "{stderr}");
     assert!(stderr.starts_with(&format!("engine: {addr}: in use by another process; ")), "{stderr}");
@@ -274,7 +414,7 @@ fn a_socket_in_the_file_system_serves_too() {
     assert_eq!(ready(), 200);
     let other = folder.path().join("other");
     let args = ["run", "--tcp", "127.0.0.1:0", "--admin", &address, "--data", other.to_str().unwrap()];
-    let second = engine(&args).output().unwrap();
+    let second = finish(engine(&args));
     assert_eq!(second.status.code(), ENVIRONMENT, "{}", String::from_utf8_lossy(&second.stderr));
     assert_eq!(ready(), 200);
     killed.signal(Signal::KILL);
@@ -285,7 +425,7 @@ fn a_socket_in_the_file_system_serves_too() {
     next.stop();
     assert!(!socket.exists(), "an engine that ends takes its socket away");
     std::fs::write(&socket, "a file of somebody").unwrap();
-    assert_eq!(engine(&args).output().unwrap().status.code(), ENVIRONMENT);
+    assert_eq!(finish(engine(&args)).status.code(), ENVIRONMENT);
     assert_eq!(std::fs::read(&socket).unwrap(), b"a file of somebody");
 }
 

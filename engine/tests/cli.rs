@@ -13,7 +13,7 @@ use std::process::Output;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use support::process::{Engine, engine, log_bytes, segments, send};
+use support::process::{Engine, engine, finish, log_bytes, segments, send};
 
 const T: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
 const U: &str = "00112233-4455-6677-8899-aabbccddeeff";
@@ -31,7 +31,7 @@ fn utf8(path: &Path) -> &str {
 }
 
 fn run(args: &[&str]) -> Output {
-    engine(args).output().unwrap()
+    finish(engine(args))
 }
 
 /// Exactly one line on stderr, beginning as asked, and this exit code.

@@ -13,10 +13,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 use tempfile::TempDir;
 
-use support::process::engine;
+use support::process::{Engine, engine, finish, send};
 use support::{require_tool, skip};
 
+const T: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
 const ENVIRONMENT: Option<i32> = Some(3);
+/// What Linux and systemd give every user, in bytes.
+const USUAL_MEMLOCK: u64 = 8 << 20;
 /// Users that nobody is: what they lock counts for them alone.
 static NEXT_UID: AtomicU32 = AtomicU32::new(0);
 
@@ -171,12 +174,20 @@ impl Ordinary {
         Some(Self { _folder: folder, uid, binary, data })
     }
 
-    fn with_memlock(&self, bytes: u64, command: &[&str]) -> Output {
+    /// The binary as that user, who may lock so much.
+    fn command(&self, memlock: u64) -> Command {
         let mut limited = Command::new("prlimit");
-        limited.args([&format!("--memlock={bytes}:{bytes}"), "--", "setpriv"]);
+        limited.args([&format!("--memlock={memlock}:{memlock}"), "--", "setpriv"]);
         limited.args([format!("--reuid={}", self.uid), format!("--regid={}", self.uid)]);
         limited.args(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--"]);
-        limited.arg(&self.binary).args(command).arg("--data").arg(&self.data).stdin(Stdio::null()).output().unwrap()
+        limited.arg(&self.binary).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        limited
+    }
+
+    fn with_memlock(&self, bytes: u64, command: &[&str]) -> Output {
+        let mut limited = self.command(bytes);
+        limited.args(command).arg("--data").arg(&self.data);
+        finish(limited)
     }
 }
 
@@ -200,14 +211,54 @@ fn little_memory_to_lock_is_said_to_be_too_little() {
     );
 }
 
-/// What systems give every user holds the rings of 15 shards.
+/// What systems give every user holds the rings of many shards.
 #[test]
 fn the_usual_memory_lock_is_enough() {
     let Some(ordinary) = Ordinary::new() else { return };
-    let doctor = ordinary.with_memlock(8 << 20, &["doctor", "--shards", "15"]);
+    let doctor = ordinary.with_memlock(USUAL_MEMLOCK, &["doctor", "--shards", "58"]);
     let verdict = line(&doctor, "memory lock:");
-    assert!(verdict.starts_with("ok ") && verdict.contains("15 shards want 8040 KiB"), "{verdict}");
+    assert!(verdict.starts_with("ok ") && verdict.contains("58 shards want 8120 KiB"), "{verdict}");
     assert_eq!(doctor.status.code(), Some(0), "{}", String::from_utf8_lossy(&doctor.stdout));
+    let mut engine = Engine::start_by(ordinary.command(USUAL_MEMLOCK), &ordinary.data, &["--shards", "16"]);
+    send(engine.connect(), &[format!("{T} hello\n").as_bytes()]).unwrap();
+    assert_eq!(engine.stop().get("entries"), 1);
+}
+
+/// A directory, or a file in it, that is another user's: the command that would change that.
+#[test]
+fn what_another_user_owns_is_answered_with_chown() {
+    let Some(ordinary) = Ordinary::new() else { return };
+    let remedy = format!("chown -R {} {}", ordinary.uid, ordinary.data.display());
+    let assert_told = |problem: &str| {
+        let run = ordinary.with_memlock(USUAL_MEMLOCK, &["run", "--admin", "off", "--tcp", "127.0.0.1:0"]);
+        assert_refused(&run, "engine: ", problem);
+        assert_refused(&run, "engine: ", &remedy);
+        let doctor = ordinary.with_memlock(USUAL_MEMLOCK, &["doctor", "--shards", "1"]);
+        let stdout = String::from_utf8(doctor.stdout).unwrap();
+        let told = stdout.lines().find(|line| line.starts_with("fail ")).unwrap_or_else(|| panic!("{stdout}"));
+        assert!(told.contains(problem) && told.contains(&remedy), "{told}");
+        assert_eq!(doctor.status.code(), ENVIRONMENT);
+    };
+    std::fs::write(ordinary.data.join("LOCK"), "").unwrap();
+    assert_told("LOCK: cannot be opened; ");
+    chown(&ordinary.data, Some(0), Some(0)).unwrap();
+    std::fs::set_permissions(&ordinary.data, PermissionsExt::from_mode(0o700)).unwrap();
+    assert_told(&format!(": owned by uid 0, not by this user ({}); ", ordinary.uid));
+}
+
+/// A directory of a format that this engine does not know is refused before and after the start alike.
+#[test]
+fn a_directory_of_another_format_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    Engine::start_in(&data, &[]).stop();
+    std::fs::write(data.join("META"), "format=999\n").unwrap();
+    let data = data.to_str().unwrap();
+    let run = finish(engine(&["run", "--admin", "off", "--tcp", "127.0.0.1:0", "--data", data]));
+    assert_refused(&run, "engine: ", "format \"999\" is not known");
+    let doctor = finish(engine(&["doctor", "--data", data]));
+    assert_eq!(doctor.status.code(), ENVIRONMENT);
+    assert!(line(&doctor, data).starts_with("fail ") && line(&doctor, data).contains("format \"999\" is not known"));
 }
 
 /// Whatever a profile says of io_uring, afterwards exactly one rule does, and the others are as they were.

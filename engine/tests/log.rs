@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use support::disk::SmallDisk;
 use support::http::{get, wait_for_status};
-use support::process::{Engine, engine, segments, send, wait_until};
+use support::process::{Engine, engine, finish, segments, send, wait_until};
 
 /// In the file system and on the wire; `CANARY` is its text in the other case.
 const T: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
@@ -37,7 +37,7 @@ impl Said {
 
     /// The stderr of a command that fails.
     fn add_failure(&mut self, args: &[&str]) {
-        let output = engine(args).output().unwrap();
+        let output = finish(engine(args));
         assert_ne!(output.status.code(), Some(0), "{args:?}");
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(stderr.starts_with("engine: "), "{args:?}: {stderr}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 
-use super::process::{connect, wait_until};
+use super::process::{assert_shows_no_token, connect, wait_until};
 
 /// An answer.
 #[derive(Clone, Debug)]
@@ -24,6 +24,7 @@ pub fn request(mut stream: impl Read + Write, method: &str, path: &str) -> Answe
     stream.write_all(format!("{method} {path} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes()).unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
+    assert_shows_no_token(path, &text);
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no end of the head: {text:?}"));
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
     let status = status.unwrap_or_else(|| panic!("no status: {head}"));

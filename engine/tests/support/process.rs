@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,26 @@ pub fn engine(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_engine"));
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// Runs a command of the engine to its end. Its errors show no whole token.
+pub fn finish(mut command: Command) -> Output {
+    let output = command.output().unwrap();
+    assert_shows_no_token("stderr", &String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// Whatever the engine says by itself, in its log, its metrics and its errors: no whole token is in it.
+#[track_caller]
+pub fn assert_shows_no_token(place: &str, text: &str) {
+    let is_token = |bytes: &[u8]| {
+        let fits = |(at, byte): (usize, &u8)| match at {
+            8 | 13 | 18 | 23 => *byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        };
+        bytes.iter().enumerate().all(fits)
+    };
+    assert!(!text.as_bytes().windows(36).any(is_token), "{place} shows a whole token:\n{text}");
 }
 
 /// A running `engine run`; killed when dropped.
@@ -63,7 +83,8 @@ impl Engine {
         Self::start_by(command, data, args)
     }
 
-    fn start_by(mut command: Command, data: &Path, args: &[&str]) -> Self {
+    /// The same with a command that runs the binary, and whose stderr is captured.
+    pub fn start_by(mut command: Command, data: &Path, args: &[&str]) -> Self {
         command.args(["run", "--tcp", "127.0.0.1:0", "--data"]).arg(data).args(args).stdout(Stdio::null());
         if !args.contains(&"--admin") {
             command.args(["--admin", "off"]);
@@ -87,6 +108,15 @@ impl Engine {
     pub fn admin(&self) -> SocketAddr {
         let listening = self.wait_for_line(|line| line.contains("listening") && has_field(line, "proto", "admin"));
         field(&listening, "addr").unwrap().parse().unwrap()
+    }
+
+    /// The number of the thread that has this name.
+    pub fn thread(&self, name: &str) -> String {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().map(|task| task.unwrap());
+        let is_it =
+            |task: &std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap().trim() == name;
+        let task = tasks.into_iter().find(is_it).unwrap_or_else(|| panic!("no thread {name}"));
+        task.file_name().into_string().unwrap()
     }
 
     /// Memory that the process holds, in KiB.
@@ -188,6 +218,11 @@ impl Drop for Engine {
         // Either may fail if the process has ended and been waited for: nothing is left to do then.
         drop(self.child.kill());
         drop(self.child.wait());
+        // Every test is a test of this, too; one that has failed has said enough.
+        if !std::thread::panicking() {
+            assert!(self.log.wait_for_end(DEADLINE), "somebody else holds the stderr of an engine that has ended");
+            assert_shows_no_token("the engine's log", &self.log.text());
+        }
     }
 }
 
