@@ -310,7 +310,9 @@ fn the_shipped_seccomp_profile_is_enough() {
         return;
     }
     let confined = || {
-        shipped_profile().iter().for_each(|filter| apply_filter(filter).unwrap());
+        for filter in shipped_profile() {
+            apply_filter(&filter).unwrap();
+        }
         let namespace = Command::new("unshare").args(["--user", "true"]).output().unwrap();
         assert!(!namespace.status.success());
         let args = ["--shards", "2", "--segment-bytes", "300KiB", "--admin", "127.0.0.1:0"];

@@ -65,6 +65,7 @@ impl Engine {
                 Err(mpsc::RecvTimeoutError::Timeout) => panic!("the engine does not end: {said:#?}"),
             }
         }
+        assert!(!said.iter().any(|line| shows_a_token(line)), "{said:#?}");
         let status = self.child.wait().unwrap();
         assert_eq!(status.code(), Some(0), "{said:#?}");
         said
@@ -77,6 +78,12 @@ impl Drop for Engine {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Whether a token stands there in full, which it must not in anything that the engine says.
+fn shows_a_token(line: &str) -> bool {
+    let words = line.split(|c: char| !c.is_ascii_hexdigit() && c != '-');
+    words.map(|word| word.split('-').map(str::len).collect::<Vec<_>>()).any(|lengths| lengths == [8, 4, 4, 4, 12])
 }
 
 fn tcp_address(line: &str) -> Option<SocketAddr> {
