@@ -202,7 +202,7 @@ impl Appender {
             self.stage_roll(now);
         }
         for part in [entry.head, entry.tail, b"\n"] {
-            self.stage(part, needed, pool);
+            self.stage(part, needed, pool, now);
         }
         self.assigned += needed as u64;
         if self.full.len() > batches {
@@ -222,16 +222,20 @@ impl Appender {
         self.roll_from = now + ROLL_GAP;
     }
 
-    fn stage(&mut self, mut part: &[u8], needed: usize, pool: &mut BufferPool) {
+    fn stage(&mut self, mut part: &[u8], needed: usize, pool: &mut BufferPool, now: Time) {
         while !part.is_empty() {
             let class = usize::from(self.class).max(class_for(needed.clamp(STAGING_BYTES_MIN, STAGING_BYTES_MAX)));
-            let buf = self.filling.get_or_insert_with(|| pool.take(class));
+            let buf = self.filling.get_or_insert_with(|| {
+                let mut buf = pool.take(class);
+                buf.begin(now);
+                buf
+            });
             if buf.room() < part.len() && buf.class() < class_for(STAGING_BYTES_MAX) {
                 let class = class_for((2 * buf.capacity()).max(buf.content().len() + needed).min(STAGING_BYTES_MAX));
                 pool.grow(buf, class);
             }
-            let (now, later) = part.split_at(part.len().min(buf.room()));
-            buf.push(now);
+            let (fits, later) = part.split_at(part.len().min(buf.room()));
+            buf.push(fits);
             part = later;
             if !part.is_empty() {
                 self.finish_batch();
@@ -289,6 +293,18 @@ impl Appender {
         AppendOp::Write { file, position: self.written, buf }
     }
 
+    /// Whether the segment that is being opened is a new one.
+    #[must_use]
+    pub fn is_creating(&self) -> bool {
+        self.file == File::Opening { create: true }
+    }
+
+    /// Whether the segment at hand is not the log's first.
+    #[must_use]
+    pub fn has_rolled(&self) -> bool {
+        self.base != Offset::START
+    }
+
     /// The file is open.
     pub fn opened(&mut self, file: FileId) {
         self.file = File::Open(file);
@@ -296,7 +312,7 @@ impl Appender {
 
     /// The file could not be opened or created; `start` will ask again.
     pub fn open_failed(&mut self) {
-        self.file = if self.file == (File::Opening { create: true }) { File::Absent } else { File::Closed };
+        self.file = if self.is_creating() { File::Absent } else { File::Closed };
     }
 
     /// Gives up the open file if nothing is in flight, to free a descriptor.
