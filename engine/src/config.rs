@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::diag::Level;
 use crate::error::{ConfigError, StartError};
+use crate::framing::Framing;
 use crate::limits::{
     BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED, LINE_BYTES_MAX_MIN,
     LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, SHARDS_MAX,
@@ -19,6 +20,8 @@ pub struct RunFlags {
     pub data: PathBuf,
     /// `--tcp`
     pub tcp: Vec<SocketAddr>,
+    /// `--framing`
+    pub framing: Framing,
     /// `--open`
     pub open: bool,
     /// `--tokens-max`
@@ -45,13 +48,22 @@ pub struct RunFlags {
     pub log_level: Level,
 }
 
+/// Where connections are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpListen {
+    /// The address.
+    pub address: SocketAddr,
+    /// How what comes there is cut into lines.
+    pub framing: Framing,
+}
+
 /// What an engine runs with. Every relation between values holds.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The data directory.
     pub data: PathBuf,
     /// Where to listen.
-    pub tcp: Vec<SocketAddr>,
+    pub tcp: Vec<TcpListen>,
     /// Cores to use.
     pub shards: u16,
     /// Logs that may exist.
@@ -84,7 +96,7 @@ impl TryFrom<RunFlags> for Config {
         check_reach(&flags)?;
         Ok(Self {
             data: flags.data,
-            tcp: flags.tcp,
+            tcp: flags.tcp.into_iter().map(|address| TcpListen { address, framing: flags.framing }).collect(),
             shards: shards(flags.shards)?,
             tokens_max: narrow("--tokens-max", flags.tokens_max, u64::from(u32::MAX))?,
             connections_max: flags.connections_max,
@@ -213,6 +225,7 @@ mod tests {
         RunFlags {
             data: "data".into(),
             tcp: vec![SocketAddr::from(([127, 0, 0, 1], 10000))],
+            framing: Framing::Lf,
             open: false,
             tokens_max: 1,
             connections_max: None,

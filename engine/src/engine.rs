@@ -79,12 +79,12 @@ impl Engine {
                 recovered.unknown
             ),
         );
-        let bound = config.tcp.iter().map(|address| listen(*address, shards));
+        let bound = config.tcp.iter().map(|tcp| listen(tcp.address, shards));
         let listeners = bound.collect::<Result<Vec<_>, _>>()?;
         let addresses = listeners.iter().map(|listener| listener.address).collect();
         let mailboxes = (0..shards).map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>().map_err(no_resources)?;
         let disk_watch = DiskWatch::start(Arc::clone(&data), config.disk_free_min, mailboxes.clone())?;
-        let configs = shard_configs(config, descriptors, listeners.len());
+        let configs = shard_configs(config, descriptors);
         let parts = share_out(configs, recovered.logs, listeners, &mailboxes);
         let shards = start_shards(parts, &data)?;
         Ok(Self { addresses, mailboxes, shards, disk_watch, lock })
@@ -170,7 +170,7 @@ fn tell_all(mailboxes: &[Mailbox], command: Command) {
     }
 }
 
-fn shard_configs(config: &Config, descriptors: Descriptors, listeners: usize) -> Vec<ShardConfig> {
+fn shard_configs(config: &Config, descriptors: Descriptors) -> Vec<ShardConfig> {
     let ownership = Ownership::over(config.shards);
     let connections = Allowance::new(descriptors.connections);
     let tokens = Allowance::new(config.tokens_max);
@@ -182,7 +182,7 @@ fn shard_configs(config: &Config, descriptors: Descriptors, listeners: usize) ->
         buffer_bytes: config.buffer_bytes,
         connections: connections.clone(),
         drain_timeout: config.drain_timeout,
-        listeners: u32::try_from(listeners).expect("a command line has fewer than 2^32 flags"),
+        listeners: config.tcp.iter().map(|tcp| tcp.framing).collect(),
         recv_buffers: usize::from(RECV_BUFFERS),
         logs: LogLimits {
             linger: config.linger,

@@ -10,10 +10,11 @@ use std::net::{Shutdown, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::config::Config;
+use engine::config::{Config, TcpListen};
 use engine::diag::Level;
 use engine::driver::sim::{Ending, Faults, PeerId, Sim};
 use engine::engine::Engine;
+use engine::framing::Framing;
 use engine::metrics::Counters;
 use engine::segment::parse_segment_name;
 use engine::shard::{Command, ShardConfig};
@@ -52,7 +53,11 @@ trait World {
 }
 
 /// What every driver must do.
-fn conformance<W: World>(mut new: impl FnMut() -> W) {
+fn conformance<W: World>(mut new_with: impl FnMut(Framing) -> W) {
+    frames_are_lines(new_with(Framing::Octet));
+    a_bad_frame_ends_its_connection(new_with(Framing::Octet));
+    both_framings_come_to_one_listener(new_with(Framing::Auto));
+    let mut new = || new_with(Framing::Lf);
     lines_are_stored_as_they_come(new());
     cuts_change_nothing(new());
     a_rest_before_the_end_is_a_line(new());
@@ -134,6 +139,48 @@ fn another_protocol_is_closed<W: World>(mut world: W) {
     let counters = world.drain(Vec::new());
     assert_eq!((counters.rejected(Reject::Http), counters.rejected(Reject::TlsOnPlain)), (1, 1));
     assert_eq!(world.tokens(), []);
+}
+
+fn frame(line: &str) -> Vec<u8> {
+    format!("{} {line}", line.len()).into_bytes()
+}
+
+fn frames_are_lines<W: World>(mut world: W) {
+    let mut peer = world.connect();
+    world.send(&mut peer, &frame(&format!("{} first\n", token(1))));
+    world.wait_until_stored(token(1), b"first\n");
+    let second = frame(&format!("{} second\nof two\r\n", token(1)));
+    let (length, rest) = second.split_at(1);
+    world.send(&mut peer, length);
+    world.send(&mut peer, rest);
+    world.wait_until_stored(token(1), "first\nsecond\u{2028}of two\n".as_bytes());
+    world.send(&mut peer, &frame("cut short")[..5]);
+    world.close(&mut peer);
+    world.wait_until_closed(&mut peer);
+    let counters = world.drain(Vec::new());
+    assert_eq!((counters.lines, counters.entries, counters.rejected(Reject::Cut)), (3, 2, 1));
+}
+
+fn a_bad_frame_ends_its_connection<W: World>(mut world: W) {
+    let mut other = world.connect();
+    world.send(&mut other, &frame(&format!("{} first\n", token(1))));
+    let mut peer = world.connect();
+    world.send(&mut peer, &[&frame(&format!("{} kept", token(2)))[..], b"no length"].concat());
+    world.wait_until_closed(&mut peer);
+    world.send(&mut other, &frame(&format!("{} second\n", token(1))));
+    world.wait_until_stored(token(1), b"first\nsecond\n");
+    world.wait_until_stored(token(2), b"kept\n");
+    let counters = world.drain(vec![other]);
+    assert_eq!((counters.lines, counters.entries, counters.rejected(Reject::BadFrame)), (4, 3, 1));
+}
+
+fn both_framings_come_to_one_listener<W: World>(mut world: W) {
+    let (mut frames, mut lines) = (world.connect(), world.connect());
+    world.send(&mut frames, &frame(&format!("<13>host: {} in a frame", token(1))));
+    world.send(&mut lines, format!("{} on a line\n", token(2)).as_bytes());
+    world.wait_until_stored(token(1), b"<13>host: in a frame\n");
+    world.wait_until_stored(token(2), b"on a line\n");
+    world.drain(vec![frames, lines]);
 }
 
 fn long_lines_are_split<W: World>(mut world: W) {
@@ -250,8 +297,9 @@ fn log_bytes(world: &impl World, token: Token) -> Vec<u8> {
     world.segments(token).into_iter().flat_map(|(_, bytes)| bytes).collect()
 }
 
-fn conformance_config() -> ShardConfig {
+fn conformance_config(framing: Framing) -> ShardConfig {
     let mut config = config(LINE_BYTES_MAX);
+    config.listeners = vec![framing];
     config.logs.segment_bytes = SEGMENT_BYTES;
     config
 }
@@ -269,12 +317,12 @@ struct Real {
 }
 
 impl Real {
-    fn new(shards: u16) -> Self {
+    fn new(shards: u16, framing: Framing) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let shard = conformance_config();
+        let shard = conformance_config(framing);
         let config = Config {
             data: folder.path().join("data"),
-            tcp: vec!["127.0.0.1:0".parse().unwrap()],
+            tcp: vec![TcpListen { address: "127.0.0.1:0".parse().unwrap(), framing }],
             shards,
             tokens_max: 1000,
             connections_max: None,
@@ -372,14 +420,14 @@ impl World for Real {
 
 #[test]
 fn io_uring_conforms() {
-    conformance(|| Real::new(1));
+    conformance(|framing| Real::new(1, framing));
 }
 
 /// Nothing that a client sees depends on how many shards there are.
 #[test]
 fn several_shards_on_io_uring_conform() {
-    conformance(|| Real::new(2));
-    conformance(|| Real::new(5));
+    conformance(|framing| Real::new(2, framing));
+    conformance(|framing| Real::new(5, framing));
 }
 
 // The simulated driver.
@@ -440,13 +488,13 @@ impl World for Simulated {
 #[test]
 fn simulation_conforms() {
     for seed in 0..20 {
-        conformance(|| Simulated(Sim::new(seed, Faults::none(), conformance_config())));
+        conformance(|framing| Simulated(Sim::new(seed, Faults::none(), conformance_config(framing))));
     }
 }
 
 #[test]
 fn resets_are_seen_as_cuts() {
-    let mut sim = Sim::new(1, Faults::none(), conformance_config());
+    let mut sim = Sim::new(1, Faults::none(), conformance_config(Framing::Lf));
     let peer = sim.connect();
     sim.send(peer, b"x");
     sim.reset(peer);

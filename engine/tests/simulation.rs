@@ -11,13 +11,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use engine::driver::sim::{Ending, Fault, Faults, PeerId, Sim, When};
+use engine::framing::Framing;
 use engine::route::Ownership;
 use engine::segment::Offset;
 use engine::shard::{Allowance, Command, Notice, ShardConfig};
 use engine::wire::Reject;
 
-use support::hostile::{Random, hostile_stream};
-use support::oracle::Oversize;
+use support::hostile::{Random, hostile_bytes, hostile_stream};
+use support::oracle::{self, Oversize};
 use support::world::{
     Expected, assert_chained, assert_conserved, assert_stored_as_acknowledged, config, drain, finish_drain, run_stream,
     token,
@@ -27,6 +28,13 @@ use support::world::{
 const SEEDS: u64 = 4000;
 /// Shards of one seed's run, in turn.
 const SHARDS: [u16; 4] = [1, 2, 1, 4];
+/// How the listeners of a seed's run cut connections into lines, in the engine's words and in the oracle's.
+const FRAMINGS: [(Framing, oracle::Framing); 4] = [
+    (Framing::Lf, oracle::Framing::Lf),
+    (Framing::Lf, oracle::Framing::Lf),
+    (Framing::Octet, oracle::Framing::Octet),
+    (Framing::Auto, oracle::Framing::Auto),
+];
 /// Bytes that one `send` of a peer has at most.
 const PIECE_BYTES_MAX: usize = 6000;
 
@@ -116,7 +124,8 @@ impl Run {
         config.buffer_bytes = *random.pick(&[4, 5, 20]) * 4160 * 6;
         config.recv_buffers = 1 + random.below(8);
         config.connections = Allowance::new(*random.pick(&[1, 2, 1000]));
-        config.listeners = 1 + below(&mut random, 3);
+        let (ours, framing) = *random.pick(&FRAMINGS);
+        config.listeners = vec![ours; 1 + random.below(3)];
         config.logs.open_files_max = *random.pick(&[1, 3, 100]);
         config.logs.segment_bytes = *random.pick(&[100, 1000, 1 << 30]);
         let faults = random_faults(&mut random);
@@ -127,13 +136,13 @@ impl Run {
         }
         let peers = (0..clients as u64).map(|index| Client {
             peer: sim.connect(),
-            stream: hostile_stream(seed * 100 + index, limit),
+            stream: hostile_bytes(framing, seed * 100 + index, limit),
             sent: 0,
             last: *random.pick(&[Last::Close, Last::Close, Last::Reset, Last::Wait]),
         });
         let peers = peers.collect();
         let name = format!("ENGINE_SIM_SEED={seed}");
-        Self { name, random, config, oversize, sim, peers, expected: Expected::new() }
+        Self { name, random, config, oversize, sim, peers, expected: Expected::of(framing) }
     }
 
     /// Peers act in any order while the shard takes its turns.
@@ -203,6 +212,7 @@ impl Run {
             ("cut a line", outcome.counters.rejected(Reject::Cut)),
             ("split a line", outcome.counters.split_pieces),
             ("closed another protocol", outcome.counters.rejected(Reject::Http)),
+            ("met a bad frame", outcome.counters.rejected(Reject::BadFrame)),
             ("rolled a segment", u64::from(rolled)),
             ("was refused storage", noticed(|notice| matches!(notice, Notice::StorageRefused(_)))),
             ("was refused an accept", noticed(|notice| matches!(notice, Notice::AcceptFailed(_)))),

@@ -1,7 +1,7 @@
 //! One client's stream: what the shard remembers of it between receives.
 
 use super::logs::Destination;
-use crate::framing::LineDecoder;
+use crate::framing::{Framing, LineDecoder};
 use crate::wire::Token;
 
 /// Where a connection is in its life.
@@ -35,12 +35,12 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(framing: Framing) -> Self {
         Self {
             life: Life::Open,
             receiving: true,
             held: 0,
-            decoder: LineDecoder::default(),
+            decoder: LineDecoder::new(framing),
             last: None,
             pieces_to: None,
         }

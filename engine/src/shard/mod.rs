@@ -41,7 +41,7 @@ use logs::Logs;
 use outgoing::Outgoing;
 
 use crate::buf::RecvBuf;
-use crate::framing::Foreign;
+use crate::framing::{Foreign, Framing};
 use crate::handover::{Batch, Message, ShardId};
 use crate::limits::{
     ACCEPT_RETRY, BUDGET_PARTS, BUDGET_RESUME_PARTS, HANDOVER_BATCH_BYTES, HANDOVER_BATCHES_MAX, NOTICE_GAP,
@@ -69,8 +69,8 @@ pub struct ShardConfig {
     pub connections: Allowance,
     /// How long a drain waits for peers to close.
     pub drain_timeout: Duration,
-    /// Listeners that the driver has.
-    pub listeners: u32,
+    /// Listeners that the driver has: how the connections of each are cut into lines.
+    pub listeners: Vec<Framing>,
     /// Receive buffers that the driver has.
     pub recv_buffers: usize,
     /// What the logs are allowed.
@@ -173,11 +173,11 @@ impl Shard {
             full: false,
             paused: false,
             disk_low: false,
-            listeners: vec![Listener::Accepting; config.listeners as usize],
+            listeners: vec![Listener::Accepting; config.listeners.len()],
             accept_from: Time::default(),
             crowded_until: Time::default(),
             phase: Phase::Serving,
-            ops: (0..config.listeners).map(|id| Op::Accept(ListenerId(id))).collect(),
+            ops: (0..config.listeners.len()).map(|index| Op::Accept(listener_id(index))).collect(),
             notices: VecDeque::new(),
             foreign_seen: 0,
             foreign_told: None,
@@ -362,17 +362,19 @@ impl Shard {
         self.relieve();
     }
 
-    /// The peer ended the stream in order: an unterminated rest is a line too.
+    /// The peer ended the stream in order: an unterminated rest is a line too, an unfinished frame is not.
     fn end(&mut self, id: ConnectionId) {
         let limit = self.config.line_bytes_max;
         let result = self.with_sink(id, |connection, sink| match connection.life {
             Life::Open => connection.decoder.finish(limit, sink),
-            Life::Ending | Life::Closing => Ok(()),
+            Life::Ending | Life::Closing => Ok(false),
         });
         match result {
-            Some(Err(foreign)) => self.foreign(id, foreign),
-            _ => self.stop_taking(id),
+            Some(Err(foreign)) => return self.foreign(id, foreign),
+            Some(Ok(true)) => self.counters.reject(Reject::Cut),
+            Some(Ok(false)) | None => {}
         }
+        self.stop_taking(id);
     }
 
     /// The stream ended at an arbitrary byte: an unterminated rest is dropped and counted.
@@ -386,12 +388,13 @@ impl Shard {
         self.stop_taking(id);
     }
 
-    /// The connection speaks another protocol: nothing of it is stored, and it ends.
+    /// The connection does not speak what its listener does: nothing more of it is stored, and it ends.
     #[cold]
     fn foreign(&mut self, id: ConnectionId, foreign: Foreign) {
         let reason = match foreign {
             Foreign::Http => Reject::Http,
             Foreign::Tls => Reject::TlsOnPlain,
+            Foreign::BadFrame => Reject::BadFrame,
         };
         self.counters.reject(reason);
         self.with_sink(id, |connection, sink| connection.decoder.abandon(&mut sink.logs.pool));
@@ -543,7 +546,7 @@ impl Shard {
             self.listeners[listener.0 as usize] = Listener::Idle;
         }
         match result {
-            Ok(id) => self.open(id),
+            Ok(id) => self.open(id, self.config.listeners[listener.0 as usize]),
             Err(error) if before == Listener::Emptying && error.kind() == io::ErrorKind::WouldBlock => {
                 self.listeners[listener.0 as usize] = Listener::Closed;
                 self.ops.push_back(Op::CloseListener(listener));
@@ -561,13 +564,13 @@ impl Shard {
         }
     }
 
-    fn open(&mut self, id: ConnectionId) {
+    fn open(&mut self, id: ConnectionId, framing: Framing) {
         let slot = id.0 as usize;
         if self.connections.len() <= slot {
             self.connections.resize_with(slot + 1, || None);
         }
         debug_assert!(self.connections[slot].is_none(), "a number is used again only after its connection closed");
-        self.connections[slot] = Some(Connection::new());
+        self.connections[slot] = Some(Connection::new(framing));
         self.open_connections += 1;
         self.config.connections.take_anyway();
         self.counters.connections += 1;

@@ -186,7 +186,7 @@ pub enum Command {
 /// Something that the operator should hear of; the driver hands it to the log.
 #[derive(Debug)]
 pub enum Notice {
-    /// A connection spoke another protocol; `seen` counts them since the last such notice.
+    /// A connection was ended for what it sent; `seen` counts them since the last such notice.
     Foreign {
         /// The reason it was rejected for.
         reason: &'static str,

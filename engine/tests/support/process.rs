@@ -318,9 +318,11 @@ impl Summary {
             ("rejected.empty", counters.empty),
             ("rejected.keepalive", counters.keepalive),
             ("rejected.no_token", counters.no_token),
+            ("rejected.unknown_token", counters.unknown_token),
+            ("rejected.bad_frame", counters.bad_frame),
             ("rejected.http", counters.http),
             ("rejected.tls_on_plain", counters.tls_on_plain),
-            ("rejected.cut", 0),
+            ("rejected.cut", counters.cut),
         ];
         let counted: Vec<_> = expected.iter().map(|(counter, _)| ours(counter)).collect();
         let expected: Vec<_> = expected.iter().map(|(counter, count)| ((*counter).to_owned(), *count)).collect();

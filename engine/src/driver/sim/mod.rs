@@ -105,7 +105,7 @@ pub struct Sim {
 }
 
 impl Sim {
-    /// As many shards as `config.ownership` says, each with `config.listeners` listeners and `config.recv_buffers` receive
+    /// As many shards as `config.ownership` says, each with `config.listeners` and `config.recv_buffers` receive
     /// buffers of [`RECV_BUFFER_BYTES`].
     #[must_use]
     pub fn new(seed: u64, faults: Faults, config: ShardConfig) -> Self {
@@ -128,7 +128,8 @@ impl Sim {
     fn idle(seed: u64, faults: Faults, config: ShardConfig) -> Self {
         let buffers = u16::try_from(config.recv_buffers).expect("a simulation has few receive buffers");
         let arena = || RecvArena::new(buffers, RECV_BUFFER_BYTES);
-        let (shards, listeners, ownership) = (config.ownership.shards(), config.listeners, config.ownership.clone());
+        let (shards, listeners, ownership) =
+            (config.ownership.shards(), config.listeners.len(), config.ownership.clone());
         let configs = (0..shards).map(ShardId).zip(vec![config; usize::from(shards)]);
         let configs = configs.map(|(id, config)| ShardConfig { id, ..config });
         Self {
