@@ -62,6 +62,9 @@ fn config() -> ShardConfig {
         connections: Allowance::new(1_000),
         drain_timeout: Duration::ZERO,
         listeners: vec![Framing::Lf],
+        udp_sockets: 0,
+        udp_buffers: 0,
+        udp_creates: false,
         recv_buffers: 256,
         logs: LogLimits {
             linger: Duration::from_millis(5),

@@ -69,9 +69,15 @@ pub struct RunArgs {
     /// Where logs are kept; created if missing
     #[arg(long, value_name = "DIR", default_value = "./data")]
     data: PathBuf,
-    /// Listen for Token TCP here; repeatable; port 0 takes a free port
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10000", value_parser = address)]
+    /// Listen for Token TCP here; repeatable; port 0 takes a free port [default: 127.0.0.1:10000, unless --udp is given]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     tcp: Vec<SocketAddr>,
+    /// Listen for datagrams here; repeatable; port 0 takes a free port [default: 127.0.0.1:10000, unless --tcp is given]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    udp: Vec<SocketAddr>,
+    /// Let datagrams make logs
+    #[arg(long)]
+    udp_creates: bool,
     /// How connections are cut into lines: at LF, by octet counting (RFC 6587), or as their first bytes say
     #[arg(long, value_enum, default_value_t = FramingArg::Lf)]
     framing: FramingArg,
@@ -138,6 +144,8 @@ impl From<RunArgs> for RunFlags {
         Self {
             data: args.data,
             tcp: args.tcp,
+            udp: args.udp,
+            udp_creates: args.udp_creates,
             framing: match args.framing {
                 FramingArg::Lf => Framing::Lf,
                 FramingArg::Octet => Framing::Octet,

@@ -23,19 +23,23 @@ use crate::diag::{self, Level, log};
 use crate::driver::uring::{Mailbox, Neighbours, Uring, probe};
 use crate::error::{EngineError, StartError};
 use crate::handover::ShardId;
-use crate::limits::{DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, NOTICES_MAX, RECV_BUFFERS};
+use crate::limits::{
+    DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, NOTICES_MAX, RECV_BUFFERS, UDP_BUFFERS,
+};
 use crate::route::Ownership;
 use crate::segment::Position;
 use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, Shard, ShardConfig};
 use crate::store::recover::{RecoveredLog, recover};
 use crate::sys::affinity::{allowed_cores, pin};
 use crate::sys::listener::{Listener, listen};
+use crate::sys::udp::{UdpListener, listen_udp};
 use crate::sys::{DataDir, DataLock};
 
 /// A running engine.
 #[derive(Debug)]
 pub struct Engine {
     addresses: Vec<SocketAddr>,
+    udp_addresses: Vec<SocketAddr>,
     mailboxes: Vec<Mailbox>,
     shards: Vec<JoinHandle<io::Result<Outcome>>>,
     disk_watch: DiskWatch,
@@ -81,19 +85,29 @@ impl Engine {
         );
         let bound = config.tcp.iter().map(|tcp| listen(tcp.address, shards));
         let listeners = bound.collect::<Result<Vec<_>, _>>()?;
+        let bound = config.udp.iter().map(|address| listen_udp(*address, shards));
+        let udp = bound.collect::<Result<Vec<_>, _>>()?;
+        tell_listening(&listeners, &udp);
         let addresses = listeners.iter().map(|listener| listener.address).collect();
+        let udp_addresses = udp.iter().map(|listener| listener.address).collect();
         let mailboxes = (0..shards).map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>().map_err(no_resources)?;
         let disk_watch = DiskWatch::start(Arc::clone(&data), config.disk_free_min, mailboxes.clone())?;
         let configs = shard_configs(config, descriptors);
-        let parts = share_out(configs, recovered.logs, listeners, &mailboxes);
+        let parts = share_out(configs, recovered.logs, listeners, udp, &mailboxes);
         let shards = start_shards(parts, &data)?;
-        Ok(Self { addresses, mailboxes, shards, disk_watch, lock })
+        Ok(Self { addresses, udp_addresses, mailboxes, shards, disk_watch, lock })
     }
 
-    /// Where it listens, in the order of the flags, with real ports.
+    /// Where it takes connections, in the order of the flags, with real ports.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where it takes datagrams, in the order of the flags, with real ports.
+    #[must_use]
+    pub fn udp_addresses(&self) -> &[SocketAddr] {
+        &self.udp_addresses
     }
 
     /// A handle that ends it.
@@ -127,9 +141,6 @@ pub fn run(config: &Config) -> Result<bool, EngineError> {
     // From here on a signal drains, also during the start.
     let signals = Signals::new([SIGTERM, SIGINT]).map_err(no_resources)?;
     let engine = Engine::start(config)?;
-    for address in engine.addresses() {
-        log(Level::Info, format_args!("listening proto=tcp addr={address}"));
-    }
     drain_on_signals(signals, engine.drainer())?;
     log(Level::Info, format_args!("ready"));
     let outcome = engine.join().map_err(EngineError::Ring)?;
@@ -144,12 +155,24 @@ pub fn run(config: &Config) -> Result<bool, EngineError> {
         log(
             Level::Error,
             format_args!(
-                "connections left in an accept queue: accepting failed to the end; raise the descriptor limit"
+                "connections or datagrams left in a queue: taking them failed to the end; raise the descriptor limit"
             ),
         );
     }
     log(Level::Info, format_args!("drained {}", outcome.counters));
     Ok(unstored == 0 && !outcome.abandoned_queue)
+}
+
+fn tell_listening(tcp: &[Listener], udp: &[UdpListener]) {
+    for listener in tcp {
+        log(Level::Info, format_args!("listening proto=tcp addr={}", listener.address));
+    }
+    for UdpListener { address, receive_buffer_bytes, .. } in udp {
+        log(
+            Level::Info,
+            format_args!("listening proto=udp addr={address} receive_buffer_bytes={receive_buffer_bytes}"),
+        );
+    }
 }
 
 fn drain_on_signals(mut signals: Signals, drainer: Drainer) -> Result<(), StartError> {
@@ -184,6 +207,9 @@ fn shard_configs(config: &Config, descriptors: Descriptors) -> Vec<ShardConfig> 
         drain_timeout: config.drain_timeout,
         listeners: config.tcp.iter().map(|tcp| tcp.framing).collect(),
         recv_buffers: usize::from(RECV_BUFFERS),
+        udp_sockets: u32::try_from(config.udp.len()).expect("a command line has fewer than 2^32 flags"),
+        udp_buffers: usize::from(UDP_BUFFERS),
+        udp_creates: config.udp_creates,
         logs: LogLimits {
             linger: config.linger,
             segment_bytes: config.segment_bytes,
@@ -201,6 +227,7 @@ struct Part {
     core: usize,
     logs: Vec<RecoveredLog>,
     listeners: Vec<OwnedFd>,
+    udp: Vec<OwnedFd>,
     mailbox: Mailbox,
     neighbours: Neighbours,
 }
@@ -210,6 +237,7 @@ fn share_out(
     configs: Vec<ShardConfig>,
     logs: Vec<RecoveredLog>,
     mut listeners: Vec<Listener>,
+    mut udp: Vec<UdpListener>,
     mailboxes: &[Mailbox],
 ) -> Vec<Part> {
     let cores = allowed_cores();
@@ -222,6 +250,7 @@ fn share_out(
         core: *core,
         logs: Vec::new(),
         listeners: listeners.iter_mut().filter_map(|listener| listener.fds.pop()).collect(),
+        udp: udp.iter_mut().filter_map(|listener| listener.fds.pop()).collect(),
         mailbox: mailbox.clone(),
         neighbours,
     };
@@ -278,7 +307,7 @@ fn start_shards(parts: Vec<Part>, data: &Arc<DataDir>) -> Result<Vec<JoinHandle<
 
 /// On the shard's own thread: its ring, and the shard with its logs.
 fn set_up(part: Part, data: Arc<DataDir>) -> io::Result<(Uring, Shard)> {
-    let driver = Uring::new(part.listeners, data, part.mailbox, part.neighbours)?;
+    let driver = Uring::new(part.listeners, part.udp, data, part.mailbox, part.neighbours)?;
     // After the file thread was started, which may run anywhere.
     pin(part.core);
     let mut shard = Shard::new(part.config);
@@ -298,6 +327,7 @@ fn tell(notice: Notice) {
         Notice::Foreign { reason, seen } => {
             log(Level::Warn, format_args!("connection closed reason={reason} seen={seen}"));
         }
+        Notice::UdpFailed(error) => log(Level::Warn, format_args!("receiving datagrams failed, trying again: {error}")),
         Notice::AcceptFailed(error) => log(Level::Warn, format_args!("accept failed, trying again: {error}")),
         Notice::StorageRefused(error) => {
             log(Level::Error, format_args!("storage refuses, reading stops until it works again: {error}"));

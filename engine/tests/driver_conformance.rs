@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ trait World {
     fn connect(&mut self) -> Self::Peer;
     /// Sends all of it; waits while the window is closed.
     fn send(&mut self, peer: &mut Self::Peer, bytes: &[u8]);
+    /// Sends a datagram.
+    fn send_datagram(&mut self, bytes: &[u8]);
     /// Ends the peer's side of the stream, in order.
     fn close(&mut self, peer: &mut Self::Peer);
     /// Waits until everything sent has been received, and resets the connection.
@@ -57,6 +59,9 @@ fn conformance<W: World>(mut new_with: impl FnMut(Framing) -> W) {
     frames_are_lines(new_with(Framing::Octet));
     a_bad_frame_ends_its_connection(new_with(Framing::Octet));
     both_framings_come_to_one_listener(new_with(Framing::Auto));
+    datagrams_are_stored_like_lines(new_with(Framing::Lf));
+    datagrams_make_no_logs(new_with(Framing::Lf));
+    a_drain_takes_datagrams_that_were_sent(new_with(Framing::Lf));
     let mut new = || new_with(Framing::Lf);
     lines_are_stored_as_they_come(new());
     cuts_change_nothing(new());
@@ -139,6 +144,56 @@ fn another_protocol_is_closed<W: World>(mut world: W) {
     let counters = world.drain(Vec::new());
     assert_eq!((counters.rejected(Reject::Http), counters.rejected(Reject::TlsOnPlain)), (1, 1));
     assert_eq!(world.tokens(), []);
+}
+
+fn datagrams_are_stored_like_lines<W: World>(mut world: W) {
+    let mut peer = world.connect();
+    world.send(&mut peer, format!("{} by tcp\n", token(1)).as_bytes());
+    world.wait_until_stored(token(1), b"by tcp\n");
+    world.send_datagram(format!("{} one\r\n  more\n\n<13>host: {} two", token(1), token(1)).as_bytes());
+    let mut stored = "by tcp\none\u{2028}  more\n<13>host: two\n".as_bytes().to_vec();
+    world.wait_until_stored(token(1), &stored);
+    // The largest datagram that there is.
+    let head = format!("{} ", token(1));
+    let content = vec![b'z'; 65_507 - head.len()];
+    world.send_datagram(&[head.as_bytes(), &content].concat());
+    let (first, rest) = content.split_at(LINE_BYTES_MAX - head.len());
+    for piece in [first].into_iter().chain(rest.chunks(LINE_BYTES_MAX)) {
+        stored.extend_from_slice(piece);
+        stored.push(b'\n');
+    }
+    world.wait_until_stored(token(1), &stored);
+    world.send_datagram(b"");
+    let counters = world.drain(vec![peer]);
+    assert_eq!((counters.lines, counters.udp_lines, counters.rejected(Reject::Empty)), (5, 4, 1));
+    assert_eq!((counters.split_lines, counters.udp_kernel_drops), (1, 0));
+    assert!(counters.udp_received_bytes > 65_507 && counters.received_bytes > counters.udp_received_bytes);
+}
+
+fn datagrams_make_no_logs<W: World>(mut world: W) {
+    let mut peer = world.connect();
+    world.send(&mut peer, format!("{} known\n", token(1)).as_bytes());
+    world.wait_until_stored(token(1), b"known\n");
+    for number in 2..10 {
+        world.send_datagram(format!("{} nowhere\n{} here\n", token(number), token(1)).as_bytes());
+    }
+    let stored = [&b"known\n"[..], &b"here\n".repeat(8)].concat();
+    world.wait_until_stored(token(1), &stored);
+    let counters = world.drain(vec![peer]);
+    assert_eq!((counters.lines, counters.rejected(Reject::UnknownToken)), (17, 8));
+    assert_eq!(world.tokens(), [token(1)]);
+}
+
+fn a_drain_takes_datagrams_that_were_sent<W: World>(mut world: W) {
+    const DATAGRAMS: u64 = 2000;
+    let mut peer = world.connect();
+    world.send(&mut peer, format!("{} 0\n", token(1)).as_bytes());
+    world.wait_until_stored(token(1), b"0\n");
+    for number in 1..=DATAGRAMS {
+        world.send_datagram(format!("{} {number}", token(1)).as_bytes());
+    }
+    let counters = world.drain(vec![peer]);
+    assert_eq!((counters.entries, counters.udp_datagrams), (DATAGRAMS + 1, DATAGRAMS));
 }
 
 fn frame(line: &str) -> Vec<u8> {
@@ -300,6 +355,7 @@ fn log_bytes(world: &impl World, token: Token) -> Vec<u8> {
 fn conformance_config(framing: Framing) -> ShardConfig {
     let mut config = config(LINE_BYTES_MAX);
     config.listeners = vec![framing];
+    config.udp_sockets = 1;
     config.logs.segment_bytes = SEGMENT_BYTES;
     config
 }
@@ -314,6 +370,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 struct Real {
     engine: Option<Engine>,
     folder: tempfile::TempDir,
+    datagrams: UdpSocket,
 }
 
 impl Real {
@@ -323,6 +380,8 @@ impl Real {
         let config = Config {
             data: folder.path().join("data"),
             tcp: vec![TcpListen { address: "127.0.0.1:0".parse().unwrap(), framing }],
+            udp: vec!["127.0.0.1:0".parse().unwrap()],
+            udp_creates: shard.udp_creates,
             shards,
             tokens_max: 1000,
             connections_max: None,
@@ -335,7 +394,10 @@ impl Real {
             drain_timeout: shard.drain_timeout,
             log_level: Level::Warn,
         };
-        Self { engine: Some(Engine::start(&config).unwrap()), folder }
+        let engine = Engine::start(&config).unwrap();
+        let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+        datagrams.connect(engine.udp_addresses()[0]).unwrap();
+        Self { engine: Some(engine), folder, datagrams }
     }
 
     fn log_folder(&self, token: Token) -> PathBuf {
@@ -356,6 +418,10 @@ impl World for Real {
 
     fn send(&mut self, peer: &mut TcpStream, bytes: &[u8]) {
         peer.write_all(bytes).unwrap();
+    }
+
+    fn send_datagram(&mut self, bytes: &[u8]) {
+        self.datagrams.send(bytes).unwrap();
     }
 
     fn close(&mut self, peer: &mut TcpStream) {
@@ -445,6 +511,12 @@ impl World for Simulated {
         let until = self.0.acknowledged(*peer) + bytes.len() as u64;
         self.0.send(*peer, bytes);
         self.0.run_until(|sim| sim.acknowledged(*peer) == until);
+    }
+
+    fn send_datagram(&mut self, bytes: &[u8]) {
+        while !self.0.send_datagram(bytes) {
+            self.0.turn();
+        }
     }
 
     fn close(&mut self, peer: &mut PeerId) {

@@ -6,13 +6,13 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 
 use support::captures;
 use support::hostile::{Random, hostile_bytes, pieces, random_cuts};
 use support::oracle::{Framing, Oracle, Oversize};
-use support::process::{Engine, assert_stored, connect, send};
+use support::process::{Engine, Summary, assert_stored, connect, send};
 use support::world::Expected;
 
 const T: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
@@ -196,6 +196,77 @@ fn hostile_streams_with_the_default_limit() {
 fn hostile_streams_with_a_page_as_the_limit() {
     hostile_streams(4096, 400..500, Oversize::Split);
     hostile_streams(4096, 500..550, Oversize::Truncate);
+}
+
+/// A drain takes what the socket holds, so nobody waits for anything here.
+fn send_datagrams(engine: &mut Engine, datagrams: &[Vec<u8>]) -> Summary {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = engine.udp_addr();
+    for datagram in datagrams {
+        assert_eq!(socket.send_to(datagram, addr).unwrap(), datagram.len());
+    }
+    let summary = engine.stop();
+    assert_eq!(summary.get("udp_kernel_drops"), 0);
+    assert_eq!(summary.get("udp_lines"), summary.get("lines"));
+    summary
+}
+
+const UDP: [&str; 3] = ["--udp", "127.0.0.1:0", "--udp-creates"];
+
+#[test]
+fn every_datagram_captured_is_stored_as_the_oracle_says() {
+    let captures = captures::udp();
+    assert!(captures.len() >= 8, "{}", captures.len());
+    for (capture, shards) in captures.iter().flat_map(|capture| SHARDS.map(|shards| (capture, shards))) {
+        let oracle = oracle_of(Framing::Udp, &capture.bytes, LINE_BYTES_MAX);
+        let mut engine = Engine::start(&[&UDP[..], &["--shards", shards]].concat());
+        let summary = send_datagrams(&mut engine, std::slice::from_ref(&capture.bytes));
+        assert_stored(engine.data(), &oracle, &capture.name);
+        summary.assert_equals(&oracle, &capture.name);
+    }
+}
+
+#[test]
+fn hostile_datagrams_with_any_limit() {
+    for (shards, limit) in [("1", 64), ("2", 100), ("4", 4096), ("2", LINE_BYTES_MAX)] {
+        let datagrams: Vec<Vec<u8>> = (0..200).map(|seed| hostile_bytes(Framing::Udp, seed, limit)).collect();
+        let mut oracle = Oracle::new(limit, Oversize::Split);
+        for datagram in &datagrams {
+            oracle.feed(Framing::Udp, datagram);
+        }
+        let mut engine =
+            Engine::start(&[&UDP[..], &["--shards", shards, "--line-bytes-max", &limit.to_string()]].concat());
+        let summary = send_datagrams(&mut engine, &datagrams);
+        let name = format!("--shards {shards} --line-bytes-max {limit}");
+        assert_stored(engine.data(), &oracle, &name);
+        summary.assert_equals(&oracle, &name);
+    }
+}
+
+/// A sender that lets the kernel cut: the engine may get such datagrams together, and takes them apart.
+#[test]
+fn datagrams_that_come_together_are_told_apart() {
+    const SEND: &str = r"
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(17, 103, 64)  # SOL_UDP, UDP_SEGMENT
+s.sendto(sys.argv[2].encode(), ('127.0.0.1', int(sys.argv[1])))
+";
+    if !support::require_tool("python3") {
+        return;
+    }
+    let mut engine = Engine::start(&UDP);
+    // Each of 64 bytes, but for the last: without its own end, a datagram would run into the next one.
+    let lines: Vec<String> = (0..60).map(|line| format!("{T} line {line:03} {}", "x".repeat(18))).collect();
+    let together = [&lines.concat()[..], T, " short"].concat();
+    let port = engine.udp_addr().port().to_string();
+    let mut python = spawn(Command::new("python3").args(["-c", SEND, &port, &together]));
+    assert!(python.wait().unwrap().success());
+    let summary = engine.stop();
+    let mut wanted: Vec<Vec<u8>> = lines.iter().map(|line| line.as_bytes()[37..].to_vec()).collect();
+    wanted.push(b"short".to_vec());
+    assert!(engine.entries(T) == wanted);
+    assert_eq!((summary.get("udp_datagrams"), summary.get("udp_lines")), (61, 61));
 }
 
 const DOCUMENT_LINES: &str = "10000T My first log entry\nMy second T log entry with token inside\n";

@@ -11,7 +11,9 @@ use engine::buf::{BufferPool, RecvArena, class_bytes};
 use engine::framing::{Foreign, Framing, LineDecoder, LineSink, feed_datagram};
 use engine::route::LogId;
 use engine::segment::FileId;
-use engine::shard::{Completion, ConnectionId, ListenerId, Op, Received, Shard, ShardConfig};
+use engine::shard::{
+    Completion, ConnectionId, Datagrams, ListenerId, Op, Received, ReceivedDatagrams, Shard, ShardConfig, UdpId,
+};
 use engine::time::Time;
 use engine::wire::Token;
 
@@ -307,7 +309,12 @@ impl Bench {
                 let result = Ok(buf.rest().len());
                 Some(Completion::Written { log: LogId(log), buf, result })
             }
-            Op::Accept(_) | Op::Receive(_) | Op::Recycle(_) | Op::CloseSegment(_) => None,
+            Op::Accept(_)
+            | Op::Receive(_)
+            | Op::ReceiveDatagrams { .. }
+            | Op::Recycle(_)
+            | Op::RecycleDatagrams(_)
+            | Op::CloseSegment(_) => None,
             other => panic!("{other:?} has no place here"),
         }
     }
@@ -388,5 +395,31 @@ fn lines_of_a_datagram_are_joined_as_the_oracle_says() {
             parts.join("\u{2028}".as_bytes())
         });
         assert!(called.eq(wanted), "seed {seed}");
+    }
+}
+
+/// Datagrams have about as much of a turn as connections, and all of it while those are silent.
+#[test]
+fn datagrams_leave_connections_their_half_of_a_turn() {
+    let mut config = config(4096);
+    (config.udp_sockets, config.udp_buffers) = (1, 256);
+    let mut bench = Bench::new(config);
+    let id = ConnectionId(0);
+    bench.handle(Completion::Accepted { listener: ListenerId(0), result: Ok(id), more: true });
+    bench.end_turn();
+    let arena = RecvArena::new(256, 4096);
+    for index in 0..256 {
+        let datagrams = Datagrams { buf: arena.fill(index, &[b'x'; 1024]), each: 1024, drops: None };
+        let received = ReceivedDatagrams::Data(datagrams);
+        bench.handle(Completion::Datagrams { socket: UdpId(0), received, more: true });
+    }
+    // A datagram counts as two kilobytes of a connection, and 32 of them are taken in any case.
+    for (bytes, taken) in [(1000, 32), (100 << 10, 82), (1 << 20, 256)] {
+        let received = Received::Data(bench.arena.fill(0, &vec![b'\n'; bytes]));
+        bench.handle(Completion::Received { connection: id, received, more: true });
+        bench.shard.end_turn(bench.now());
+        assert_eq!(bench.shard.counters().udp_datagrams, taken, "{bytes} bytes of a connection");
+        assert_eq!(bench.shard.timeout(), (taken < 256).then_some(bench.now()), "what waits goes on at once");
+        while bench.shard.poll_op().is_some() {}
     }
 }

@@ -18,6 +18,7 @@
 mod allowance;
 mod by_class;
 mod connection;
+mod datagrams;
 mod drain;
 mod ingest;
 mod logs;
@@ -31,10 +32,14 @@ use std::time::Duration;
 pub use allowance::Allowance;
 pub use ingest::Oversize;
 pub use logs::LogLimits;
-pub use op::{Command, Completion, ConnectionId, ListenerId, Notice, Op, Received, ShutdownSide};
+pub use op::{
+    Command, Completion, ConnectionId, Datagrams, ListenerId, Notice, Op, Received, ReceivedDatagrams, ShutdownSide,
+    UdpId,
+};
 
 use by_class::ByClass;
 use connection::{Connection, Life};
+use datagrams::Udp;
 use drain::Phase;
 use ingest::{Ingest, absorb, count};
 use logs::Logs;
@@ -73,6 +78,12 @@ pub struct ShardConfig {
     pub listeners: Vec<Framing>,
     /// Receive buffers that the driver has.
     pub recv_buffers: usize,
+    /// UDP sockets that the driver has.
+    pub udp_sockets: u32,
+    /// Buffers for datagrams that the driver has.
+    pub udp_buffers: usize,
+    /// Whether datagrams make logs.
+    pub udp_creates: bool,
     /// What the logs are allowed.
     pub logs: LogLimits,
 }
@@ -92,6 +103,7 @@ pub struct Shard {
     parked: VecDeque<ConnectionId>,
     /// What came while there was no room, in order.
     held: VecDeque<(ConnectionId, Received)>,
+    udp: Udp,
     outgoing: Outgoing,
     /// What other shards sent and there was no room for yet.
     incoming: VecDeque<(ShardId, Batch)>,
@@ -115,7 +127,7 @@ pub struct Shard {
     foreign_seen: u64,
     foreign_told: Option<Time>,
     accept_failure_told: Option<Time>,
-    /// A listener had to be closed with connections in its queue.
+    /// A listener had to be closed with connections in its queue, or a socket with datagrams.
     abandoned_queue: bool,
     now: Time,
 }
@@ -139,7 +151,7 @@ pub struct Outcome {
     pub counters: Counters,
     /// Bytes taken from the network and not stored, because storage refused until the end.
     pub unstored_bytes: u64,
-    /// Whether connections that the kernel had accepted were left in a listener's queue.
+    /// Whether connections that the kernel had accepted were left in a listener's queue, or datagrams in a socket.
     pub abandoned_queue: bool,
 }
 
@@ -166,6 +178,7 @@ impl Shard {
             carry_bytes: 0,
             parked: VecDeque::new(),
             held: VecDeque::new(),
+            udp: Udp::new(config.udp_sockets),
             outgoing: Outgoing::new(config.ownership.shards(), config.buffer_bytes),
             incoming: VecDeque::new(),
             finished: 0,
@@ -177,7 +190,7 @@ impl Shard {
             accept_from: Time::default(),
             crowded_until: Time::default(),
             phase: Phase::Serving,
-            ops: (0..config.listeners.len()).map(|index| Op::Accept(listener_id(index))).collect(),
+            ops: first_ops(&config),
             notices: VecDeque::new(),
             foreign_seen: 0,
             foreign_told: None,
@@ -203,6 +216,7 @@ impl Shard {
                 let notice = self.logs.written(log, buf, result, now, &mut self.ops);
                 self.notices.extend(notice);
             }
+            Completion::Datagrams { socket, received, more } => self.datagrams_received(socket, received, more),
             Completion::Accepted { listener, result, more } => self.accepted(listener, result, more),
             Completion::Closed(connection) => self.closed(connection),
             Completion::Opened { log, result } => self.notices.extend(self.logs.opened(log, result, now)),
@@ -231,12 +245,14 @@ impl Shard {
         }
         self.look_for_room();
         self.take_up();
+        self.take_datagrams();
         self.outgoing.publish(&mut self.ops);
         // At the end nothing lingers, and what other shards send last neither.
         let memory_max = if self.phase.flushes() { 0 } else { self.budget(BUDGET_RESUME_PARTS) };
         self.logs.start(now, memory_max, &mut self.ops);
         self.receive_parked();
         self.resume_accepting();
+        self.resume_udp();
     }
 
     /// The next request for the driver.
@@ -259,7 +275,7 @@ impl Shard {
         // Of more parked connections than there are buffers the next ones take their turn at once: those that went
         // before may have nothing to receive, and then no completion would come.
         let parked = (!self.paused && !self.parked.is_empty()).then_some(self.now);
-        own.chain(logs).chain(parked).min()
+        own.chain(logs).chain(parked).chain(self.udp_timeout()).min()
     }
 
     /// How the shard ended, once it has.
@@ -283,7 +299,8 @@ impl Shard {
     pub fn unstored_bytes(&self) -> u64 {
         let held = self.held.iter().map(|(_, received)| received.bytes() as u64);
         let incoming = self.incoming.iter().map(|(_, batch)| batch.entry_bytes());
-        self.logs.unwritten_bytes() + self.given_up_bytes + held.sum::<u64>() + incoming.sum::<u64>()
+        let waiting = self.udp.waiting_bytes();
+        self.logs.unwritten_bytes() + self.given_up_bytes + held.sum::<u64>() + incoming.sum::<u64>() + waiting
     }
 
     /// Capacity of carries, staging, writes under way and batches for other shards, in bytes: what `buffer_bytes` limits.
@@ -351,6 +368,7 @@ impl Shard {
 
     fn ingest(&mut self, id: ConnectionId, buf: &RecvBuf) {
         self.counters.received_bytes += buf.len() as u64;
+        self.udp.connections_took(buf.len());
         let limit = self.config.line_bytes_max;
         let result = self.with_sink(id, |connection, sink| match connection.life {
             Life::Open => connection.decoder.feed(buf, limit, sink),
@@ -421,12 +439,12 @@ impl Shard {
     fn with_sink<T>(
         &mut self,
         id: ConnectionId,
-        work: impl FnOnce(&mut Connection, &mut Ingest<'_>) -> T,
+        work: impl FnOnce(&mut Connection, &mut Ingest<'_, true>) -> T,
     ) -> Option<T> {
         let mut connection = self.connections.get_mut(id.0 as usize)?.take()?;
         let before = connection.decoder.carry_class();
         let (mut last, mut pieces_to) = (connection.last, connection.pieces_to);
-        let mut sink = Ingest {
+        let mut sink = Ingest::<true> {
             logs: &mut self.logs,
             counters: &mut self.counters,
             outgoing: &mut self.outgoing,
@@ -609,6 +627,13 @@ impl Shard {
             }
         }
     }
+}
+
+/// Every listener accepts, every UDP socket receives.
+fn first_ops(config: &ShardConfig) -> VecDeque<Op> {
+    let accepts = (0..config.listeners.len()).map(|index| Op::Accept(listener_id(index)));
+    let receives = (0..config.udp_sockets).map(|id| Op::ReceiveDatagrams { socket: UdpId(id), rest: false });
+    accepts.chain(receives).collect()
 }
 
 /// Whether a notice of some kind may be told again; then it is told now.

@@ -5,5 +5,7 @@ pub mod data_dir;
 pub mod file;
 pub mod listener;
 mod min_ttl;
+mod socket_option;
+pub mod udp;
 
 pub use data_dir::{DataDir, DataLock};

@@ -60,6 +60,8 @@ pub enum Reject {
     Keepalive,
     /// No token shape on the line.
     NoToken,
+    /// Only tokens that name no log here.
+    UnknownToken,
     /// A new log past `--tokens-max`.
     TooManyTokens,
     /// Where the length of a frame should be there is something else.
@@ -74,10 +76,11 @@ pub enum Reject {
 
 impl Reject {
     /// Every reason, in the order of the summary line.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Empty,
         Self::Keepalive,
         Self::NoToken,
+        Self::UnknownToken,
         Self::TooManyTokens,
         Self::BadFrame,
         Self::Http,
@@ -92,6 +95,7 @@ impl Reject {
             Self::Empty => "empty",
             Self::Keepalive => "keepalive",
             Self::NoToken => "no_token",
+            Self::UnknownToken => "unknown_token",
             Self::TooManyTokens => "too_many_tokens",
             Self::BadFrame => "bad_frame",
             Self::Http => "http",

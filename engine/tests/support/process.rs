@@ -78,6 +78,12 @@ impl Engine {
         self.addr
     }
 
+    /// Where the UDP listener really is; it takes `--udp` to have one.
+    pub fn udp_addr(&self) -> SocketAddr {
+        let listening = self.wait_for_line(|line| line.contains("listening") && has_field(line, "proto", "udp"));
+        field(&listening, "addr").unwrap().parse().unwrap()
+    }
+
     /// Memory that the process holds, in KiB.
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

@@ -25,6 +25,9 @@ pub fn config(line_bytes_max: usize) -> ShardConfig {
         drain_timeout: Duration::from_secs(1),
         listeners: vec![Framing::Lf],
         recv_buffers: 8,
+        udp_sockets: 0,
+        udp_buffers: 4,
+        udp_creates: false,
         logs: LogLimits {
             linger: Duration::from_millis(5),
             segment_bytes: 256 << 20,
@@ -132,11 +135,22 @@ impl Expected {
         self.add(&longer);
     }
 
+    /// What came some other way, to other logs.
+    pub fn add_all(&mut self, other: Self) {
+        self.logs.extend(other.logs);
+        self.add_counters(other.counters);
+        self.cut += other.cut;
+    }
+
     fn add(&mut self, oracle: &Oracle) {
         for token in oracle.entries.keys() {
             self.logs.entry(token.clone()).or_default().extend(oracle.log_bytes(token));
         }
-        let (sum, more) = (&mut self.counters, oracle.counters);
+        self.add_counters(oracle.counters);
+    }
+
+    fn add_counters(&mut self, more: oracle::Counters) {
+        let sum = &mut self.counters;
         sum.entries += more.entries;
         sum.empty += more.empty;
         sum.keepalive += more.keepalive;
