@@ -87,6 +87,8 @@ fn metrics_have_their_names_and_labels() {
         ("entry_delay_seconds_sum", &[]),
         ("segments", &["state"]),
         ("open_files", &[]),
+        ("udp_datagrams_total", &[]),
+        ("udp_kernel_drops_total", &[]),
         ("file_cache_misses_total", &[]),
         ("logs", &[]),
         ("logs_refused", &[]),

@@ -89,6 +89,8 @@ pub(super) struct Logs {
     to_open: VecDeque<LogId>,
     /// Logs that cannot be opened for a reason of their own, and when each is tried again; in order.
     troubled: VecDeque<(Time, LogId)>,
+    /// Segments that were opened and not written since: nobody else may have their descriptor before that.
+    opened: VecDeque<LogId>,
     open: VecDeque<LogId>,
     writes_in_flight: usize,
     /// Capacity of the buffers of these writes, in bytes: memory that comes back without more to do.
@@ -124,6 +126,7 @@ impl Logs {
             largest: ByClass::default(),
             to_open: VecDeque::new(),
             troubled: VecDeque::new(),
+            opened: VecDeque::new(),
             open: VecDeque::new(),
             writes_in_flight: 0,
             writing_bytes: 0,
@@ -240,7 +243,13 @@ impl Logs {
             self.troubled.pop_front();
             self.to_open.push_back(id);
         }
-        while self.opens_in_flight < OPENS_IN_FLIGHT_MAX
+        while self.writes_in_flight < WRITES_IN_FLIGHT_MAX
+            && let Some(id) = self.opened.pop_front()
+        {
+            self.start_log(id, now, ops);
+        }
+        while self.opened.is_empty()
+            && self.opens_in_flight < OPENS_IN_FLIGHT_MAX
             && let Some(id) = self.to_open.pop_front()
         {
             self.all[id.0 as usize].waits_to_open = false;
@@ -357,6 +366,7 @@ impl Logs {
                 self.measured.opened(appender);
                 appender.opened(file);
                 self.open.push_back(id);
+                self.opened.push_back(id);
                 self.accepted_again()
             }
             Err(error) if is_the_logs_own(&error) => {
