@@ -131,8 +131,12 @@ fn follower(evidence: &Evidence<'_>) -> Option<Finding> {
 }
 
 fn closed_loop(evidence: &Evidence<'_>) -> Option<Finding> {
-    let text = "at --rate max the receiver sets the pace: the latencies say how full the sockets were".to_owned();
-    (evidence.plan.rate == Rate::Max).then_some(Finding { name: "closed_loop", text, is_fatal: false })
+    let text = match evidence.plan.is_lossy() {
+        false => "at --rate max the receiver sets the pace: the latencies say how full the sockets were",
+        true => "at --rate max over UDP nobody sets the pace: what the receiver cannot take is lost",
+    };
+    let is_max = evidence.plan.rate == Rate::Max;
+    is_max.then(|| Finding { name: "closed_loop", text: text.to_owned(), is_fatal: false })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a time for people")]
@@ -156,7 +160,7 @@ mod tests {
             ending: Ending::Finished,
             attempts: Vec::new(),
         };
-        let mut outcome = Outcome { elapsed: Duration::ZERO, sending: Duration::ZERO, connections: vec![connection] };
+        let mut outcome = Outcome { elapsed: Duration::ZERO, sending: Duration::ZERO, suite: None, connections: vec![connection] };
         let mut latencies = Latencies::default();
         let mut host =
             Host { name: None, kernel: None, processor: None, cores: [0].into(), clock_source: Some("tsc".to_owned()) };

@@ -112,6 +112,26 @@ pub struct Lines {
     pub text: Text,
 }
 
+impl Lines {
+    /// Bytes of the longest line that is possible.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        match &self.text {
+            Text::Lines(lines) => {
+                SIZE_BYTES_MIN + lines.iter().map(|line| line.len()).max().filter(|most| *most > 0).map_or(0, |most| most + 1)
+            }
+            _ => *self.size.end(),
+        }
+    }
+
+    /// The size of all lines, if they have but one.
+    #[must_use]
+    pub fn only_size(&self) -> Option<usize> {
+        let is_one = self.size.start() == self.size.end() && !matches!(self.text, Text::Lines(_));
+        is_one.then_some(*self.size.end())
+    }
+}
+
 impl Default for Lines {
     fn default() -> Self {
         Self { size: 256..=256, position: Position::Start, text: Text::Random }
