@@ -286,3 +286,104 @@ impl ServerCertVerifier for AnyCertificate {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::{ServerConfig, ServerConnection};
+
+    /// Both ends of a session in memory, and what the receiver has sent since.
+    fn pair() -> (Session, ServerConnection) {
+        let key = rcgen::generate_simple_self_signed(["receiver.example".to_owned()]).unwrap();
+        let certificate = key.cert.der().clone();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
+        let server = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key);
+        let mut server = ServerConnection::new(Arc::new(server.unwrap())).unwrap();
+        let tls = Tls::new("receiver.example", None, Records::Full).unwrap();
+        let mut client = ClientConnection::new(tls.config, tls.receiver).unwrap();
+        let mut written = 0;
+        while client.is_handshaking() || server.is_handshaking() {
+            let (mut there, mut back) = (Vec::new(), Vec::new());
+            while client.wants_write() {
+                written += client.write_tls(&mut there).unwrap();
+            }
+            feed(&mut server, &there);
+            while server.wants_write() {
+                server.write_tls(&mut back).unwrap();
+            }
+            let mut back = back.as_slice();
+            while !back.is_empty() {
+                client.read_tls(&mut back).unwrap();
+                client.process_new_packets().unwrap();
+            }
+        }
+        (Session::new(client, written as u64), server)
+    }
+
+    /// Gives the receiver some of the wire; returns how many bytes of the lines it can read.
+    fn feed(server: &mut ServerConnection, mut wire: &[u8]) -> u64 {
+        let mut read = 0;
+        while !wire.is_empty() {
+            server.read_tls(&mut wire).unwrap();
+            server.process_new_packets().unwrap();
+            let mut text = [0; RECORD_BYTES_MAX];
+            while let Ok(count @ 1..) = server.reader().read(&mut text) {
+                read += count as u64;
+            }
+        }
+        read
+    }
+
+    #[test]
+    fn what_is_acknowledged_is_what_the_receiver_can_read() {
+        let (mut session, mut server) = pair();
+        let handshake = session.wire_bytes();
+        assert_eq!(session.lines_within(handshake - 1), 0);
+        let mut wire = Vec::new();
+        for lines in [1, 300, 20_000, 7] {
+            session.seal(&vec![b'x'; lines], &mut wire).unwrap();
+        }
+        // One of the four takes two records.
+        assert_eq!(session.records.len(), 6);
+        let mut read = 0;
+        for (sent, byte) in (handshake + 1..).zip(&wire) {
+            let begun = session.lines_begun(sent);
+            assert!(begun > session.lines_within(sent - 1), "the byte {sent} begins a record, or goes on with one");
+            read += feed(&mut server, &[*byte]);
+            assert_eq!(session.lines_within(sent), read, "{sent}");
+        }
+        assert_eq!(read, 20_308);
+        // The end, and what TCP counts for its FIN, are no lines.
+        session.seal_end(&mut wire).unwrap();
+        assert_eq!(session.lines_within(handshake + wire.len() as u64 + 1), read);
+    }
+
+    #[test]
+    fn forgotten_records_are_not_missed() {
+        let (mut session, _) = pair();
+        let mut wire = Vec::new();
+        while !session.remembers_many() {
+            session.seal(b"some line", &mut wire).unwrap();
+        }
+        let (handshake, each) = (session.wire_bytes_at(0), session.wire_bytes_at(1) - session.wire_bytes_at(0));
+        let before = |session: &Session, record: u64| {
+            let wire = handshake + record * each;
+            (session.lines_within(wire), session.lines_within(wire + 1), session.lines_begun(wire + 1))
+        };
+        let expected: Vec<_> = (4000..4010).map(|record| before(&session, record)).collect();
+        assert_eq!(expected[0], (36_000, 36_000, 36_009));
+        session.forget(handshake + 4000 * each + 5);
+        assert!(!session.remembers_many());
+        assert_eq!((4000..4010).map(|record| before(&session, record)).collect::<Vec<_>>(), expected);
+    }
+
+    impl Session {
+        fn wire_bytes_at(&self, record: usize) -> u64 {
+            self.records[record].wire
+        }
+    }
+}
