@@ -23,9 +23,9 @@ const NOT_IN_CORE: [&str; 8] =
     ["std::fs", "std::net", "std::os", "std::thread", "std::process", "Instant", "SystemTime", "async"];
 
 /// Crates, and the only places in `src/` that name them.
-const HOMES: [(&str, &[&str]); 11] = [
+const HOMES: [(&str, &[&str]); 12] = [
     ("io_uring", &["engine/src/driver/uring/"]),
-    ("libc", &["engine/src/driver/uring/", "engine/src/sys/", "loadgen/src/tcp_info.rs"]),
+    ("libc", &["engine/src/driver/uring/", "engine/src/sys/", "loadgen/src/sys.rs"]),
     // The process's own limits are the control side's business.
     ("rustix", &["engine/src/driver/uring/", "engine/src/sys/", "engine/src/engine.rs", "loadgen/src/"]),
     ("socket2", &["engine/src/sys/"]),
@@ -35,6 +35,7 @@ const HOMES: [(&str, &[&str]); 11] = [
     ("bytes", &["engine/src/buf/"]),
     // A node id is a UUID too.
     ("uuid", &["engine/src/wire/token.rs", "engine/src/segment/meta.rs", "loadgen/src/tokens.rs"]),
+    ("rustls", &["loadgen/src/tls.rs"]),
     ("tokio", &["loadgen/src/sender/"]),
     ("tokio_uring", &["loadgen/src/sender/"]),
 ];
@@ -45,7 +46,7 @@ const ISLANDS: [&str; 7] = [
     "engine/src/buf/recv.rs",
     "engine/src/driver/uring/",
     "engine/src/sys/min_ttl.rs",
-    "loadgen/src/tcp_info.rs",
+    "loadgen/src/sys.rs",
     "benches/src/bin/floor.rs",
     // A counting allocator.
     "engine/tests/no_alloc.rs",

@@ -7,12 +7,15 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 
 use crate::plan::Proto;
+use crate::sys::run_first;
 
 /// A thread that took at least this part of its process's time counts as one that works.
 const BUSY_PART: u64 = 10;
+/// The lowest priority.
+const NICE_MAX: i32 = 19;
 /// `TCP_LISTEN` in `/proc/net/tcp`, and what `/proc/net/udp` calls a socket that takes datagrams from everybody.
 const LISTEN: [&str; 2] = ["0A", "07"];
 
@@ -54,6 +57,37 @@ pub fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     // If it stays as it is, what needs more descriptors says so.
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap_or(());
+}
+
+/// Whether the sending threads can have a core each, and all others one more.
+#[must_use]
+pub fn has_cores_apart(threads: u32) -> bool {
+    std::thread::available_parallelism().is_ok_and(|cores| cores.get() > threads as usize)
+}
+
+/// What a thread of the generator does that must not wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Work {
+    /// Reads what has become visible.
+    Follows = 1,
+    /// Sends what is due.
+    Sends = 2,
+}
+
+/// On cores that the generator's threads share, lets this one run before all ordinary ones, if this user may have it so:
+/// whatever holds it up counts as the receiver's.
+pub fn run_before_others(threads: u32, work: Work) {
+    if !has_cores_apart(threads) {
+        // Without the right to it, it takes its turn, and the report says what that came to.
+        run_first(work as i32).unwrap_or(());
+    }
+}
+
+/// Lets this thread run only when others leave time: its work is for later.
+pub fn run_last() {
+    // Linux has a priority for each thread, and anybody may lower his own.
+    setpriority_process(None, NICE_MAX).unwrap_or(());
 }
 
 /// The process that listens at an address of this host.

@@ -13,7 +13,7 @@
 //! does not hide how long everything waited behind it.
 //!
 //! What a receiver owes is what its kernel acknowledged. So the sender asks its own sockets how many bytes the peer
-//! acknowledged ([`socket_options`]), and the account demands every whole line among them from the receiver's files: once, in
+//! acknowledged ([`sys`]), and the account demands every whole line among them from the receiver's files: once, in
 //! order, undamaged, in the right log. That holds for a receiver that ends connections in mid-run as well.
 //!
 //! | module | for |
@@ -26,7 +26,7 @@
 //! | [`clock`] | nanoseconds since the start of the run |
 //! | [`sender`] | connections and the threads that keep them busy; the only one that knows tokio-uring |
 //! | [`tls`] | handshake and records; the only one that knows rustls |
-//! | [`socket_options`] | what the kernel knows of a connection; the only unsafe code |
+//! | [`sys`] | what no crate asks the kernel for safely; the only unsafe code |
 //! | [`send_times`] | when each entry was actually sent |
 //! | [`follow`] | reads a receiver's files, while they grow and afterwards |
 //! | [`latency`] | histograms, by thread and by second |
@@ -54,7 +54,7 @@ pub mod report;
 pub mod schedule;
 pub mod send_times;
 pub mod sender;
-pub mod socket_options;
+pub mod sys;
 pub mod tls;
 pub mod tokens;
 pub mod units;
@@ -133,6 +133,7 @@ pub fn run(plan: Plan) -> Result<Report, RunError> {
         plan.files.as_ref().map(|files| Follower::new(&plan, files)).transpose().map_err(unreadable(&plan))?;
     let (parts, collected) = mpsc::channel();
     let collector = thread::spawn(move || {
+        host::run_last();
         let mut progress = Progress::new();
         Latencies::collect(&collected, |second, clock, latency| progress.take(second, clock, latency))
     });
@@ -167,9 +168,10 @@ fn watch_run(
     let stop = Arc::new(AtomicBool::new(false));
     let stopwatch = stopwatch(plan, running.clock, watch);
     let following = follower.map(|mut follower| {
-        let stop = Arc::clone(&stop);
+        let (stop, threads) = (Arc::clone(&stop), plan.threads);
         thread::spawn(move || {
             if let Some(stopwatch) = stopwatch {
+                host::run_before_others(threads, host::Work::Follows);
                 follower.follow(stopwatch, &stop)?;
             }
             io::Result::Ok(follower)

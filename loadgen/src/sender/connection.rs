@@ -32,6 +32,7 @@ use super::socket::{Connected, Socket, Written, connect};
 use super::{Attempt, ConnectionOutcome, Ending, end_of};
 use crate::clock::{RunClock, nanos};
 use crate::error::RunError;
+use crate::host;
 use crate::latency::Recorder;
 use crate::payload::Renderer;
 use crate::plan::{Plan, Rate, Stop};
@@ -60,8 +61,9 @@ impl Shared {
         clock: RunClock,
         recorder: Recorder,
         send_times: Option<Arc<SendTimes>>,
-    ) -> Self {
-        Self { plan, clock, pacer: Pacer::new(clock), recorder: RefCell::new(recorder), send_times }
+    ) -> io::Result<Self> {
+        let pacer = Pacer::new(clock, host::has_cores_apart(plan.threads))?;
+        Ok(Self { plan, clock, pacer, recorder: RefCell::new(recorder), send_times })
     }
 }
 
@@ -181,14 +183,16 @@ impl Connection {
         };
         loop {
             if self.intended.is_empty() {
+                let Some(due) = self.schedule.next_due() else { return Ok(()) };
+                if shared.plan.rate != Rate::Max {
+                    shared.pacer.until(due).await;
+                }
                 let now = shared.clock.now();
                 if now >= stop_at {
                     return Ok(());
                 }
                 self.schedule.take(now, self.renderer.room(), &mut self.intended);
                 if self.intended.is_empty() {
-                    let Some(due) = self.schedule.next_due() else { return Ok(()) };
-                    shared.pacer.until(due).await;
                     continue;
                 }
                 self.renderer.render(&shared.plan, &mut self.batch, &self.intended);
@@ -269,6 +273,7 @@ impl Connection {
             }
             tokio::time::sleep(CLOSED_POLL).await;
         };
+        self.socket.close().await;
         let (socket, acknowledged) = (&self.socket, state.bytes_acknowledged);
         let ending = match was_refused || acknowledged < socket.bytes_sent {
             _ if cutter.has_cut.get() => Ending::TimedOut,

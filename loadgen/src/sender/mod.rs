@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use crate::clock::{RunClock, nanos};
 use crate::error::RunError;
+use crate::host;
 use crate::latency::{Clock, Part, Recorder};
 use crate::plan::{Plan, Rate};
 use crate::send_times::SendTimes;
@@ -249,10 +250,15 @@ async fn run_all(
 ) -> Result<Vec<Ended>, RunError> {
     let failed = |error| RunError::Unexpected("connection: cannot be watched; see the kernel's log".into(), error);
     let recorder = Recorder::new(Clock::Send, plan.warmup, watch.parts);
-    let shared = Rc::new(Shared::new(Arc::clone(plan), clock, recorder, watch.send_times));
+    let shared = Shared::new(Arc::clone(plan), clock, recorder, watch.send_times).map_err(failed)?;
+    let shared = Rc::new(shared);
+    if plan.rate != Rate::Max {
+        host::run_before_others(plan.threads, host::Work::Sends);
+    }
     let pacer = (plan.rate != Rate::Max).then(|| {
-        let shared = Rc::clone(&shared);
-        tokio_uring::spawn(async move { shared.pacer.run().await })
+        let (pacing, timing) = (Rc::clone(&shared), Rc::clone(&shared));
+        tokio_uring::spawn(async move { pacing.pacer.run().await });
+        tokio_uring::spawn(async move { timing.pacer.run_timer().await })
     });
     let mut tasks = Vec::with_capacity(prepared.len());
     for prepared in prepared {
@@ -266,7 +272,8 @@ async fn run_all(
         ended.push((number, outcome, last));
     }
     if let Some(pacer) = pacer {
-        pacer.abort();
+        shared.pacer.end();
+        pacer.await.map_err(|error| failed(io::Error::other(error)))?.map_err(failed)?;
     }
     Ok(ended)
 }

@@ -22,7 +22,7 @@ use tokio_uring::buf::BoundedBuf;
 
 use crate::error::RunError;
 use crate::plan::{Plan, Proto};
-use crate::socket_options::{set_udp_segment, tcp_info};
+use crate::sys::{set_udp_segment, tcp_info};
 use crate::tls::{self, Records, Session};
 
 /// How long to wait for a connection to be established, and for each answer of a handshake.
@@ -168,6 +168,13 @@ impl Socket {
         }
     }
 
+    /// Ends what may still be under way on a connection that is over.
+    pub(super) async fn close(&mut self) {
+        if let Link::Stream(stream) = &mut self.link {
+            stream.close().await;
+        }
+    }
+
     /// Asks the kernel.
     pub(super) fn state(&self) -> io::Result<State> {
         let Link::Stream(stream) = &self.link else {
@@ -205,7 +212,7 @@ struct Sealed {
     /// How much it has taken altogether, handshake included.
     wire_bytes: u64,
     /// Takes what the receiver sends, until its end.
-    listener: JoinHandle<()>,
+    listener: Option<JoinHandle<()>>,
 }
 
 impl Stream {
@@ -257,9 +264,16 @@ impl Stream {
             return;
         }
         match &mut self.sealed {
-            // It ends with the connection, and has nothing else to say.
-            Some(sealed) => drop((&mut sealed.listener).await),
+            Some(sealed) => sealed.await_listener().await,
             None => listen(&self.stream, |_| ()).await,
+        }
+    }
+
+    async fn close(&mut self) {
+        if let Some(sealed) = &mut self.sealed {
+            // A connection that is over already refuses, and its listener has ended.
+            drop(self.control.shutdown(Shutdown::Both));
+            sealed.await_listener().await;
         }
     }
 }
@@ -273,7 +287,15 @@ impl Sealed {
             // A receiver that breaks the protocol ends the connection; until then its lines go on.
             listen(&stream, |answer| theirs.borrow_mut().take(answer).unwrap_or(())).await;
         });
-        Self { session, records, wire: Vec::new(), taken: 0, wire_bytes, listener }
+        Self { session, records, wire: Vec::new(), taken: 0, wire_bytes, listener: Some(listener) }
+    }
+
+    /// Waits for the listener, which ends with the connection.
+    async fn await_listener(&mut self) {
+        if let Some(listener) = self.listener.take() {
+            // It is aborted by nobody, and a panic would have ended the process.
+            drop(listener.await);
+        }
     }
 
     /// Seals a part of the batch, unless records of it are still on their way.

@@ -1,4 +1,4 @@
-//! Options of sockets that no crate offers safely.
+//! System calls that no crate offers safely.
 //!
 //! **`TCP_INFO`**, what the kernel knows of a connection: its state, and how many bytes the peer's kernel has acknowledged.
 //! `getsockopt(TCP_INFO)` answers on a connection that was reset as well, for as long as its descriptor is open. The
@@ -12,8 +12,10 @@
 //!
 //! **`UDP_SEGMENT`** (Linux 4.18) makes datagrams of one size out of each write, all but the last one.
 //!
-//! Unsafe, because neither std, rustix nor socket2 offers these options.
-#![allow(unsafe_code, reason = "TCP_INFO and UDP_SEGMENT have no safe wrapper")]
+//! **`SCHED_FIFO`** lets a thread run whenever it can, before all ordinary ones.
+//!
+//! Unsafe, because neither std, rustix nor socket2 offers these.
+#![allow(unsafe_code, reason = "TCP_INFO, UDP_SEGMENT and SCHED_FIFO have no safe wrapper")]
 
 use std::io;
 use std::mem::offset_of;
@@ -78,6 +80,18 @@ pub fn set_udp_segment(socket: &UdpSocket, bytes: usize) -> io::Result<()> {
     // the size of a c_int, and the kernel keeps no pointer to it.
     let result =
         unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, (&raw const value).cast(), 4) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lets this thread run before all ordinary ones from now on, and before those of a lower priority (1 to 99).
+///
+/// # Errors
+///
+/// When this user may not.
+pub fn run_first(priority: i32) -> io::Result<()> {
+    let parameter = libc::sched_param { sched_priority: priority };
+    // SAFETY: the kernel reads the struct, which outlives the call, and keeps no pointer to it. 0 is the calling thread.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameter) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
