@@ -112,7 +112,7 @@ struct RunArgs {
     tokens: String,
 
     /// Give the first tokens more entries than the last: zipf:EXPONENT [default: all the same]
-    #[arg(long, value_name = "SKEW", value_parser = parse_skew)]
+    #[arg(long, value_name = "zipf:EXPONENT", value_parser = parse_skew)]
     skew: Option<f64>,
 
     /// Bytes of a line on the wire, token and LF included; or N..M: any size between
@@ -221,10 +221,15 @@ fn one_line(error: &clap::Error) -> String {
     match error.kind() {
         ErrorKind::ValueValidation => {
             let problem = std::error::Error::source(error).map_or_else(String::new, ToString::to_string);
-            if problem.starts_with(&value) { format!("{flag}: {problem}") } else { format!("{flag}: {value}: {problem}") }
+            if problem.starts_with(&value) {
+                format!("{flag}: {problem}")
+            } else {
+                format!("{flag}: {value}: {problem}")
+            }
         }
         ErrorKind::InvalidValue => {
-            let (allowed, given) = (context(ContextKind::ValidValue), if value.is_empty() { "nothing" } else { &value });
+            let (allowed, given) =
+                (context(ContextKind::ValidValue), if value.is_empty() { "nothing" } else { &value });
             let allowed = if allowed.is_empty() { "a value" } else { &allowed };
             format!("{flag}: {given} is not possible; give {allowed}")
         }
@@ -355,8 +360,9 @@ fn files_from(data: Option<PathBuf>, pattern: Option<String>) -> Result<Option<F
 }
 
 fn lines_of(file: &PathBuf, position: Position) -> Result<Text, RunError> {
-    let content = std::fs::read_to_string(file)
-        .map_err(|error| RunError::Usage(format!("--lines: {} cannot be read; give a text file ({error})", file.display())))?;
+    let content = std::fs::read_to_string(file).map_err(|error| {
+        RunError::Usage(format!("--lines: {} cannot be read; give a text file ({error})", file.display()))
+    })?;
     let lines: Vec<_> = content.lines().map(|line| line.trim_end_matches('\r').to_owned()).collect();
     let problem = |number: usize, problem: &str| {
         Err(RunError::Usage(format!("--lines: {}: line {}: {problem}", file.display(), number + 1)))
@@ -394,12 +400,13 @@ fn resolve(target: &str) -> Result<SocketAddr, RunError> {
 fn tokens_from(text: &str, seed: u64) -> Result<Vec<Token>, RunError> {
     if let Ok(count) = parse_number(text) {
         let count = usize::try_from(count).ok().filter(|count| (1..=tokens::TOKENS_MAX).contains(count));
-        return count
-            .map(|count| tokens::tokens_of_seed(seed, count))
-            .ok_or_else(|| RunError::Usage(format!("--tokens: {text} is not possible; give 1 to {}, or a file", tokens::TOKENS_MAX)));
+        return count.map(|count| tokens::tokens_of_seed(seed, count)).ok_or_else(|| {
+            RunError::Usage(format!("--tokens: {text} is not possible; give 1 to {}, or a file", tokens::TOKENS_MAX))
+        });
     }
-    let content = std::fs::read_to_string(text)
-        .map_err(|error| RunError::Usage(format!("--tokens: {text} is no number, and no file; give either ({error})")))?;
+    let content = std::fs::read_to_string(text).map_err(|error| {
+        RunError::Usage(format!("--tokens: {text} is no number, and no file; give either ({error})"))
+    })?;
     tokens::tokens_of_list(&content).map_err(|problem| RunError::Usage(format!("--tokens: {text}: {problem}")))
 }
 
@@ -438,6 +445,7 @@ fn parse_line_size(text: &str) -> Result<RangeInclusive<usize>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Args as _;
 
     fn plan(arguments: &[&str]) -> Result<Plan, String> {
         let typed = ["loadgen", "run", "--target", "127.0.0.1:1"].iter().chain(arguments);
@@ -485,12 +493,41 @@ mod tests {
         assert!(plan(&["--lines", path]).unwrap_err().contains("no lines"));
     }
 
+    /// Rows of the README's table, in the order of the flags: name with its value, and the default where clap has one.
+    #[test]
+    fn the_manual_has_every_flag() {
+        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+        let table = readme.split("| flag of `loadgen run` |").nth(1).unwrap().lines().skip(2);
+        let rows: Vec<Vec<_>> =
+            table.map_while(|row| Some(row.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ").collect())).collect();
+        let command = RunArgs::augment_args(clap::Command::new("run"));
+        let flags: Vec<_> = command.get_arguments().filter(|flag| flag.get_id() != "help").collect();
+        assert_eq!(rows.len(), flags.len(), "{rows:#?}");
+        for (row, flag) in rows.iter().zip(flags) {
+            let takes_value = flag.get_action().takes_values();
+            let possible: Vec<_> = flag.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+            let value = match flag.get_value_names() {
+                _ if !takes_value => String::new(),
+                Some([value]) if possible.is_empty() => format!(" {value}"),
+                _ => format!(" {}", possible.join("|")),
+            };
+            let name = format!("--{}{}", flag.get_long().unwrap(), value.replace('|', "\\|"));
+            assert_eq!(row[0], format!("`{name}`"));
+            if let Some(default) = flag.get_default_values().first().filter(|_| takes_value) {
+                assert_eq!(row[1].trim_matches('`'), default.to_str().unwrap(), "{name}");
+            }
+        }
+    }
+
     #[test]
     fn what_makes_no_sense_is_refused() {
         let refused: [(&[&str], &str); 36] = [
             (&["--duration", "31d"], "--duration: 31d: longer than possible; give at most 30d"),
             (&["--duration", "0"], "--duration: zero sends nothing; give a time"),
-            (&["--entries", "5000M", "--connections", "1"], "--connections: one numbers at most 4294967296 entries; give"),
+            (
+                &["--entries", "5000M", "--connections", "1"],
+                "--connections: one numbers at most 4294967296 entries; give",
+            ),
             (&["--rate", "0"], "--rate: 0: zero sends nothing; give a number"),
             (&["--rate", "5x"], "--rate: 5x: unknown unit; give a number"),
             (&["--rate", "-5"], "-5: no such flag; see"),
@@ -521,7 +558,10 @@ mod tests {
             (&["--proto", "udp", "--insecure"], "--insecure: means nothing without TLS; give"),
             (&["--proto", "tls"], "--proto: tls needs somebody to trust; give --ca FILE or --insecure"),
             (&["--proto", "tls", "--ca", "x", "--insecure"], "--ca: not together with --insecure; give one"),
-            (&["--proto", "tls", "--ca", "/dev/null"], "--ca: /dev/null holds no usable certificates (none at all); give"),
+            (
+                &["--proto", "tls", "--ca", "/dev/null"],
+                "--ca: /dev/null holds no usable certificates (none at all); give",
+            ),
             (&["--proto", "tls", "--ca", "/does/not/exist"], "--ca: /does/not/exist holds no usable certificates"),
             (&["--proto", "udp", "--size", "64KiB"], "--size: a line of 65536 is no datagram; give at most 65507"),
         ];

@@ -22,7 +22,8 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_t
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, OtherError, RootCertStore,
+    SignatureScheme,
 };
 
 /// Most text bytes of one record, by RFC 8446.
@@ -105,9 +106,17 @@ pub fn advice(error: &io::Error) -> &'static str {
         Some(Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         )) => "give --target by a name that its certificate is for, or --insecure",
+        // What `openssl req -x509` makes unless told otherwise; the library has no name for it.
+        Some(Error::InvalidCertificate(CertificateError::Other(other))) if is_authority(other) => {
+            "its certificate is an authority, and no receiver may use that itself; make it with CA:FALSE, or give --insecure"
+        }
         Some(Error::InvalidCertificate(_)) => "give --ca the authority that its certificate is from, or --insecure",
         _ => "see whether it speaks TLS 1.2 or 1.3 there",
     }
+}
+
+fn is_authority(error: &OtherError) -> bool {
+    error.to_string().contains("CaUsedAsEndEntity")
 }
 
 fn roots(file: &Path) -> Result<RootCertStore, String> {

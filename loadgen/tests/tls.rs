@@ -40,7 +40,10 @@ fn all_stored_is_clean_in_both_versions() {
             let (code, report, error) =
                 loadgen(&receiver, &[&flags[..], &["--entries", &entries.to_string()]].concat());
             assert_eq!((code, counts(&report, FAULTS)), (0, [0; 5]), "{said} {records} {size}: {report} {error}");
-            assert_eq!(counts(&report, ["sent", "acknowledged", "stored", "in_flight"]), [entries, entries, entries, 0]);
+            assert_eq!(
+                counts(&report, ["sent", "acknowledged", "stored", "in_flight"]),
+                [entries, entries, entries, 0]
+            );
             assert_eq!(report["ended"]["finished"], 3, "{report}");
             assert!(report["tls"].as_str().unwrap().starts_with(said), "{}", report["tls"]);
             // Those of the lines: what TLS adds is not counted.
@@ -110,11 +113,14 @@ fn only_those_who_are_trusted_are_sent_to() {
         loadgen(&receiver, &["--ca", ca.file().to_str().unwrap()]).2
     };
     let stranger = refused(authority.receiver("127.0.0.1", &TLS13), &other);
-    let expected = "give --ca the authority that its certificate is from, or --insecure (invalid peer certificate: Unkn";
+    let expected =
+        "give --ca the authority that its certificate is from, or --insecure (invalid peer certificate: Unkn";
     assert!(stranger.starts_with("loadgen: --target: no TLS handshake with 127.0.0.1:"), "{stranger}");
     assert!(stranger.contains(expected), "{stranger}");
     let misnamed = refused(authority.receiver("elsewhere.example", &TLS12), &authority);
     assert!(misnamed.contains("give --target by a name that its certificate is for, or --insecure"), "{misnamed}");
+    let own = refused(authority.itself(), &authority);
+    assert!(own.contains("its certificate is an authority, and no receiver may use that itself"), "{own}");
 }
 
 #[test]

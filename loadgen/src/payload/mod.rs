@@ -117,9 +117,11 @@ impl Lines {
     #[must_use]
     pub fn longest(&self) -> usize {
         match &self.text {
-            Text::Lines(lines) => {
-                SIZE_BYTES_MIN + lines.iter().map(|line| line.len()).max().filter(|most| *most > 0).map_or(0, |most| most + 1)
-            }
+            Text::Lines(lines) => match lines.iter().map(String::len).max().unwrap_or(0) {
+                0 => SIZE_BYTES_MIN,
+                // With the blank before it.
+                most => SIZE_BYTES_MIN + 1 + most,
+            },
             _ => *self.size.end(),
         }
     }

@@ -79,7 +79,8 @@ impl Report {
     }
 
     fn connections_json(&self) -> Vec<Value> {
-        let tally = |index: usize| self.account.as_ref().map(|account| tally_json(&self.plan, &account.connections[index]));
+        let tally =
+            |index: usize| self.account.as_ref().map(|account| tally_json(&self.plan, &account.connections[index]));
         let is_told = !self.plan.is_lossy();
         let rows = self.outcome.connections.iter().enumerate();
         rows.map(|(index, sent)| {

@@ -140,10 +140,10 @@ fn fmt_row(f: &mut fmt::Formatter<'_>, name: &str, histogram: &Histogram<u64>) -
 
 fn fmt_account(f: &mut fmt::Formatter<'_>, account: &Settled, is_lossy: bool) -> fmt::Result {
     let total = account.total;
-    let verdict = match total.is_clean() {
-        true => "clean",
-        false if is_lossy => "not clean, which UDP allows",
-        false => "NOT CLEAN",
+    let verdict = match (total.is_clean(), is_lossy) {
+        (true, _) => "clean",
+        (false, true) => "not clean, which UDP allows",
+        (false, false) => "NOT CLEAN",
     };
     writeln!(
         f,

@@ -148,7 +148,8 @@ pub fn prepare(plan: &Arc<Plan>, watch: &Watch) -> Result<Ready, RunError> {
         handle.map(|handle| Thread { go, handle })
     };
     let threads = shares.into_iter().map(spawn).collect::<io::Result<Vec<_>>>();
-    let threads = threads.map_err(|error| RunError::Environment("--threads: cannot be started; give fewer".into(), error))?;
+    let threads =
+        threads.map_err(|error| RunError::Environment("--threads: cannot be started; give fewer".into(), error))?;
     for _ in &threads {
         is_ready.recv().expect("each thread says whether it is ready")?;
     }

@@ -84,7 +84,16 @@ impl Pacer {
     pub(super) fn new(clock: RunClock, may_spin: bool) -> io::Result<Self> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
         let (waiting, sleeper) = (RefCell::default(), RefCell::default());
-        Ok(Self { clock, may_spin, timer, last_woken: Cell::new(0), last_waited: Cell::new(0), is_over: Cell::new(false), waiting, sleeper })
+        Ok(Self {
+            clock,
+            may_spin,
+            timer,
+            last_woken: Cell::new(0),
+            last_waited: Cell::new(0),
+            is_over: Cell::new(false),
+            waiting,
+            sleeper,
+        })
     }
 
     /// Waits until a moment, in nanoseconds since the start; and for the end of a rest, unless that moment is long past.

@@ -125,13 +125,10 @@ pub(super) struct State {
 }
 
 impl Socket {
-    /// A socket in the ring of this thread, whose first entry has a sequence. Lines of a batch all have a size, unless
-    /// it is `None`.
+    /// A socket in the ring of this thread, whose first entry has a sequence.
     pub(super) fn new(plan: &Plan, connected: Connected, first: u64) -> io::Result<Self> {
         let link = match connected {
-            Connected::Stream(socket, baseline, session) => {
-                Link::Stream(Stream::new(socket, baseline, session, plan)?)
-            }
+            Connected::Stream(socket, baseline, session) => Link::Stream(Stream::new(socket, baseline, session, plan)?),
             Connected::Datagrams(socket) => Link::Datagrams(Datagrams::new(socket, plan)?),
         };
         Ok(Self { first, bytes_sent: 0, link })
@@ -145,8 +142,8 @@ impl Socket {
         }
     }
 
-    /// Writes some or all of a part of the batch, in which lines end at `ends`. After an error nothing of what it says
-    /// was taken can go on in another socket.
+    /// Writes some or all of a part of the batch, in which lines end at `ends`. After an error, lines of which a byte was
+    /// taken cannot go on in another socket.
     pub(super) async fn write(
         &mut self,
         batch: Vec<u8>,
@@ -196,7 +193,7 @@ impl Socket {
 struct Stream {
     /// For questions and for shutting down, which do not go through the ring.
     control: Rc<TcpStream>,
-    stream: Rc<tokio_uring::net::TcpStream>,
+    ring: Rc<tokio_uring::net::TcpStream>,
     baseline: u64,
     /// TLS, if that is spoken.
     sealed: Option<Sealed>,
@@ -217,12 +214,12 @@ struct Sealed {
 
 impl Stream {
     fn new(socket: TcpStream, baseline: u64, session: Option<Box<Session>>, plan: &Plan) -> io::Result<Self> {
-        let stream = Rc::new(tokio_uring::net::TcpStream::from_std(socket.try_clone()?));
+        let ring = Rc::new(tokio_uring::net::TcpStream::from_std(socket.try_clone()?));
         let sealed = match (session, &plan.proto) {
-            (Some(session), Proto::Tls(tls)) => Some(Sealed::new(*session, tls.records, &stream)),
+            (Some(session), Proto::Tls(tls)) => Some(Sealed::new(*session, tls.records, &ring)),
             _ => None,
         };
-        Ok(Self { control: Rc::new(socket), stream, baseline, sealed })
+        Ok(Self { control: Rc::new(socket), ring, baseline, sealed })
     }
 
     async fn write(
@@ -233,12 +230,12 @@ impl Stream {
         bytes_before: u64,
     ) -> Written {
         let Some(sealed) = &mut self.sealed else {
-            let (result, batch) = self.stream.write(batch.slice(part)).submit().await;
+            let (result, batch) = self.ring.write(batch.slice(part)).submit().await;
             let bytes = *result.as_ref().unwrap_or(&0);
             return Written { bytes, result: result.map(drop), batch: batch.into_inner() };
         };
         let result = match sealed.seal(&batch, part, ends) {
-            Ok(()) => sealed.write(&self.stream).await,
+            Ok(()) => sealed.write(&self.ring).await,
             Err(error) => Err(error),
         };
         let mut session = sealed.session.borrow_mut();
@@ -256,7 +253,7 @@ impl Stream {
 
     async fn half_close(&mut self) {
         if let Some(sealed) = &mut self.sealed
-            && sealed.write_end(&self.stream).await.is_err()
+            && sealed.write_end(&self.ring).await.is_err()
         {
             return;
         }
@@ -265,7 +262,7 @@ impl Stream {
         }
         match &mut self.sealed {
             Some(sealed) => sealed.await_listener().await,
-            None => listen(&self.stream, |_| ()).await,
+            None => listen(&self.ring, |_| ()).await,
         }
     }
 

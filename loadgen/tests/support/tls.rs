@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::version::TLS13;
 
 /// An authority, and the file that says so.
 pub(crate) struct Authority {
@@ -34,12 +35,25 @@ impl Authority {
     pub(crate) fn receiver(&self, name: &str, version: &'static rustls::SupportedProtocolVersion) -> Arc<ServerConfig> {
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
+        Self::serve(certificate.der(), &key, version)
+    }
+
+    /// A receiver that uses the authority's own certificate.
+    pub(crate) fn itself(&self) -> Arc<ServerConfig> {
+        Self::serve(self.issuer.der(), self.issuer.key(), &TLS13)
+    }
+
+    fn serve(
+        certificate: &CertificateDer<'static>,
+        key: &KeyPair,
+        version: &'static rustls::SupportedProtocolVersion,
+    ) -> Arc<ServerConfig> {
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[version])
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key);
+            .with_single_cert(vec![certificate.clone()], key);
         Arc::new(config.unwrap())
     }
 }
