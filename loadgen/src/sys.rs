@@ -76,10 +76,10 @@ pub fn tcp_info(stream: &TcpStream) -> io::Result<TcpInfo> {
 /// When the kernel refuses, or has no such option.
 pub fn set_udp_segment(socket: &UdpSocket, bytes: usize) -> io::Result<()> {
     let value = libc::c_int::try_from(bytes).map_err(io::Error::other)?;
-    // SAFETY: the descriptor is open while `socket` is borrowed. `value` is readable for the four bytes given beside it,
-    // the size of a c_int, and the kernel keeps no pointer to it.
-    let result =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, (&raw const value).cast(), 4) };
+    let pointer = (&raw const value).cast();
+    // SAFETY: the descriptor is open while `socket` is borrowed. `pointer` is to a c_int, of which the four bytes given
+    // beside it are readable, and the kernel does not keep it.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, pointer, 4) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
