@@ -1,11 +1,13 @@
 //! From flags as typed to a configuration that needs no more checks.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
-use crate::diag::Level;
-use crate::error::{ConfigError, StartError};
+use crate::diag::{Format, Level};
+use crate::error::{ConfigError, StartError, shown};
 use crate::limits::{
     BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED, LINE_BYTES_MAX_MIN,
     LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, SHARDS_MAX,
@@ -41,6 +43,10 @@ pub struct RunFlags {
     pub disk_free_min: Option<u64>,
     /// `--drain-timeout`
     pub drain_timeout: Duration,
+    /// `--admin`
+    pub admin: AdminAddress,
+    /// `--log-format`
+    pub log_format: Format,
     /// `--log-level`
     pub log_level: Level,
 }
@@ -72,8 +78,49 @@ pub struct Config {
     pub disk_free_min: Option<u64>,
     /// How long peers may take to close.
     pub drain_timeout: Duration,
+    /// Where the admin endpoint listens.
+    pub admin: AdminAddress,
+    /// What the engine's own log looks like.
+    pub log_format: Format,
     /// How much the engine says.
     pub log_level: Level,
+}
+
+/// Where the admin endpoint listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// Nowhere.
+    Off,
+    /// On a TCP port.
+    Tcp(SocketAddr),
+    /// On a socket with a name in the file system.
+    Unix(PathBuf),
+}
+
+impl FromStr for AdminAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err("unix: needs a path".to_owned()),
+            Some(path) => Ok(Self::Unix(path.into())),
+            None if text == "off" => Ok(Self::Off),
+            None => text
+                .parse()
+                .map(Self::Tcp)
+                .map_err(|_| format!("{text} is no address; give one such as 127.0.0.1:9600, unix:PATH, or off")),
+        }
+    }
+}
+
+impl fmt::Display for AdminAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", shown(path)),
+        }
+    }
 }
 
 impl TryFrom<RunFlags> for Config {
@@ -95,13 +142,18 @@ impl TryFrom<RunFlags> for Config {
             segment_bytes: flags.segment_bytes,
             disk_free_min: flags.disk_free_min,
             drain_timeout: flags.drain_timeout,
+            admin: flags.admin,
+            log_format: flags.log_format,
             log_level: flags.log_level,
         })
     }
 }
 
 /// As many as asked for, or as this process may use cores.
-fn shards(asked: Option<u64>) -> Result<u16, ConfigError> {
+///
+/// # Errors
+/// Nobody can have that many.
+pub fn shards(asked: Option<u64>) -> Result<u16, ConfigError> {
     let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64).min(SHARDS_MAX);
     let shards = asked.unwrap_or_else(cores);
     let allowed = u16::try_from(shards).ok().filter(|_| (1..=SHARDS_MAX).contains(&shards));
@@ -224,6 +276,8 @@ mod tests {
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             disk_free_min: None,
             drain_timeout: Duration::ZERO,
+            admin: AdminAddress::Off,
+            log_format: Format::Text,
             log_level: Level::Info,
         }
     }
@@ -252,6 +306,16 @@ mod tests {
         let everywhere = vec![SocketAddr::from(([0, 0, 0, 0], 10000))];
         assert_eq!(refused(RunFlags { tcp: everywhere.clone(), ..flags() }), "--tcp");
         assert!(Config::try_from(RunFlags { tcp: everywhere, open: true, ..flags() }).is_ok());
+    }
+
+    #[test]
+    fn the_admin_address_has_three_forms() {
+        for text in ["off", "127.0.0.1:9600", "[::1]:0", "unix:run/engine.sock"] {
+            assert_eq!(text.parse::<AdminAddress>().expect("a form of it").to_string(), text);
+        }
+        for text in ["", "on", "unix:", "127.0.0.1", "localhost:1"] {
+            assert!(text.parse::<AdminAddress>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::wire::Token;
 use crate::wire::entry::{TLS_HELLO, is_http_request, strip_cr};
 
 /// Whole lines marked at once: enough to leave the scan's loop rarely, few enough to stay in the first-level cache.
-const MARKS: usize = 128;
+const MARKS: usize = 64;
 
 /// Another protocol on a token port: nothing of it is stored and the connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -293,15 +293,11 @@ impl LineDecoder {
         if bytes.is_empty() {
             return;
         }
-        let carry = match self.carry.take() {
-            None => memory.take(class_for(bytes.len())),
-            Some(carry) if carry.room() >= bytes.len() => carry,
-            Some(carry) => {
-                let class = class_for(carry.content().len() + bytes.len());
-                memory.grow(carry, class)
-            }
-        };
-        self.carry.insert(carry).push(bytes);
+        let carry = self.carry.get_or_insert_with(|| memory.take(class_for(bytes.len())));
+        if carry.room() < bytes.len() {
+            memory.grow(carry, class_for(carry.content().len() + bytes.len()));
+        }
+        carry.push(bytes);
     }
 }
 

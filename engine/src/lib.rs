@@ -22,7 +22,9 @@ pub mod sys;
 
 pub mod store;
 
+pub mod admin;
 pub mod config;
+pub mod doctor;
 pub mod engine;
 
 pub mod cli;

@@ -32,8 +32,10 @@ pub const DISK_FREE_MIN_DEFAULT: u64 = GIB;
 /// See [`DISK_FREE_MIN_DEFAULT`].
 pub const DISK_FREE_PERCENT_DEFAULT: u64 = 5;
 
-/// Least capacity of a staging buffer, in bytes: one small write costs 2-4 µs whatever it holds.
-pub const STAGING_BYTES_MIN: usize = 4 * 1024;
+/// Least capacity of a staging buffer, in bytes. Small, because many logs with little staged share the budget: 10,000 logs
+/// at 256 B filled it at 4 KiB a log, so that batches of 3 entries went out; from 512 bytes on they grow to 21 (0.9 and
+/// 1.8 M entries per core-second, medians of 3).
+pub const STAGING_BYTES_MIN: usize = 512;
 /// The write target: a batch of this many bytes is due at once. 100 logs at 256 B: 1.8-2.1 M entries per core-second
 /// when flushed each turn, 2.0-2.8 with 64 KiB batches, 3.3-3.7 with 256 KiB.
 pub const STAGING_BYTES_MAX: usize = 256 * 1024;
@@ -55,10 +57,16 @@ pub const STORAGE_RETRY: Duration = Duration::from_millis(250);
 /// How often free space is looked at.
 pub const DISK_WATCH: Duration = Duration::from_millis(100);
 
-/// Entries of a shard's submission queue; a full one is submitted early.
-pub const SUBMISSION_ENTRIES: u32 = 4096;
-/// Entries of its completion queue; the kernel keeps what overflows, at a cost.
-pub const COMPLETION_ENTRIES: u32 = 16_384;
+/// Entries of a shard's submission queue; a full one is submitted early. Both queues count against the user's memlock
+/// limit. Four times as many of both took 536 KiB a shard instead of 140 and gained nothing: M entries per core-second at
+/// 256 B to 100 logs, medians of 5 interleaved runs, on a machine that others used too: 8 connections 3.5 (here) and 3.0,
+/// 1,000 connections 3.0 and 2.7; neither queue ever overflowed, not with 4,000 connections either.
+pub const SUBMISSION_ENTRIES: u32 = 1024;
+/// Entries of its completion queue; the kernel keeps what overflows, at a cost: `ring_overflow_total` counts it.
+pub const COMPLETION_ENTRIES: u32 = 4096;
+
+/// A ring that finds no memory is tried for this long: the kernel gives back that of a closed one late.
+pub const RING_RETRY: Duration = Duration::from_secs(2);
 
 /// Usual capacity of a batch that one shard hands to another.
 pub const HANDOVER_BATCH_BYTES: usize = 64 * 1024;
@@ -108,13 +116,37 @@ pub const ACKNOWLEDGE_SETTLE: Duration = Duration::from_millis(210);
 pub const CUT_NUDGE: Duration = Duration::from_millis(100);
 /// After the cut, accepting may fail this long with no connection left before a queue is given up, and said to be.
 pub const QUEUE_ABANDON: Duration = Duration::from_secs(2);
+/// During a drain the engine says this often what it still waits for.
+pub const DRAIN_PROGRESS: Duration = Duration::from_secs(2);
 /// Messages of the shards that wait to be written to the engine's own log; more are not said.
 pub const NOTICES_MAX: usize = 64;
+/// Lines of the engine's own log of one kind that are written in one `LOG_WINDOW`; more are counted and held back.
+pub const LOG_LINES_PER_KIND: u64 = 10;
+/// See [`LOG_LINES_PER_KIND`].
+pub const LOG_WINDOW: Duration = Duration::from_secs(10);
+/// Kinds that are told apart at a time: far more than the engine has; what comes beyond shares one limit.
+pub const LOG_KINDS_MAX: usize = 64;
+
+/// `--admin`: for this host only.
+pub const ADMIN_ADDRESS_DEFAULT: &str = "127.0.0.1:9600";
+/// Connections to the admin endpoint at a time; more wait in its accept queue.
+pub const ADMIN_CONNECTIONS_MAX: usize = 16;
+/// A connection to the admin endpoint ends after this long, whatever it does: longer than any answer takes.
+pub const ADMIN_CONNECTION_TIME: Duration = Duration::from_secs(15);
+/// A shard that has not answered the admin endpoint for this long stands still. A turn may be throttled by the kernel for
+/// some seconds when dirty pages are many; no turn is that long otherwise.
+pub const SHARD_ANSWER: Duration = Duration::from_secs(5);
+/// Shortest time over which `shard_busy_ratio` is measured.
+pub const BUSY_WINDOW: Duration = Duration::from_secs(1);
+
 /// At most one log line per client's mistake or failed accept and this time.
 pub const NOTICE_GAP: Duration = Duration::from_secs(1);
 
 // While that many segments are being opened, none of them may be the one to close.
 const _: () = assert!(OPENS_IN_FLIGHT_MAX as u64 <= OPEN_FILES_MIN);
+const _: () = assert!(SHARD_ANSWER.as_secs() < ADMIN_CONNECTION_TIME.as_secs());
+// Ring, directory, lock, listeners and pipes need about half of what is reserved.
+const _: () = assert!(2 * ADMIN_CONNECTIONS_MAX as u64 <= DESCRIPTORS_RESERVED);
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());
 const _: () = assert!(BUDGET_RESUME_PARTS < BUDGET_PARTS);
 const _: () = assert!(LINE_BYTES_MAX_DEFAULT * LINE_PARTS_OF_BUFFER <= BUFFER_BYTES_DEFAULT);

@@ -10,8 +10,8 @@ use std::net::{Shutdown, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::config::Config;
-use engine::diag::Level;
+use engine::config::{AdminAddress, Config};
+use engine::diag::{Format, Level};
 use engine::driver::sim::{Ending, Faults, PeerId, Sim};
 use engine::engine::Engine;
 use engine::metrics::Counters;
@@ -285,6 +285,8 @@ impl Real {
             segment_bytes: shard.logs.segment_bytes,
             disk_free_min: Some(0),
             drain_timeout: shard.drain_timeout,
+            admin: AdminAddress::Off,
+            log_format: Format::Text,
             log_level: Level::Warn,
         };
         Self { engine: Some(Engine::start(&config).unwrap()), folder }

@@ -29,7 +29,7 @@ const BUFFERS: u16 = 64;
 const BUFFER_BYTES: usize = 4096;
 
 /// Turns until every queue and every size class has been as full as this load makes it.
-const WARM_UP_TURNS: usize = 100_000;
+const WARM_UP_TURNS: usize = 300_000;
 
 struct Counting;
 

@@ -1,6 +1,7 @@
 //! One client's stream: what the shard remembers of it between receives.
 
 use super::logs::Destination;
+use super::op::ListenerId;
 use crate::framing::LineDecoder;
 use crate::wire::Token;
 
@@ -22,6 +23,8 @@ pub(super) enum Life {
 /// One client's stream.
 #[derive(Debug)]
 pub(super) struct Connection {
+    /// Who took it.
+    pub(super) listener: ListenerId,
     pub(super) life: Life,
     /// A receive is in flight.
     pub(super) receiving: bool,
@@ -35,8 +38,9 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(listener: ListenerId) -> Self {
         Self {
+            listener,
             life: Life::Open,
             receiving: true,
             held: 0,

@@ -34,23 +34,9 @@ pub(super) struct Ingest<'a> {
 impl LineSink for Ingest<'_> {
     #[inline]
     fn line(&mut self, line: &[u8], token: Option<&Token>) {
-        let (at, token) = match token {
-            Some(token) => (0, *token),
-            None => match without_token_in_front(line) {
-                Ok(found) => found,
-                Err(reason) => return self.counters.reject(reason),
-            },
-        };
-        let entry = remove_token(line, at);
-        if entry.is_blank() {
-            return self.counters.reject(Reject::Empty);
-        }
-        match self.route(token) {
-            Some(destination) => {
-                self.counters.lines += 1;
-                self.store(token, destination, RunKind::Whole, entry);
-            }
-            None => self.counters.reject(Reject::TooManyTokens),
+        match token {
+            Some(token) => self.entry(line, 0, *token),
+            None => self.search(line),
         }
     }
 
@@ -80,6 +66,33 @@ impl LineSink for Ingest<'_> {
 }
 
 impl Ingest<'_> {
+    /// Takes a line whose token is at `at`.
+    #[inline]
+    fn entry(&mut self, line: &[u8], at: usize, token: Token) {
+        let entry = remove_token(line, at);
+        if entry.is_blank() {
+            return self.counters.reject(Reject::Empty);
+        }
+        match self.route(token) {
+            Some(destination) => {
+                self.counters.lines += 1;
+                self.store(token, destination, RunKind::Whole, entry);
+            }
+            None => self.counters.reject(Reject::TooManyTokens),
+        }
+    }
+
+    /// Takes a line that does not begin with a token.
+    #[inline(never)]
+    fn search(&mut self, line: &[u8]) {
+        match deciding_token(line) {
+            Some((at, token)) => self.entry(line, at, token),
+            None if is_blank(line) => self.counters.reject(Reject::Empty),
+            None if line == KEEPALIVE => self.counters.reject(Reject::Keepalive),
+            None => self.counters.reject(Reject::NoToken),
+        }
+    }
+
     #[inline]
     fn route(&mut self, token: Token) -> Option<Destination> {
         if let Some((last, destination)) = *self.last
@@ -127,17 +140,4 @@ pub(super) fn count(counters: &mut Counters, kind: RunKind, entries: u64, bytes:
         RunKind::First => counters.split_lines += entries,
         RunKind::Further => counters.split_pieces += entries,
     }
-}
-
-fn without_token_in_front(line: &[u8]) -> Result<(usize, Token), Reject> {
-    if let Some(found) = deciding_token(line) {
-        return Ok(found);
-    }
-    Err(if is_blank(line) {
-        Reject::Empty
-    } else if line == KEEPALIVE {
-        Reject::Keepalive
-    } else {
-        Reject::NoToken
-    })
 }

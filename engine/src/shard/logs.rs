@@ -22,6 +22,7 @@ use super::op::{Notice, Op};
 use crate::buf::{BufferPool, WriteBuf};
 use crate::handover::ShardId;
 use crate::limits::{OPENS_IN_FLIGHT_MAX, STORAGE_RETRY, WRITES_IN_FLIGHT_MAX};
+use crate::metrics::Histogram;
 use crate::route::{LogId, Route, Router};
 use crate::scan;
 use crate::segment::{AppendOp, Appended, Appender, FileId, Offset, Position};
@@ -57,6 +58,8 @@ struct Log {
     recent: bool,
     /// Until then its entries linger.
     quiet_from: Time,
+    /// When the write in flight was asked for.
+    write_began: Time,
 }
 
 /// Storage refused an operation: nothing is started but one try at a time.
@@ -94,6 +97,19 @@ pub(super) struct Logs {
     refusal: Option<Refusal>,
     /// Bytes appended since the start and not yet written.
     unwritten_bytes: u64,
+    measured: Measured,
+}
+
+/// What logs count about their files: by operation, never by entry.
+#[derive(Debug, Default)]
+pub(super) struct Measured {
+    pub(super) write_seconds: Histogram,
+    pub(super) entry_delay_seconds: Histogram,
+    pub(super) segments_active: u64,
+    pub(super) segments_sealed: u64,
+    pub(super) file_cache_misses: u64,
+    /// Logs that cannot be opened now for a reason of their own.
+    pub(super) logs_refused: u64,
 }
 
 impl Logs {
@@ -114,6 +130,7 @@ impl Logs {
             opens_in_flight: 0,
             refusal: None,
             unwritten_bytes: 0,
+            measured: Measured::default(),
         }
     }
 
@@ -121,11 +138,11 @@ impl Logs {
     pub(super) fn resume(&mut self, token: Token, base: Offset, length: Position) {
         self.limits.tokens.take_anyway();
         self.add(token, Appender::resume(token, base, length));
+        self.measured.segments_active += 1;
     }
 
     fn add(&mut self, token: Token, appender: Appender) -> LogId {
         let id = LogId(u32::try_from(self.all.len()).expect("tokens_max fits a u32"));
-        let quiet_from = Time::default();
         self.all.push(Log {
             appender,
             due: false,
@@ -133,7 +150,8 @@ impl Logs {
             waits_to_open: false,
             trouble_told: false,
             recent: false,
-            quiet_from,
+            quiet_from: Time::default(),
+            write_began: Time::default(),
         });
         self.router.insert(token, id);
         id
@@ -161,7 +179,7 @@ impl Logs {
         self.unwritten_bytes += entry.len() as u64 + 1;
         let appender = &mut self.all[id.0 as usize].appender;
         if appender.append(entry, self.limits.segment_bytes, &mut self.pool, now) != Appended::Gathering {
-            self.begun(id, now);
+            self.changed(id, now);
         }
     }
 
@@ -177,9 +195,10 @@ impl Logs {
         }
     }
 
+    /// A log's batch begins, grows or is full.
     #[cold]
     #[inline(never)]
-    fn begun(&mut self, id: LogId, now: Time) {
+    fn changed(&mut self, id: LogId, now: Time) {
         self.file_by_size(id);
         let log = &self.all[id.0 as usize];
         if log.appender.has_full() || now >= log.quiet_from {
@@ -280,15 +299,16 @@ impl Logs {
             self.cooling.push_back((log.quiet_from, id));
         }
         self.largest.set(id.0, None);
-        self.issue(id, op, ops);
+        self.issue(id, op, now, ops);
         true
     }
 
-    fn issue(&mut self, log: LogId, op: AppendOp, ops: &mut VecDeque<Op>) {
+    fn issue(&mut self, log: LogId, op: AppendOp, now: Time, ops: &mut VecDeque<Op>) {
         let token = self.all[log.0 as usize].appender.token();
         let op = match op {
             AppendOp::Write { file, position, buf } => {
                 self.writes_in_flight += 1;
+                self.all[log.0 as usize].write_began = now;
                 self.writing_bytes += buf.capacity();
                 Op::Write { log, file, position, buf }
             }
@@ -333,6 +353,7 @@ impl Logs {
         let appender = &mut self.all[id.0 as usize].appender;
         let notice = match result {
             Ok(file) => {
+                self.measured.opened(appender);
                 appender.opened(file);
                 self.open.push_back(id);
                 self.accepted_again()
@@ -346,7 +367,8 @@ impl Logs {
                 self.refused(error, now)
             }
         };
-        self.all[id.0 as usize].trouble_told = false;
+        let told = std::mem::take(&mut self.all[id.0 as usize].trouble_told);
+        self.measured.logs_refused -= u64::from(told);
         self.requeue_first(id);
         notice
     }
@@ -358,6 +380,7 @@ impl Logs {
         log.waits_to_open = true;
         self.troubled.push_back((now + STORAGE_RETRY, id));
         let told = std::mem::replace(&mut log.trouble_told, true);
+        self.measured.logs_refused += u64::from(!told);
         (!told).then_some(Notice::LogRefused { token: log.appender.token(), error })
     }
 
@@ -372,7 +395,9 @@ impl Logs {
     ) -> Option<Notice> {
         self.writes_in_flight -= 1;
         self.writing_bytes -= buf.capacity();
-        let appender = &mut self.all[id.0 as usize].appender;
+        let log = &mut self.all[id.0 as usize];
+        self.measured.write_seconds.observe(now.since(log.write_began));
+        let appender = &mut log.appender;
         let count = match result {
             Ok(count) if count > 0 => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
@@ -383,9 +408,12 @@ impl Logs {
             }
         };
         self.unwritten_bytes -= count as u64;
-        match appender.wrote(buf, count, &mut self.pool) {
-            Some(rest) => self.issue(id, rest, ops),
-            None => self.requeue(id),
+        let since = buf.since();
+        if let Some(rest) = appender.wrote(buf, count, &mut self.pool) {
+            self.issue(id, rest, now, ops);
+        } else {
+            self.measured.entry_delay_seconds.observe(now.since(since));
+            self.requeue(id);
         }
         // An interrupted write says nothing about the storage.
         if count > 0 { self.accepted_again() } else { None }
@@ -439,6 +467,21 @@ impl Logs {
         self.unwritten_bytes
     }
 
+    /// What was counted about files.
+    pub(super) fn measured(&self) -> &Measured {
+        &self.measured
+    }
+
+    /// Logs in all.
+    pub(super) fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Segments that are open now.
+    pub(super) fn open_files(&self) -> usize {
+        self.open.len()
+    }
+
     /// When [`Logs::start`] has something to do without any completion before.
     pub(super) fn timeout(&self) -> Option<Time> {
         match &self.refusal {
@@ -448,6 +491,17 @@ impl Logs {
                 let first = |queue: &VecDeque<(Time, LogId)>| queue.front().map(|&(at, _)| at);
                 first(&self.cooling).into_iter().chain(first(&self.troubled)).min()
             }
+        }
+    }
+}
+
+impl Measured {
+    /// A segment was opened or created.
+    fn opened(&mut self, appender: &Appender) {
+        match (appender.is_creating(), appender.has_rolled()) {
+            (true, false) => self.segments_active += 1,
+            (true, true) => self.segments_sealed += 1,
+            (false, _) => self.file_cache_misses += 1,
         }
     }
 }

@@ -23,6 +23,7 @@ mod ingest;
 mod logs;
 mod op;
 mod outgoing;
+mod report;
 
 use std::collections::VecDeque;
 use std::io;
@@ -39,6 +40,7 @@ use drain::Phase;
 use ingest::{Ingest, absorb, count};
 use logs::Logs;
 use outgoing::Outgoing;
+use report::Stopwatch;
 
 use crate::buf::RecvBuf;
 use crate::framing::Foreign;
@@ -46,7 +48,7 @@ use crate::handover::{Batch, Message, ShardId};
 use crate::limits::{
     ACCEPT_RETRY, BUDGET_PARTS, BUDGET_RESUME_PARTS, HANDOVER_BATCH_BYTES, HANDOVER_BATCHES_MAX, NOTICE_GAP,
 };
-use crate::metrics::Counters;
+use crate::metrics::{Counters, ListenerCounters};
 use crate::route::{Ownership, Router};
 use crate::segment::{Offset, Position};
 use crate::time::Time;
@@ -105,6 +107,8 @@ pub struct Shard {
     paused: bool,
     disk_low: bool,
     listeners: Vec<Listener>,
+    listener_counters: Vec<ListenerCounters>,
+    backpressure: Stopwatch,
     /// After a failed accept the next one waits until then.
     accept_from: Time,
     /// While all shards together have as many connections as may be, the next look waits until then.
@@ -174,6 +178,8 @@ impl Shard {
             paused: false,
             disk_low: false,
             listeners: vec![Listener::Accepting; config.listeners as usize],
+            listener_counters: vec![ListenerCounters::default(); config.listeners as usize],
+            backpressure: Stopwatch::default(),
             accept_from: Time::default(),
             crowded_until: Time::default(),
             phase: Phase::Serving,
@@ -212,6 +218,9 @@ impl Shard {
             }
             Completion::Sent { message: Message::Finished, .. } => self.finished += 1,
             Completion::Command(Command::Drain) => self.drain(),
+            Completion::Command(Command::Report { ticket }) => {
+                self.notices.push_back(Notice::Report(Box::new(self.report(ticket))));
+            }
             Completion::Command(Command::DiskLow(low)) => {
                 self.disk_low = low;
                 self.notices.push_back(Notice::DiskLow(low));
@@ -226,11 +235,13 @@ impl Shard {
         if self.phase.gives_up() {
             // What is still received is only held: the others may have been told that nothing more comes.
             self.paused = true;
+            self.backpressure.set(true, now);
             self.give_up_incoming();
             return self.outgoing.publish(&mut self.ops);
         }
         self.look_for_room();
         self.take_up();
+        self.backpressure.set(self.paused, now);
         self.outgoing.publish(&mut self.ops);
         // At the end nothing lingers, and what other shards send last neither.
         let memory_max = if self.phase.flushes() { 0 } else { self.budget(BUDGET_RESUME_PARTS) };
@@ -543,13 +554,14 @@ impl Shard {
             self.listeners[listener.0 as usize] = Listener::Idle;
         }
         match result {
-            Ok(id) => self.open(id),
+            Ok(id) => self.open(id, listener),
             Err(error) if before == Listener::Emptying && error.kind() == io::ErrorKind::WouldBlock => {
                 self.listeners[listener.0 as usize] = Listener::Closed;
                 self.ops.push_back(Op::CloseListener(listener));
             }
             Err(error) if before != Listener::Stopping && error.kind() != io::ErrorKind::ConnectionAborted => {
                 self.accept_from = self.now + ACCEPT_RETRY;
+                self.listener_counters[listener.0 as usize].failed += 1;
                 if is_due(&mut self.accept_failure_told, self.now) {
                     self.notices.push_back(Notice::AcceptFailed(error));
                 }
@@ -561,14 +573,17 @@ impl Shard {
         }
     }
 
-    fn open(&mut self, id: ConnectionId) {
+    fn open(&mut self, id: ConnectionId, listener: ListenerId) {
         let slot = id.0 as usize;
         if self.connections.len() <= slot {
             self.connections.resize_with(slot + 1, || None);
         }
         debug_assert!(self.connections[slot].is_none(), "a number is used again only after its connection closed");
-        self.connections[slot] = Some(Connection::new());
+        self.connections[slot] = Some(Connection::new(listener));
         self.open_connections += 1;
+        let counters = &mut self.listener_counters[listener.0 as usize];
+        counters.open += 1;
+        counters.accepted += 1;
         self.config.connections.take_anyway();
         self.counters.connections += 1;
         self.ops.push_back(Op::Receive(id));
@@ -576,7 +591,8 @@ impl Shard {
     }
 
     fn closed(&mut self, id: ConnectionId) {
-        self.connections[id.0 as usize] = None;
+        let connection = self.connections[id.0 as usize].take().expect("the driver closes what was open");
+        self.listener_counters[connection.listener.0 as usize].open -= 1;
         self.open_connections -= 1;
         self.config.connections.give_back();
     }

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::buf::{RecvBuf, WriteBuf};
 use crate::handover::{Message, ShardId};
+use crate::metrics::Report;
 use crate::route::LogId;
 use crate::segment::{FileId, Offset, Position};
 use crate::wire::Token;
@@ -181,6 +182,11 @@ pub enum Command {
     Drain,
     /// Free space fell below `--disk-free-min` (true) or is back above it (false).
     DiskLow(bool),
+    /// [`Notice::Report`]: say how it stands.
+    Report {
+        /// For the answer.
+        ticket: u64,
+    },
 }
 
 /// Something that the operator should hear of; the driver hands it to the log.
@@ -208,4 +214,6 @@ pub enum Notice {
     StorageResumed,
     /// Reading stops until there is room, or goes on.
     DiskLow(bool),
+    /// The answer to [`Command::Report`]: for the control side, not for the log.
+    Report(Box<Report>),
 }

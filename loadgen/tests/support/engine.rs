@@ -30,7 +30,7 @@ impl Engine {
     #[expect(clippy::zombie_processes, reason = "a test that panics here ends its process as well")]
     pub(crate) fn start_as(mut command: Command, flags: &[&str], data: &Path, tcp: &str) -> Self {
         let mut child = command
-            .args(["run", "--tcp", tcp, "--drain-timeout", "1s", "--data"])
+            .args(["run", "--tcp", tcp, "--admin", "off", "--drain-timeout", "1s", "--data"])
             .arg(data)
             .args(flags)
             .stderr(Stdio::piped())
@@ -65,6 +65,7 @@ impl Engine {
                 Err(mpsc::RecvTimeoutError::Timeout) => panic!("the engine does not end: {said:#?}"),
             }
         }
+        assert!(!said.iter().any(|line| shows_a_token(line)), "{said:#?}");
         let status = self.child.wait().unwrap();
         assert_eq!(status.code(), Some(0), "{said:#?}");
         said
@@ -77,6 +78,12 @@ impl Drop for Engine {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Whether a token stands there in full, which it must not in anything that the engine says.
+fn shows_a_token(line: &str) -> bool {
+    let words = line.split(|c: char| !c.is_ascii_hexdigit() && c != '-');
+    words.map(|word| word.split('-').map(str::len).collect::<Vec<_>>()).any(|lengths| lengths == [8, 4, 4, 4, 12])
 }
 
 fn tcp_address(line: &str) -> Option<SocketAddr> {

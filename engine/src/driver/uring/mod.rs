@@ -33,10 +33,13 @@ use slab::Slab;
 
 pub use mailbox::Mailbox;
 pub use neighbours::Neighbours;
-pub use probe::probe;
+pub use probe::{Feature, RING_LOCKED_BYTES, features, probe, refused, rings_of};
 
 use crate::buf::WriteBuf;
-use crate::limits::{COMPLETION_ENTRIES, INLINE_WRITE_BYTES_MAX, RECV_BUFFER_BYTES, RECV_BUFFERS, SUBMISSION_ENTRIES};
+use crate::limits::{
+    COMPLETION_ENTRIES, INLINE_WRITE_BYTES_MAX, RECV_BUFFER_BYTES, RECV_BUFFERS, RING_RETRY, SUBMISSION_ENTRIES,
+};
+use crate::metrics::Load;
 use crate::route::LogId;
 use crate::segment::FileId;
 use crate::shard::{Completion, ConnectionId, ListenerId, Notice, Op, Outcome, Received, Shard, ShutdownSide};
@@ -46,6 +49,9 @@ use crate::time::Time;
 use file_thread::{FileRequest, FileThread};
 use mailbox::Mail;
 use recv_ring::{BUFFER_GROUP, RecvRing};
+
+/// How often a ring without memory is tried again.
+const RING_TRY: Duration = Duration::from_millis(10);
 
 /// What a completion entry answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +115,7 @@ pub struct Uring {
     mailbox: Mailbox,
     neighbours: Neighbours,
     start: Instant,
+    overflows: u64,
 }
 
 impl std::fmt::Debug for Uring {
@@ -150,9 +157,16 @@ impl Uring {
             mailbox,
             neighbours,
             start: Instant::now(),
+            overflows: 0,
         };
         enable(&driver.ring)?;
         Ok(driver)
+    }
+
+    /// What the driver knows of its own work. To be asked on the shard's thread.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        Load { busy: thread_time(), wall: self.start.elapsed(), ring_overflow: self.overflows }
     }
 
     /// Runs the shard to its end. `notify` gets its messages for the operator.
@@ -169,8 +183,12 @@ impl Uring {
                 self.start(op)?;
             }
             self.recv_ring.publish();
+            self.overflows += u64::from(self.ring.submission().cq_overflow());
             self.ring_bells()?;
-            while let Some(notice) = shard.poll_notice() {
+            while let Some(mut notice) = shard.poll_notice() {
+                if let Notice::Report(report) = &mut notice {
+                    report.load = self.load();
+                }
                 notify(notice);
             }
             if let Some(outcome) = shard.outcome() {
@@ -484,7 +502,22 @@ impl Drop for Uring {
     }
 }
 
+/// Makes a ring. Memory that is short is waited for: the kernel gives back that of a closed ring some time later, and the
+/// probe's may be the last that the user's memlock limit holds.
+#[expect(clippy::disallowed_methods, reason = "the deadline of a start, before there is a shard")]
 fn build_ring() -> io::Result<IoUring> {
+    let deadline = Instant::now() + RING_RETRY;
+    loop {
+        match try_build_ring() {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && Instant::now() < deadline => {
+                std::thread::sleep(RING_TRY);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn try_build_ring() -> io::Result<IoUring> {
     IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
@@ -518,6 +551,12 @@ fn enable(ring: &IoUring) -> io::Result<()> {
 
 fn result_of(entry: &cqueue::Entry) -> io::Result<u32> {
     u32::try_from(entry.result()).map_err(|_| io::Error::from_raw_os_error(-entry.result()))
+}
+
+/// Processor time that the calling thread has used.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).expect("processor time is not negative")
 }
 
 fn slot_of(index: usize) -> u32 {
