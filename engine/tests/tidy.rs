@@ -24,9 +24,9 @@ const NOT_IN_CORE: [&str; 8] =
     ["std::fs", "std::net", "std::os", "std::thread", "std::process", "Instant", "SystemTime", "async"];
 
 /// Crates, and the only places in `src/` that name them.
-const HOMES: [(&str, &[&str]); 14] = [
+const HOMES: [(&str, &[&str]); 15] = [
     ("io_uring", &["engine/src/driver/uring/"]),
-    ("libc", &["engine/src/driver/uring/", "engine/src/sys/", "loadgen/src/tcp_info.rs"]),
+    ("libc", &["engine/src/driver/uring/", "engine/src/sys/", "loadgen/src/sys.rs"]),
     // The process's own limits are the control side's business.
     ("rustix", &["engine/src/driver/uring/", "engine/src/sys/", "engine/src/engine.rs", "loadgen/src/"]),
     ("socket2", &["engine/src/sys/"]),
@@ -36,6 +36,7 @@ const HOMES: [(&str, &[&str]); 14] = [
     ("bytes", &["engine/src/buf/"]),
     // A node id is a UUID too.
     ("uuid", &["engine/src/wire/token.rs", "engine/src/segment/meta.rs", "loadgen/src/tokens.rs"]),
+    ("rustls", &["loadgen/src/tls.rs"]),
     ("axum", &["engine/src/admin/"]),
     ("hyper", &["engine/src/admin/"]),
     ("hyper_util", &["engine/src/admin/"]),
@@ -49,7 +50,7 @@ const ISLANDS: [&str; 7] = [
     "engine/src/buf/recv.rs",
     "engine/src/driver/uring/",
     "engine/src/sys/socket_option.rs",
-    "loadgen/src/tcp_info.rs",
+    "loadgen/src/sys.rs",
     "benches/src/bin/floor.rs",
     // A counting allocator.
     "engine/tests/no_alloc.rs",
