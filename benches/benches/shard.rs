@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use benches::Place;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use engine::buf::{RecvArena, RecvBuf};
+use engine::framing::Framing;
 use engine::handover::ShardId;
 use engine::route::Ownership;
 use engine::segment::FileId;
@@ -60,7 +61,10 @@ fn config() -> ShardConfig {
         buffer_bytes: 64 << 20,
         connections: Allowance::new(1_000),
         drain_timeout: Duration::ZERO,
-        listeners: 1,
+        listeners: vec![Framing::Lf],
+        udp_sockets: 0,
+        udp_buffers: 0,
+        udp_creates: false,
         recv_buffers: 256,
         logs: LogLimits {
             linger: Duration::from_millis(5),

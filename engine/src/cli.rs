@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{AdminAddress, RunFlags};
 use crate::diag::{Format, Level};
+use crate::framing::Framing;
 use crate::limits::{
     ADMIN_ADDRESS_DEFAULT, BUFFER_BYTES_DEFAULT, DRAIN_TIMEOUT_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT,
     SEGMENT_BYTES_DEFAULT, TOKENS_MAX_DEFAULT,
@@ -81,9 +82,18 @@ pub struct RunArgs {
     /// Where logs are kept; created if missing
     #[arg(long, value_name = "DIR", default_value = "./data")]
     data: PathBuf,
-    /// Listen for Token TCP here; repeatable; port 0 takes a free port
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:10000", value_parser = address)]
+    /// Listen for Token TCP here; repeatable; port 0 takes a free port [default: 127.0.0.1:10000, unless --udp is given]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     tcp: Vec<SocketAddr>,
+    /// Listen for datagrams here; repeatable; port 0 takes a free port [default: 127.0.0.1:10000, unless --tcp is given]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    udp: Vec<SocketAddr>,
+    /// Let datagrams make logs
+    #[arg(long)]
+    udp_creates: bool,
+    /// How connections are cut into lines: at LF, by octet counting (RFC 6587), or as their first bytes say
+    #[arg(long, value_enum, default_value_t = FramingArg::Lf)]
+    framing: FramingArg,
     /// Allow listening beyond loopback although any line with a UUID makes a log
     #[arg(long)]
     open: bool,
@@ -131,6 +141,16 @@ pub struct RunArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum FramingArg {
+    /// LF ends a line
+    Lf,
+    /// `LEN SP FRAME`
+    Octet,
+    /// `octet` if a connection begins with a length and a syslog header or a token, else `lf`
+    Auto,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum OversizeArg {
     /// Each further piece is an entry of its own
     Split,
@@ -151,6 +171,13 @@ impl From<RunArgs> for RunFlags {
         Self {
             data: args.data,
             tcp: args.tcp,
+            udp: args.udp,
+            udp_creates: args.udp_creates,
+            framing: match args.framing {
+                FramingArg::Lf => Framing::Lf,
+                FramingArg::Octet => Framing::Octet,
+                FramingArg::Auto => Framing::Auto,
+            },
             open: args.open,
             tokens_max: args.tokens_max,
             connections_max: args.connections_max,

@@ -1,18 +1,22 @@
 //! From flags as typed to a configuration that needs no more checks.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::diag::{Format, Level};
 use crate::error::{ConfigError, StartError, shown};
+use crate::framing::Framing;
 use crate::limits::{
     BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED, LINE_BYTES_MAX_MIN,
     LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, SHARDS_MAX,
 };
 use crate::shard::Oversize;
+
+/// Where connections and datagrams are taken unless a flag says otherwise.
+const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10_000);
 
 /// The flags of `run`, parsed but not judged.
 #[derive(Clone, Debug)]
@@ -21,6 +25,12 @@ pub struct RunFlags {
     pub data: PathBuf,
     /// `--tcp`
     pub tcp: Vec<SocketAddr>,
+    /// `--udp`
+    pub udp: Vec<SocketAddr>,
+    /// `--udp-creates`
+    pub udp_creates: bool,
+    /// `--framing`
+    pub framing: Framing,
     /// `--open`
     pub open: bool,
     /// `--tokens-max`
@@ -51,13 +61,26 @@ pub struct RunFlags {
     pub log_level: Level,
 }
 
+/// Where connections are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpListen {
+    /// The address.
+    pub address: SocketAddr,
+    /// How what comes there is cut into lines.
+    pub framing: Framing,
+}
+
 /// What an engine runs with. Every relation between values holds.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The data directory.
     pub data: PathBuf,
-    /// Where to listen.
-    pub tcp: Vec<SocketAddr>,
+    /// Where to take connections.
+    pub tcp: Vec<TcpListen>,
+    /// Where to take datagrams.
+    pub udp: Vec<SocketAddr>,
+    /// Whether datagrams make logs.
+    pub udp_creates: bool,
     /// Cores to use.
     pub shards: u16,
     /// Logs that may exist.
@@ -126,12 +149,17 @@ impl fmt::Display for AdminAddress {
 impl TryFrom<RunFlags> for Config {
     type Error = ConfigError;
 
-    fn try_from(flags: RunFlags) -> Result<Self, ConfigError> {
+    fn try_from(mut flags: RunFlags) -> Result<Self, ConfigError> {
+        if flags.tcp.is_empty() && flags.udp.is_empty() {
+            (flags.tcp, flags.udp) = (vec![LISTEN_DEFAULT], vec![LISTEN_DEFAULT]);
+        }
         check_sizes(&flags)?;
         check_reach(&flags)?;
         Ok(Self {
             data: flags.data,
-            tcp: flags.tcp,
+            tcp: flags.tcp.into_iter().map(|address| TcpListen { address, framing: flags.framing }).collect(),
+            udp: flags.udp,
+            udp_creates: flags.udp_creates,
             shards: shards(flags.shards)?,
             tokens_max: narrow("--tokens-max", flags.tokens_max, u64::from(u32::MAX))?,
             connections_max: flags.connections_max,
@@ -191,9 +219,11 @@ fn check_sizes(flags: &RunFlags) -> Result<(), ConfigError> {
 
 /// Without a token list everybody who can connect can make logs.
 fn check_reach(flags: &RunFlags) -> Result<(), ConfigError> {
-    match flags.tcp.iter().find(|address| !address.ip().is_loopback()) {
-        Some(address) if !flags.open => Err(wrong(
-            "--tcp",
+    let tcp = flags.tcp.iter().map(|address| ("--tcp", address));
+    let udp = flags.udp.iter().map(|address| ("--udp", address));
+    match tcp.chain(udp).find(|(_, address)| !address.ip().is_loopback()) {
+        Some((flag, address)) if !flags.open => Err(wrong(
+            flag,
             format!(
                 "{address} is reachable from other hosts, and any line with a UUID makes a log; add --open to allow that, or listen on 127.0.0.1"
             ),
@@ -264,7 +294,10 @@ mod tests {
     fn flags() -> RunFlags {
         RunFlags {
             data: "data".into(),
-            tcp: vec![SocketAddr::from(([127, 0, 0, 1], 10000))],
+            tcp: Vec::new(),
+            udp: Vec::new(),
+            udp_creates: false,
+            framing: Framing::Lf,
             open: false,
             tokens_max: 1,
             connections_max: None,
@@ -305,6 +338,7 @@ mod tests {
     fn the_network_needs_to_be_opened() {
         let everywhere = vec![SocketAddr::from(([0, 0, 0, 0], 10000))];
         assert_eq!(refused(RunFlags { tcp: everywhere.clone(), ..flags() }), "--tcp");
+        assert_eq!(refused(RunFlags { udp: everywhere.clone(), ..flags() }), "--udp");
         assert!(Config::try_from(RunFlags { tcp: everywhere, open: true, ..flags() }).is_ok());
     }
 
@@ -316,6 +350,18 @@ mod tests {
         for text in ["", "on", "unix:", "127.0.0.1", "localhost:1"] {
             assert!(text.parse::<AdminAddress>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn any_listener_replaces_both_defaults() {
+        let listens = |flags| {
+            let config = Config::try_from(flags).expect("allowed");
+            (config.tcp.len(), config.udp.len())
+        };
+        let own = vec![SocketAddr::from(([127, 0, 0, 1], 514))];
+        assert_eq!(listens(flags()), (1, 1));
+        assert_eq!(listens(RunFlags { tcp: own.clone(), ..flags() }), (1, 0));
+        assert_eq!(listens(RunFlags { udp: own, ..flags() }), (0, 1));
     }
 
     #[test]

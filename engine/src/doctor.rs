@@ -13,7 +13,7 @@ use std::path::Path;
 use crate::config::Descriptors;
 use crate::driver::uring::{RING_LOCKED_BYTES, features, rings_of};
 use crate::error::{Exit, StartError, shown};
-use crate::limits::{BACKLOG, DISK_FREE_MIN_DEFAULT};
+use crate::limits::{BACKLOG, DISK_FREE_MIN_DEFAULT, UDP_RECEIVE_BUFFER_BYTES};
 use crate::sys::{DataDir, host};
 
 /// Oldest kernel with all that the driver needs.
@@ -225,7 +225,8 @@ fn somaxconn(value: Option<&str>) -> Finding {
 
 fn rmem_max(value: Option<&str>) -> Finding {
     let value = value.unwrap_or("unknown");
-    Finding::ok("net.core.rmem_max", value).remedy("TCP does not depend on it; for UDP, sysctl it to 8388608")
+    Finding::ok("net.core.rmem_max", value)
+        .remedy(format!("TCP does not depend on it; for UDP, sysctl it to {UDP_RECEIVE_BUFFER_BYTES}"))
 }
 
 fn ports(first_free: Option<&str>, may_bind: bool) -> Finding {

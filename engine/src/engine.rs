@@ -28,6 +28,7 @@ use crate::error::{EngineError, StartError};
 use crate::handover::ShardId;
 use crate::limits::{
     DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, DRAIN_PROGRESS, NOTICES_MAX, RECV_BUFFERS,
+    UDP_BUFFERS,
 };
 use crate::metrics::{Limit, Report, constants};
 use crate::route::Ownership;
@@ -36,12 +37,14 @@ use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, Shard, ShardC
 use crate::store::recover::{RecoveredLog, recover};
 use crate::sys::affinity::{allowed_cores, pin};
 use crate::sys::listener::{Listener, listen};
+use crate::sys::udp::{UdpListener, listen_udp};
 use crate::sys::{DataDir, DataLock, host};
 
 /// A running engine.
 #[derive(Debug)]
 pub struct Engine {
     addresses: Vec<SocketAddr>,
+    udp_addresses: Vec<SocketAddr>,
     mailboxes: Vec<Mailbox>,
     shards: Vec<JoinHandle<io::Result<Outcome>>>,
     /// Where [`Event`]s come from, and where they come in.
@@ -109,24 +112,34 @@ impl Engine {
                 recovered.unknown
             ),
         );
-        let bound = config.tcp.iter().map(|address| listen(*address, shards));
+        let bound = config.tcp.iter().map(|tcp| listen(tcp.address, shards));
         let listeners = bound.collect::<Result<Vec<_>, _>>()?;
+        let bound = config.udp.iter().map(|address| listen_udp(*address, shards));
+        let udp = bound.collect::<Result<Vec<_>, _>>()?;
+        tell_listening(&listeners, &udp);
         let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
+        let udp_addresses = udp.iter().map(|listener| listener.address).collect();
         let mailboxes = (0..shards).map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>().map_err(no_resources)?;
         let disk_watch = DiskWatch::start(Arc::clone(&data), disk_free_min, mailboxes.clone())?;
-        let configs = shard_configs(config, descriptors, listeners.len());
-        let parts = share_out(configs, recovered.logs, listeners, &mailboxes);
+        let configs = shard_configs(config, descriptors);
+        let parts = share_out(configs, recovered.logs, listeners, udp, &mailboxes);
         let (reporters, desks) = mailboxes.iter().cloned().map(Desk::new).unzip();
         let events = channel();
         let shards = start_shards(parts, reporters, &data, &events.0)?;
         watch.serve(addresses.iter().map(SocketAddr::to_string).collect(), segments_sealed, desks);
-        Ok(Self { addresses, mailboxes, shards, events, watch, disk_watch, admin, lock })
+        Ok(Self { addresses, udp_addresses, mailboxes, shards, events, watch, disk_watch, admin, lock })
     }
 
-    /// Where it listens, in the order of the flags, with real ports.
+    /// Where it takes connections, in the order of the flags, with real ports.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where it takes datagrams, in the order of the flags, with real ports.
+    #[must_use]
+    pub fn udp_addresses(&self) -> &[SocketAddr] {
+        &self.udp_addresses
     }
 
     /// A handle that ends it.
@@ -180,9 +193,6 @@ pub fn run(config: &Config) -> Result<bool, EngineError> {
     // From here on a signal drains, also during the start.
     let signals = Signals::new([SIGTERM, SIGINT]).map_err(no_resources)?;
     let engine = Engine::start(config)?;
-    for address in engine.addresses() {
-        say(Level::Info, format_args!("listening proto=tcp addr={address}"));
-    }
     drain_on_signals(signals, engine.drainer())?;
     say(Level::Info, format_args!("ready"));
     let outcome = engine.join().map_err(EngineError::Ring)?;
@@ -198,12 +208,24 @@ pub fn run(config: &Config) -> Result<bool, EngineError> {
         say(
             Level::Error,
             format_args!(
-                "connections left in an accept queue: accepting failed to the end; raise the descriptor limit"
+                "connections or datagrams left in a queue: taking them failed to the end; raise the descriptor limit"
             ),
         );
     }
     say(Level::Info, format_args!("drained {}", outcome.counters));
     Ok(unstored == 0 && !outcome.abandoned_queue)
+}
+
+fn tell_listening(tcp: &[Listener], udp: &[UdpListener]) {
+    for listener in tcp {
+        log(Level::Info, format_args!("listening proto=tcp addr={}", listener.address));
+    }
+    for UdpListener { address, receive_buffer_bytes, .. } in udp {
+        log(
+            Level::Info,
+            format_args!("listening proto=udp addr={address} receive_buffer_bytes={receive_buffer_bytes}"),
+        );
+    }
 }
 
 fn drain_on_signals(mut signals: Signals, drainer: Drainer) -> Result<(), StartError> {
@@ -250,7 +272,7 @@ fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64
     limits
 }
 
-fn shard_configs(config: &Config, descriptors: Descriptors, listeners: usize) -> Vec<ShardConfig> {
+fn shard_configs(config: &Config, descriptors: Descriptors) -> Vec<ShardConfig> {
     let ownership = Ownership::over(config.shards);
     let connections = Allowance::new(descriptors.connections);
     let tokens = Allowance::new(config.tokens_max);
@@ -262,8 +284,11 @@ fn shard_configs(config: &Config, descriptors: Descriptors, listeners: usize) ->
         buffer_bytes: config.buffer_bytes,
         connections: connections.clone(),
         drain_timeout: config.drain_timeout,
-        listeners: u32::try_from(listeners).expect("a command line has fewer than 2^32 flags"),
+        listeners: config.tcp.iter().map(|tcp| tcp.framing).collect(),
         recv_buffers: usize::from(RECV_BUFFERS),
+        udp_sockets: u32::try_from(config.udp.len()).expect("a command line has fewer than 2^32 flags"),
+        udp_buffers: usize::from(UDP_BUFFERS),
+        udp_creates: config.udp_creates,
         logs: LogLimits {
             linger: config.linger,
             segment_bytes: config.segment_bytes,
@@ -281,6 +306,7 @@ struct Part {
     core: usize,
     logs: Vec<RecoveredLog>,
     listeners: Vec<OwnedFd>,
+    udp: Vec<OwnedFd>,
     mailbox: Mailbox,
     neighbours: Neighbours,
 }
@@ -290,6 +316,7 @@ fn share_out(
     configs: Vec<ShardConfig>,
     logs: Vec<RecoveredLog>,
     mut listeners: Vec<Listener>,
+    mut udp: Vec<UdpListener>,
     mailboxes: &[Mailbox],
 ) -> Vec<Part> {
     let cores = allowed_cores();
@@ -302,6 +329,7 @@ fn share_out(
         core: *core,
         logs: Vec::new(),
         listeners: listeners.iter_mut().filter_map(|listener| listener.fds.pop()).collect(),
+        udp: udp.iter_mut().filter_map(|listener| listener.fds.pop()).collect(),
         mailbox: mailbox.clone(),
         neighbours,
     };
@@ -369,7 +397,7 @@ fn start_shards(
 
 /// On the shard's own thread: its ring, and the shard with its logs.
 fn set_up(part: Part, data: Arc<DataDir>) -> io::Result<(Uring, Shard)> {
-    let driver = Uring::new(part.listeners, data, part.mailbox, part.neighbours)?;
+    let driver = Uring::new(part.listeners, part.udp, data, part.mailbox, part.neighbours)?;
     // After the file thread was started, which may run anywhere.
     pin(part.core);
     let mut shard = Shard::new(part.config);
@@ -388,6 +416,9 @@ fn tell(notice: Notice) {
     match notice {
         Notice::Foreign { reason, seen } => {
             log(Level::Warn, format_args!("connection closed reason={reason} seen={seen}"));
+        }
+        Notice::UdpFailed(error) => {
+            log(Level::Warn, format_args!("receiving datagrams failed, trying again error={}", quoted(&error)));
         }
         Notice::AcceptFailed(error) => {
             log(Level::Warn, format_args!("accept failed, trying again error={}", quoted(&error)));

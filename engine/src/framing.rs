@@ -13,22 +13,47 @@
 //! no carry exists while there are none.
 //!
 //! Split invariance: the sink sees the same calls however the stream is cut into buffers.
+//!
+//! Here are lines that end with LF, and what all framings share; `octet` has counted frames and the choice between the
+//! two, `datagram` the lines of one datagram. Those can hold LFs: what the sink is given has U+2028 in their place, and
+//! limits are about the bytes before that. It changes no judgement, since neither is a blank or a part of a token.
+
+mod datagram;
+mod octet;
+
+pub use datagram::feed_datagram;
+
+use octet::Opening;
 
 use crate::buf::{BufferPool, WriteBuf, class_for};
 use crate::scan::{self, LineMark};
 use crate::wire::Token;
-use crate::wire::entry::{TLS_HELLO, is_http_request, strip_cr};
+use crate::wire::entry::{LINE_SEPARATOR, TLS_HELLO, is_http_request, strip_cr};
 
 /// Whole lines marked at once: enough to leave the scan's loop rarely, few enough to stay in the first-level cache.
 const MARKS: usize = 64;
 
-/// Another protocol on a token port: nothing of it is stored and the connection ends.
+/// How a listener's connections are cut into lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Framing {
+    /// LF ends a line.
+    #[default]
+    Lf,
+    /// Octet counting, RFC 6587: `LEN SP FRAME`.
+    Octet,
+    /// Octet counting if a connection's first bytes say so, else LF.
+    Auto,
+}
+
+/// Not what the listener speaks: nothing more of it is stored and the connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Foreign {
     /// The first line is an HTTP/1 request.
     Http,
     /// The first two bytes open a TLS handshake.
     Tls,
+    /// Where the length of a frame should be there is something else.
+    BadFrame,
 }
 
 /// Takes the lines of one connection.
@@ -58,9 +83,24 @@ enum State {
     Skip,
 }
 
+/// What comes next, apart from the line in progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Lf,
+    /// The length of a frame: the value of its digits so far.
+    Length(u32),
+    /// So many bytes of a frame.
+    Frame(u32),
+    /// Nothing that could be taken.
+    Bad,
+    /// It is not known yet whether frames are counted.
+    Undecided(Opening),
+}
+
 /// Cuts one connection's bytes into lines.
 #[derive(Debug)]
 pub struct LineDecoder {
+    mode: Mode,
     state: State,
     /// Behind the carry comes a CR.
     cr: bool,
@@ -69,17 +109,36 @@ pub struct LineDecoder {
 
 impl Default for LineDecoder {
     fn default() -> Self {
-        Self { state: State::Start, cr: false, carry: None }
+        Self::new(Framing::default())
     }
 }
 
 impl LineDecoder {
+    /// At the start of a connection.
+    #[must_use]
+    pub fn new(framing: Framing) -> Self {
+        let mode = match framing {
+            Framing::Lf => Mode::Lf,
+            Framing::Octet => Mode::Length(0),
+            Framing::Auto => Mode::Undecided(Opening::default()),
+        };
+        Self { mode, state: State::Start, cr: false, carry: None }
+    }
+
     /// Takes the next bytes of the connection.
     ///
     /// # Errors
     ///
     /// The connection speaks another protocol; all that is left to do is [`LineDecoder::abandon`].
-    pub fn feed(&mut self, mut input: &[u8], limit: usize, sink: &mut impl LineSink) -> Result<(), Foreign> {
+    pub fn feed(&mut self, input: &[u8], limit: usize, sink: &mut impl LineSink) -> Result<(), Foreign> {
+        match self.mode {
+            Mode::Lf => self.feed_lines(input, limit, sink),
+            Mode::Undecided(opening) => self.feed_opening(opening, input, limit, sink),
+            Mode::Length(_) | Mode::Frame(_) | Mode::Bad => self.feed_frames(input, limit, sink),
+        }
+    }
+
+    fn feed_lines(&mut self, mut input: &[u8], limit: usize, sink: &mut impl LineSink) -> Result<(), Foreign> {
         if self.state == State::Start {
             input = self.feed_first_line(input, limit, sink)?;
         }
@@ -93,36 +152,47 @@ impl LineDecoder {
         Ok(())
     }
 
-    /// Ends the connection in order: an unterminated rest is a line too.
+    /// Ends the connection in order: an unterminated rest is a line too, but an unfinished frame is dropped. Says whether
+    /// there was one of those.
     ///
     /// # Errors
     ///
     /// The rest is another protocol's first line.
-    pub fn finish(&mut self, limit: usize, sink: &mut impl LineSink) -> Result<(), Foreign> {
+    pub fn finish(&mut self, limit: usize, sink: &mut impl LineSink) -> Result<bool, Foreign> {
+        match self.mode {
+            Mode::Lf => {}
+            Mode::Undecided(opening) => self.settle_for_lines(opening, limit, sink)?,
+            Mode::Length(_) | Mode::Frame(_) | Mode::Bad => return self.finish_frames(limit, sink.memory()),
+        }
         let is_request = |carry: &WriteBuf| is_http_request(carry.content());
         if self.state == State::Start && self.carry.as_ref().is_some_and(is_request) {
             return Err(Foreign::Http);
         }
         self.end_carried_line(limit, sink);
-        Ok(())
+        Ok(false)
     }
 
     /// Ends the connection at an arbitrary byte: an unterminated rest is dropped. Says whether there was one.
     pub fn abandon(&mut self, memory: &mut BufferPool) -> bool {
         let cr = std::mem::take(&mut self.cr);
+        let begun = self.has_begun_frame();
         match self.carry.take() {
             Some(carry) => {
                 memory.give(carry);
                 true
             }
-            None => cr,
+            None => cr || begun,
         }
     }
 
     /// Treats the unfinished line as if it had reached the limit, to free its memory.
     pub fn cut_early(&mut self, sink: &mut impl LineSink) {
         if let Some(carry) = self.carry.take() {
-            self.hand_on(carry.content(), sink);
+            if self.may_be_request() {
+                self.mode = Mode::Bad;
+            } else {
+                self.hand_on(carry.content(), sink);
+            }
             sink.memory().give(carry);
             self.cr &= self.state != State::Skip;
         }
@@ -234,8 +304,10 @@ impl LineDecoder {
             line = rest;
         }
         match self.state {
-            State::Start | State::Line => sink.line(line, scan::token_at_start(line).as_ref()),
-            State::Pieces if !line.is_empty() => sink.further_piece(line),
+            State::Start | State::Line => {
+                self.with_separators(line, sink, |line, sink| sink.line(line, scan::token_at_start(line).as_ref()));
+            }
+            State::Pieces if !line.is_empty() => self.hand_on(line, sink),
             State::Pieces | State::Skip => {}
         }
         self.state = State::Line;
@@ -282,11 +354,31 @@ impl LineDecoder {
     fn hand_on(&mut self, piece: &[u8], sink: &mut impl LineSink) {
         match self.state {
             State::Start | State::Line => {
-                self.state = if sink.first_piece(piece) { State::Pieces } else { State::Skip };
+                let wanted = self.with_separators(piece, sink, |piece, sink| sink.first_piece(piece));
+                self.state = if wanted { State::Pieces } else { State::Skip };
             }
-            State::Pieces => sink.further_piece(piece),
+            State::Pieces => self.with_separators(piece, sink, |piece, sink| sink.further_piece(piece)),
             State::Skip => {}
         }
+    }
+
+    /// Gives `take` the line with U+2028 in place of every LF.
+    fn with_separators<S: LineSink, T>(&self, line: &[u8], sink: &mut S, take: impl FnOnce(&[u8], &mut S) -> T) -> T {
+        if self.mode == Mode::Lf || scan::find_lf(line).is_none() {
+            return take(line, sink);
+        }
+        let separators = memchr::memchr_iter(b'\n', line).count();
+        let bytes = line.len() + separators * (LINE_SEPARATOR.len() - 1);
+        let mut replaced = sink.memory().take(class_for(bytes));
+        for (index, part) in line.split(|&byte| byte == b'\n').enumerate() {
+            if index > 0 {
+                replaced.push(LINE_SEPARATOR);
+            }
+            replaced.push(part);
+        }
+        let taken = take(replaced.content(), sink);
+        sink.memory().give(replaced);
+        taken
     }
 
     fn keep(&mut self, bytes: &[u8], memory: &mut BufferPool) {
@@ -331,27 +423,39 @@ mod tests {
         }
     }
 
-    fn decode(pieces: &[&[u8]], limit: usize) -> Vec<String> {
+    fn decode(framing: Framing, pieces: &[&[u8]], limit: usize) -> Vec<String> {
         let mut sink = Script { calls: Vec::new(), memory: BufferPool::new(0) };
-        let mut decoder = LineDecoder::default();
+        let mut decoder = LineDecoder::new(framing);
         let fed = pieces.iter().try_for_each(|piece| decoder.feed(piece, limit, &mut sink));
-        if let Err(foreign) = fed.and_then(|()| decoder.finish(limit, &mut sink)) {
-            decoder.abandon(&mut sink.memory);
-            sink.calls.push(format!("{foreign:?}"));
+        match fed.and_then(|()| decoder.finish(limit, &mut sink)) {
+            Ok(false) => {}
+            Ok(true) => sink.calls.push("cut".to_owned()),
+            Err(foreign) => {
+                decoder.abandon(&mut sink.memory);
+                sink.calls.push(format!("{foreign:?}"));
+            }
         }
         assert_eq!(sink.memory.used(), 0, "every carry was given back");
         sink.calls
     }
 
-    /// In two pieces cut anywhere, and byte by byte, the calls are the same.
     fn decoded(stream: &str, limit: usize) -> Vec<String> {
+        decoded_as(Framing::Lf, stream, limit)
+    }
+
+    /// In two pieces cut anywhere, and byte by byte, the calls are the same.
+    fn decoded_as(framing: Framing, stream: &str, limit: usize) -> Vec<String> {
         let stream = stream.as_bytes();
-        let whole = decode(&[stream], limit);
+        let whole = decode(framing, &[stream], limit);
         for cut in 0..=stream.len() {
-            assert_eq!(decode(&[&stream[..cut], &stream[cut..]], limit), whole, "cut at {cut}");
+            assert_eq!(decode(framing, &[&stream[..cut], &stream[cut..]], limit), whole, "cut at {cut}");
         }
-        assert_eq!(decode(&stream.chunks(1).collect::<Vec<_>>(), limit), whole, "byte by byte");
+        assert_eq!(decode(framing, &stream.chunks(1).collect::<Vec<_>>(), limit), whole, "byte by byte");
         whole
+    }
+
+    fn octet(stream: &str, limit: usize) -> Vec<String> {
+        decoded_as(Framing::Octet, stream, limit)
     }
 
     #[test]
@@ -408,5 +512,103 @@ mod tests {
             decoder.feed(rest.as_bytes(), 99, &mut sink).expect("Token TCP");
             assert_eq!(sink.calls, wanted, "{start:?} {rest:?}");
         }
+    }
+
+    #[test]
+    fn a_frame_is_a_line_whatever_it_holds() {
+        assert_eq!(octet("1 a3 b\nc", 9), ["line a", "line b\\xe2\\x80\\xa8c"]);
+        assert_eq!(octet("2 a\n3 b\r\n2 c\r2 \n\n", 9), ["line a", "line b", "line c\\r", "line \\xe2\\x80\\xa8"]);
+        assert_eq!(octet("1 \n2 \r\n1 \r4 d\r\r\n", 9), ["line ", "line ", "line \\r", "line d\\r"]);
+        assert_eq!(octet("", 9), [""; 0]);
+    }
+
+    #[test]
+    fn a_long_frame_comes_in_pieces_of_its_own_bytes() {
+        assert_eq!(octet("3 abc4 abcd", 3), ["line abc", "first abc", "further d"]);
+        assert_eq!(octet("4 abc\n5 abc\r\n5 abc\rd", 3), ["line abc", "line abc", "first abc", "further \\rd"]);
+        let separated = ["first \\xe2\\x80\\xa8\\xe2\\x80\\xa8a", "further b\\xe2\\x80\\xa8c", "further d"];
+        assert_eq!(octet("8 \n\nab\ncd\n", 3), separated);
+        assert_eq!(octet("9 !bcdefghi1 x", 3), ["first !bc", "line x"]);
+    }
+
+    #[test]
+    fn a_bad_length_ends_the_connection() {
+        for bad in ["01 a", "0 ", "a", " 1 a", "1x", "12345678 ", "\n", "<13>", "\x16\x04", "1  a1"] {
+            let calls = octet(bad, 99);
+            assert_eq!(calls.last().map(String::as_str), Some("BadFrame"), "{bad:?}: {calls:?}");
+        }
+        assert_eq!(octet("2 ab\n", 9), ["line ab", "BadFrame"]);
+        assert_eq!(octet("1 a1 b-1 c", 9), ["line a", "line b", "BadFrame"]);
+    }
+
+    #[test]
+    fn what_the_end_cuts_short_is_dropped() {
+        for cut in ["1", "1234567", "1 ", "9999999 a", "3 ab", "3 a\r", "9 \n"] {
+            assert_eq!(octet(cut, 99), ["cut"], "{cut:?}");
+            assert_eq!(octet(&format!("2 ab{cut}"), 99), ["line ab", "cut"], "{cut:?}");
+        }
+        // The pieces that were whole are with the sink, and of what nobody wants nothing is left to drop.
+        assert_eq!(octet("9 abcdefg", 3), ["first abc", "further def", "cut"]);
+        assert_eq!(octet("9 !bcdefg", 3), ["first !bc"]);
+    }
+
+    #[test]
+    fn other_protocols_are_recognised_before_the_first_frame_only() {
+        assert_eq!(octet("\x16\x03\x01", 99), ["Tls"]);
+        for request in ["GET / HTTP/1.1", "GET / HTTP/1.1\r", "PUT / HTTP/1.0\r\nHost: x\r\n"] {
+            assert_eq!(octet(request, 14), ["Http"], "{request:?}");
+            assert_eq!(octet(request, 13), ["BadFrame"], "{request:?}");
+            assert_eq!(octet(&format!("1 a{request}"), 99), ["line a", "BadFrame"], "{request:?}");
+        }
+        for other in ["GET it\n", "GET / HTTP/1.2", "\x16", "\x16\n", "GE / HTTP/1.1\n"] {
+            assert_eq!(octet(other, 99), ["BadFrame"], "{other:?}");
+        }
+    }
+
+    #[test]
+    fn auto_counts_octets_if_the_first_bytes_say_so() {
+        const T: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
+        let auto = |stream: &str| decoded_as(Framing::Auto, stream, 99);
+        assert_eq!(auto("4 <1>a4 \nb\n\n"), ["line <1>a", "line \\xe2\\x80\\xa8b\\xe2\\x80\\xa8"]);
+        assert_eq!(auto(&format!("37 {T}x1")), [format!("line {T}x"), "cut".to_owned()]);
+        assert_eq!(auto("1234567 <1>"), ["cut"]);
+        for lines in
+            ["1234567 <x", "12345678 <1>", "01 <1>", "1 ", "1", "7 <", " 1 <1", &T[..35], "GET /", "<13>4 <1>a"]
+        {
+            assert_eq!(auto(lines), [format!("line {lines}")], "{lines:?}");
+            assert_eq!(auto(&format!("{lines}\nnext")), [format!("line {lines}"), "line next".to_owned()]);
+        }
+        let nearly = format!("1 {}", T.replace("bdad", "bdag"));
+        assert_eq!(auto(&nearly), [format!("line {nearly}")]);
+        assert_eq!(auto(&format!("10000{T} x")), [format!("line 10000{T} x")]);
+        assert_eq!((auto("\x16\x03"), auto("GET / HTTP/1.1")), (vec!["Tls".to_owned()], vec!["Http".to_owned()]));
+        assert_eq!(auto(""), [""; 0]);
+    }
+
+    #[test]
+    fn a_frame_cut_early_goes_on_in_pieces() {
+        for (start, rest, wanted) in [
+            ("9 abc", "def\nx\n", &["first abc", "further def\\xe2\\x80\\xa8x"][..]),
+            ("5 abc\r", "\n1 x", &["first abc", "line x"]),
+            ("7 !bc\r", "def1 x", &["first !bc", "line x"]),
+        ] {
+            let mut sink = Script { calls: Vec::new(), memory: BufferPool::new(0) };
+            let mut decoder = LineDecoder::new(Framing::Octet);
+            decoder.feed(start.as_bytes(), 99, &mut sink).expect("frames");
+            decoder.cut_early(&mut sink);
+            assert_eq!(sink.memory.used(), 0, "a cut frees all memory of the frame");
+            decoder.feed(rest.as_bytes(), 99, &mut sink).expect("frames");
+            assert_eq!(sink.calls, wanted, "{start:?} {rest:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_a_request_is_no_line_when_cut_early() {
+        let mut sink = Script { calls: Vec::new(), memory: BufferPool::new(0) };
+        let mut decoder = LineDecoder::new(Framing::Octet);
+        decoder.feed(b"GET /", 99, &mut sink).expect("not known yet");
+        decoder.cut_early(&mut sink);
+        assert_eq!((decoder.feed(b"1 a", 99, &mut sink), sink.memory.used()), (Err(Foreign::BadFrame), 0));
+        assert_eq!(sink.calls, [""; 0]);
     }
 }

@@ -82,6 +82,19 @@ pub const HANDOVER_QUEUE: usize = 4 * HANDOVER_BATCHES_MAX;
 pub const RECV_BUFFERS: u16 = 32;
 /// Bytes of one receive buffer: 5.8-6.2 GB/s per core at 1,000 connections.
 pub const RECV_BUFFER_BYTES: usize = 64 * 1024;
+/// Bytes of a buffer for datagrams: the largest one (65,535 bytes of UDP, several in one if the kernel joins them), what
+/// the kernel says about it, and the rest of a page.
+pub const UDP_BUFFER_BYTES: usize = 68 * 1024;
+/// Such buffers of a shard that has UDP sockets. A datagram takes a whole one, however small it is.
+pub const UDP_BUFFERS: u16 = 64;
+/// What the kernel is asked for as the receive buffer of a UDP socket, in bytes: 16 MiB hold some 20,000 datagrams of
+/// 256 B, 40 ms of half a million a second. Without privileges it grants `net.core.rmem_max` at most.
+pub const UDP_RECEIVE_BUFFER_BYTES: usize = 16 * 1024 * 1024;
+/// What datagrams are charged with at least of their share of a turn, in bytes of a connection: a receive costs about a
+/// microsecond, whatever it brings (a guess from the sum of parts).
+pub const DATAGRAM_COST_BYTES: usize = 2 * 1024;
+/// The share of a turn that datagrams have at least, however little connections bring.
+pub const UDP_TURN_BYTES_MIN: usize = 64 * 1024;
 /// Reading stops when this many parts of `--buffer-bytes` are in use …
 pub const BUDGET_PARTS: usize = 4;
 /// … and goes on below this many; carries alone never hold more than one part.
@@ -147,7 +160,7 @@ const _: () = assert!(OPENS_IN_FLIGHT_MAX as u64 <= OPEN_FILES_MIN);
 const _: () = assert!(SHARD_ANSWER.as_secs() < ADMIN_CONNECTION_TIME.as_secs());
 // Ring, directory, lock, listeners and pipes need about half of what is reserved.
 const _: () = assert!(2 * ADMIN_CONNECTIONS_MAX as u64 <= DESCRIPTORS_RESERVED);
-const _: () = assert!(RECV_BUFFERS.is_power_of_two());
+const _: () = assert!(RECV_BUFFERS.is_power_of_two() && UDP_BUFFERS.is_power_of_two());
 const _: () = assert!(BUDGET_RESUME_PARTS < BUDGET_PARTS);
 const _: () = assert!(LINE_BYTES_MAX_DEFAULT * LINE_PARTS_OF_BUFFER <= BUFFER_BYTES_DEFAULT);
 const _: () = assert!(LINE_BYTES_MAX_MIN * LINE_PARTS_OF_BUFFER <= BUFFER_BYTES_MIN);

@@ -92,8 +92,8 @@ fn unknown_flags_are_named() {
 #[test]
 fn beyond_loopback_it_asks_for_open() {
     let (_folder, data) = data();
-    for addr in ["0.0.0.0:0", "[::]:0"] {
-        let said = assert_refused(&["run", "--data", utf8(&data), "--tcp", addr], USAGE, "engine: --tcp: ");
+    for (flag, addr) in ["--tcp", "--udp"].into_iter().flat_map(|flag| [(flag, "0.0.0.0:0"), (flag, "[::]:0")]) {
+        let said = assert_refused(&["run", "--data", utf8(&data), flag, addr], USAGE, &format!("engine: {flag}: "));
         assert!(said.contains("--open"), "{said}");
     }
     let mut open = Engine::start_in(&data, &["--open", "--tcp", "0.0.0.0:0"]);
@@ -106,6 +106,21 @@ fn a_busy_port_is_refused() {
     let busy = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = busy.local_addr().unwrap().to_string();
     assert_busy(&data, &addr);
+}
+
+#[test]
+fn a_second_engine_does_not_share_a_udp_port() {
+    let (_folder, data) = data();
+    let first = Engine::start(&["--udp", "127.0.0.1:0"]);
+    let addr = first.udp_addr().to_string();
+    let output = run(&["run", "--data", utf8(&data), "--udp", &addr]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), ENVIRONMENT, "{stderr}");
+    let last = stderr.lines().last().unwrap();
+    assert!(
+        last.starts_with(&format!("engine: {addr}: in use by another process")) && last.contains("--udp"),
+        "{last}"
+    );
 }
 
 /// The kernel would let a second engine of the same user share the port.

@@ -217,9 +217,9 @@ fn little_memory_to_lock_is_said_to_be_too_little() {
 #[test]
 fn the_usual_memory_lock_is_enough() {
     let Some(ordinary) = Ordinary::new() else { return };
-    let doctor = ordinary.with_memlock(USUAL_MEMLOCK, &["doctor", "--shards", "58"]);
+    let doctor = ordinary.with_memlock(USUAL_MEMLOCK, &["doctor", "--shards", "56"]);
     let verdict = line(&doctor, "memory lock:");
-    assert!(verdict.starts_with("ok ") && verdict.contains("58 shards want 8120 KiB"), "{verdict}");
+    assert!(verdict.starts_with("ok ") && verdict.contains("56 shards want 8064 KiB"), "{verdict}");
     assert_eq!(doctor.status.code(), Some(0), "{}", String::from_utf8_lossy(&doctor.stdout));
     let mut engine = Engine::start_by(ordinary.command(USUAL_MEMLOCK), &ordinary.data, &["--shards", "16"]);
     send(engine.connect(), &[format!("{T} hello\n").as_bytes()]).unwrap();

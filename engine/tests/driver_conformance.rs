@@ -6,14 +6,15 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::config::{AdminAddress, Config};
+use engine::config::{AdminAddress, Config, TcpListen};
 use engine::diag::{Format, Level};
 use engine::driver::sim::{Ending, Faults, PeerId, Sim};
 use engine::engine::Engine;
+use engine::framing::Framing;
 use engine::metrics::Counters;
 use engine::segment::parse_segment_name;
 use engine::shard::{Command, ShardConfig};
@@ -33,6 +34,8 @@ trait World {
     fn connect(&mut self) -> Self::Peer;
     /// Sends all of it; waits while the window is closed.
     fn send(&mut self, peer: &mut Self::Peer, bytes: &[u8]);
+    /// Sends a datagram.
+    fn send_datagram(&mut self, bytes: &[u8]);
     /// Ends the peer's side of the stream, in order.
     fn close(&mut self, peer: &mut Self::Peer);
     /// Waits until everything sent has been received, and resets the connection.
@@ -52,7 +55,14 @@ trait World {
 }
 
 /// What every driver must do.
-fn conformance<W: World>(mut new: impl FnMut() -> W) {
+fn conformance<W: World>(mut new_with: impl FnMut(Framing) -> W) {
+    frames_are_lines(new_with(Framing::Octet));
+    a_bad_frame_ends_its_connection(new_with(Framing::Octet));
+    both_framings_come_to_one_listener(new_with(Framing::Auto));
+    datagrams_are_stored_like_lines(new_with(Framing::Lf));
+    datagrams_make_no_logs(new_with(Framing::Lf));
+    a_drain_takes_datagrams_that_were_sent(new_with(Framing::Lf));
+    let mut new = || new_with(Framing::Lf);
     lines_are_stored_as_they_come(new());
     cuts_change_nothing(new());
     a_rest_before_the_end_is_a_line(new());
@@ -134,6 +144,98 @@ fn another_protocol_is_closed<W: World>(mut world: W) {
     let counters = world.drain(Vec::new());
     assert_eq!((counters.rejected(Reject::Http), counters.rejected(Reject::TlsOnPlain)), (1, 1));
     assert_eq!(world.tokens(), []);
+}
+
+fn datagrams_are_stored_like_lines<W: World>(mut world: W) {
+    let mut peer = world.connect();
+    world.send(&mut peer, format!("{} by tcp\n", token(1)).as_bytes());
+    world.wait_until_stored(token(1), b"by tcp\n");
+    world.send_datagram(format!("{} one\r\n  more\n\n<13>host: {} two", token(1), token(1)).as_bytes());
+    let mut stored = "by tcp\none\u{2028}  more\n<13>host: two\n".as_bytes().to_vec();
+    world.wait_until_stored(token(1), &stored);
+    // The largest datagram that there is.
+    let head = format!("{} ", token(1));
+    let content = vec![b'z'; 65_507 - head.len()];
+    world.send_datagram(&[head.as_bytes(), &content].concat());
+    let (first, rest) = content.split_at(LINE_BYTES_MAX - head.len());
+    for piece in [first].into_iter().chain(rest.chunks(LINE_BYTES_MAX)) {
+        stored.extend_from_slice(piece);
+        stored.push(b'\n');
+    }
+    world.wait_until_stored(token(1), &stored);
+    world.send_datagram(b"");
+    let counters = world.drain(vec![peer]);
+    assert_eq!((counters.lines, counters.udp_lines, counters.rejected(Reject::Empty)), (5, 4, 1));
+    assert_eq!((counters.split_lines, counters.udp_kernel_drops), (1, 0));
+    assert!(counters.udp_received_bytes > 65_507 && counters.received_bytes > counters.udp_received_bytes);
+}
+
+fn datagrams_make_no_logs<W: World>(mut world: W) {
+    let mut peer = world.connect();
+    world.send(&mut peer, format!("{} known\n", token(1)).as_bytes());
+    world.wait_until_stored(token(1), b"known\n");
+    for number in 2..10 {
+        world.send_datagram(format!("{} nowhere\n{} here\n", token(number), token(1)).as_bytes());
+    }
+    let stored = [&b"known\n"[..], &b"here\n".repeat(8)].concat();
+    world.wait_until_stored(token(1), &stored);
+    let counters = world.drain(vec![peer]);
+    assert_eq!((counters.lines, counters.rejected(Reject::UnknownToken)), (17, 8));
+    assert_eq!(world.tokens(), [token(1)]);
+}
+
+fn a_drain_takes_datagrams_that_were_sent<W: World>(mut world: W) {
+    const DATAGRAMS: u64 = 2000;
+    let mut peer = world.connect();
+    world.send(&mut peer, format!("{} 0\n", token(1)).as_bytes());
+    world.wait_until_stored(token(1), b"0\n");
+    for number in 1..=DATAGRAMS {
+        world.send_datagram(format!("{} {number}", token(1)).as_bytes());
+    }
+    let counters = world.drain(vec![peer]);
+    assert_eq!((counters.entries, counters.udp_datagrams), (DATAGRAMS + 1, DATAGRAMS));
+}
+
+fn frame(line: &str) -> Vec<u8> {
+    format!("{} {line}", line.len()).into_bytes()
+}
+
+fn frames_are_lines<W: World>(mut world: W) {
+    let mut peer = world.connect();
+    world.send(&mut peer, &frame(&format!("{} first\n", token(1))));
+    world.wait_until_stored(token(1), b"first\n");
+    let second = frame(&format!("{} second\nof two\r\n", token(1)));
+    let (length, rest) = second.split_at(1);
+    world.send(&mut peer, length);
+    world.send(&mut peer, rest);
+    world.wait_until_stored(token(1), "first\nsecond\u{2028}of two\n".as_bytes());
+    world.send(&mut peer, &frame("cut short")[..5]);
+    world.close(&mut peer);
+    world.wait_until_closed(&mut peer);
+    let counters = world.drain(Vec::new());
+    assert_eq!((counters.lines, counters.entries, counters.rejected(Reject::Cut)), (3, 2, 1));
+}
+
+fn a_bad_frame_ends_its_connection<W: World>(mut world: W) {
+    let mut other = world.connect();
+    world.send(&mut other, &frame(&format!("{} first\n", token(1))));
+    let mut peer = world.connect();
+    world.send(&mut peer, &[&frame(&format!("{} kept", token(2)))[..], b"no length"].concat());
+    world.wait_until_closed(&mut peer);
+    world.send(&mut other, &frame(&format!("{} second\n", token(1))));
+    world.wait_until_stored(token(1), b"first\nsecond\n");
+    world.wait_until_stored(token(2), b"kept\n");
+    let counters = world.drain(vec![other]);
+    assert_eq!((counters.lines, counters.entries, counters.rejected(Reject::BadFrame)), (4, 3, 1));
+}
+
+fn both_framings_come_to_one_listener<W: World>(mut world: W) {
+    let (mut frames, mut lines) = (world.connect(), world.connect());
+    world.send(&mut frames, &frame(&format!("<13>host: {} in a frame", token(1))));
+    world.send(&mut lines, format!("{} on a line\n", token(2)).as_bytes());
+    world.wait_until_stored(token(1), b"<13>host: in a frame\n");
+    world.wait_until_stored(token(2), b"on a line\n");
+    world.drain(vec![frames, lines]);
 }
 
 fn long_lines_are_split<W: World>(mut world: W) {
@@ -250,8 +352,10 @@ fn log_bytes(world: &impl World, token: Token) -> Vec<u8> {
     world.segments(token).into_iter().flat_map(|(_, bytes)| bytes).collect()
 }
 
-fn conformance_config() -> ShardConfig {
+fn conformance_config(framing: Framing) -> ShardConfig {
     let mut config = config(LINE_BYTES_MAX);
+    config.listeners = vec![framing];
+    config.udp_sockets = 1;
     config.logs.segment_bytes = SEGMENT_BYTES;
     config
 }
@@ -266,15 +370,18 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 struct Real {
     engine: Option<Engine>,
     folder: tempfile::TempDir,
+    datagrams: UdpSocket,
 }
 
 impl Real {
-    fn new(shards: u16) -> Self {
+    fn new(shards: u16, framing: Framing) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let shard = conformance_config();
+        let shard = conformance_config(framing);
         let config = Config {
             data: folder.path().join("data"),
-            tcp: vec!["127.0.0.1:0".parse().unwrap()],
+            tcp: vec![TcpListen { address: "127.0.0.1:0".parse().unwrap(), framing }],
+            udp: vec!["127.0.0.1:0".parse().unwrap()],
+            udp_creates: shard.udp_creates,
             shards,
             tokens_max: 1000,
             connections_max: None,
@@ -289,7 +396,10 @@ impl Real {
             log_format: Format::Text,
             log_level: Level::Warn,
         };
-        Self { engine: Some(Engine::start(&config).unwrap()), folder }
+        let engine = Engine::start(&config).unwrap();
+        let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+        datagrams.connect(engine.udp_addresses()[0]).unwrap();
+        Self { engine: Some(engine), folder, datagrams }
     }
 
     fn log_folder(&self, token: Token) -> PathBuf {
@@ -310,6 +420,10 @@ impl World for Real {
 
     fn send(&mut self, peer: &mut TcpStream, bytes: &[u8]) {
         peer.write_all(bytes).unwrap();
+    }
+
+    fn send_datagram(&mut self, bytes: &[u8]) {
+        self.datagrams.send(bytes).unwrap();
     }
 
     fn close(&mut self, peer: &mut TcpStream) {
@@ -374,14 +488,14 @@ impl World for Real {
 
 #[test]
 fn io_uring_conforms() {
-    conformance(|| Real::new(1));
+    conformance(|framing| Real::new(1, framing));
 }
 
 /// Nothing that a client sees depends on how many shards there are.
 #[test]
 fn several_shards_on_io_uring_conform() {
-    conformance(|| Real::new(2));
-    conformance(|| Real::new(5));
+    conformance(|framing| Real::new(2, framing));
+    conformance(|framing| Real::new(5, framing));
 }
 
 // The simulated driver.
@@ -399,6 +513,12 @@ impl World for Simulated {
         let until = self.0.acknowledged(*peer) + bytes.len() as u64;
         self.0.send(*peer, bytes);
         self.0.run_until(|sim| sim.acknowledged(*peer) == until);
+    }
+
+    fn send_datagram(&mut self, bytes: &[u8]) {
+        while !self.0.send_datagram(bytes) {
+            self.0.turn();
+        }
     }
 
     fn close(&mut self, peer: &mut PeerId) {
@@ -442,13 +562,13 @@ impl World for Simulated {
 #[test]
 fn simulation_conforms() {
     for seed in 0..20 {
-        conformance(|| Simulated(Sim::new(seed, Faults::none(), conformance_config())));
+        conformance(|framing| Simulated(Sim::new(seed, Faults::none(), conformance_config(framing))));
     }
 }
 
 #[test]
 fn resets_are_seen_as_cuts() {
-    let mut sim = Sim::new(1, Faults::none(), conformance_config());
+    let mut sim = Sim::new(1, Faults::none(), conformance_config(Framing::Lf));
     let peer = sim.connect();
     sim.send(peer, b"x");
     sim.reset(peer);

@@ -16,8 +16,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use engine::buf::RecvArena;
+use engine::framing::Framing;
 use engine::segment::FileId;
-use engine::shard::{Completion, ConnectionId, ListenerId, Op, Received, Shard};
+use engine::shard::{Completion, ConnectionId, Datagrams, ListenerId, Op, Received, ReceivedDatagrams, Shard, UdpId};
 use engine::time::Time;
 
 use support::hostile::Random;
@@ -87,6 +88,8 @@ struct Driver {
     shard: Shard,
     arena: Rc<RecvArena>,
     free: Vec<u16>,
+    udp_arena: Rc<RecvArena>,
+    udp_free: Vec<u16>,
     answers: VecDeque<Completion>,
     clock: Duration,
     streams: Vec<Vec<u8>>,
@@ -98,11 +101,19 @@ impl Driver {
     fn new() -> Self {
         let mut config = config(2000);
         config.recv_buffers = usize::from(BUFFERS);
-        let accepted = |id| Completion::Accepted { listener: ListenerId(0), result: Ok(ConnectionId(id)), more: true };
+        config.listeners = vec![Framing::Lf, Framing::Octet];
+        config.udp_sockets = 1;
+        config.udp_buffers = usize::from(BUFFERS);
+        let accepted = |id| {
+            let listener = ListenerId(u32::from(counts_octets(id)));
+            Completion::Accepted { listener, result: Ok(ConnectionId(id)), more: true }
+        };
         Self {
             shard: Shard::new(config),
             arena: RecvArena::new(BUFFERS, BUFFER_BYTES),
             free: (0..BUFFERS).collect(),
+            udp_arena: RecvArena::new(BUFFERS, BUFFER_BYTES),
+            udp_free: (0..BUFFERS).collect(),
             answers: (0..CONNECTIONS).map(accepted).collect(),
             clock: Duration::ZERO,
             streams: (0..CONNECTIONS).map(stream).collect(),
@@ -126,6 +137,19 @@ impl Driver {
                 watched(|| self.shard.handle(Completion::Received { connection, received, more: true }, now));
             }
         }
+        for _ in 0..random.below(8) {
+            if let Some(index) = self.udp_free.pop() {
+                let connection = random.below(CONNECTIONS as usize);
+                let stream = &self.streams[connection];
+                let from = random.below(stream.len());
+                let buf = self.udp_arena.fill(index, &stream[from..stream.len().min(from + BUFFER_BYTES)]);
+                let each = *random.pick(&[64, 256, 1000, BUFFER_BYTES]);
+                let datagrams = Datagrams { each, buf, drops: Some(7) };
+                let received = ReceivedDatagrams::Data(datagrams);
+                let completion = Completion::Datagrams { socket: UdpId(0), received, more: true };
+                watched(|| self.shard.handle(completion, now));
+            }
+        }
         watched(|| self.shard.end_turn(now));
         while let Some(op) = watched(|| self.shard.poll_op()) {
             self.take(op);
@@ -144,6 +168,7 @@ impl Driver {
     fn take(&mut self, op: Op) {
         match op {
             Op::Recycle(buf) => self.free.push(buf.index()),
+            Op::RecycleDatagrams(buf) => self.udp_free.push(buf.index()),
             Op::CreateSegment { log, .. } => {
                 self.answers.push_back(Completion::Opened { log, result: Ok(FileId(log.0)) });
             }
@@ -154,10 +179,14 @@ impl Driver {
                 let result = Ok(if self.batches_short { length.div_ceil(2) } else { length });
                 self.answers.push_back(Completion::Written { log, buf, result });
             }
-            Op::Accept(_) | Op::Receive(_) => {}
+            Op::Accept(_) | Op::Receive(_) | Op::ReceiveDatagrams { .. } => {}
             other => panic!("{other:?} has no place here"),
         }
     }
+}
+
+fn counts_octets(connection: u32) -> bool {
+    connection.is_multiple_of(2)
 }
 
 /// A stream that begins anew at its end: short lines, lines across buffers, lines past the limit, rejected ones.
@@ -174,7 +203,12 @@ fn stream(connection: u32) -> Vec<u8> {
             2 => format!("no token {words}\n"),
             _ => format!("{token} {words}\n"),
         };
-        stream.extend(line.into_bytes());
+        if counts_octets(connection) {
+            let line = line.replacen("word ", "word\n", random.below(3));
+            stream.extend(format!("{} {line}", line.len()).into_bytes());
+        } else {
+            stream.extend(line.into_bytes());
+        }
     }
     stream
 }
@@ -195,6 +229,7 @@ fn a_warm_shard_allocates_nothing() {
     assert!(after.entries - before.entries > 100_000, "{} entries", after.entries - before.entries);
     assert!(after.batches - before.batches > 10_000, "{} batches", after.batches - before.batches);
     assert!(after.split_pieces > before.split_pieces);
+    assert!(after.udp_lines - before.udp_lines > 100_000, "{} lines of datagrams", after.udp_lines - before.udp_lines);
     assert_eq!(ALLOCATIONS.get(), 0, "allocations in 20,000 turns");
 }
 

@@ -11,14 +11,15 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use support::captures;
-use support::hostile::hostile_stream;
-use support::oracle::{Counters, Oracle, Oversize};
+use support::hostile::hostile_bytes;
+use support::oracle::{Counters, Framing, Oracle, Oversize};
 
 const T: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
 const U: &str = "00112233-4455-6677-8899-aabbccddeeff";
 const LINE_BYTES_MAX: usize = 262_144;
 /// Limits that make short lines long; the last one is the default.
 const HOSTILE_LIMITS: [usize; 5] = [64, 65, 100, 4096, LINE_BYTES_MAX];
+const FRAMINGS: [Framing; 4] = [Framing::Lf, Framing::Octet, Framing::Auto, Framing::Udp];
 
 fn oracle(data: &[u8], line_bytes_max: usize) -> Oracle {
     let mut oracle = Oracle::new(line_bytes_max, Oversize::Split);
@@ -86,6 +87,39 @@ fn long_lines_are_split_as_in_python() {
     assert_eq!(counters.no_token, 1);
 }
 
+fn fed(framing: Framing, data: &str, known: Option<&str>) -> Oracle {
+    let mut oracle = Oracle::new(LINE_BYTES_MAX, Oversize::Split);
+    if let Some(token) = known {
+        oracle = oracle.knowing([token.to_owned()]);
+    }
+    oracle.feed(framing, data.replace('T', T).replace('U', U).as_bytes());
+    oracle
+}
+
+#[test]
+fn frames_and_datagrams_are_read_as_in_python() {
+    let entries = |oracle: &Oracle, token: &str| oracle.entries[token].concat();
+    let oracle = fed(Framing::Auto, "65 T host tag: 34567890123456789\n", None);
+    assert_eq!(entries(&oracle, T), b"host tag: 34567890123456789");
+    let oracle = fed(Framing::Octet, "66 T short", None);
+    assert_eq!((oracle.entries.len(), oracle.counters.cut), (0, 1));
+    let oracle = fed(Framing::Octet, "43 T a\nb c\n9x", None);
+    assert_eq!((entries(&oracle, T), oracle.counters.bad_frame), ("a\u{2028}b c".into(), 1));
+    let oracle = fed(Framing::Udp, "T a\nb\nU c", None);
+    assert_eq!((entries(&oracle, T), entries(&oracle, U)), ("a\u{2028}b".into(), b"c".to_vec()));
+    let oracle = fed(Framing::Udp, "T a\n###LE-IAA###\n\nfoo\nT\nbar\n", None);
+    assert_eq!(oracle.entries[T], [b"a".to_vec(), "\u{2028}bar".into()]);
+    let counters = oracle.counters;
+    assert_eq!((counters.keepalive, counters.empty, counters.no_token), (1, 1, 1));
+}
+
+#[test]
+fn unknown_tokens_are_passed_over_as_in_python() {
+    let oracle = fed(Framing::Lf, "U not yours T\nx U T y\nU\n", Some(T));
+    assert_eq!(oracle.entries[T], [format!("x {U} y").into_bytes()]);
+    assert_eq!((oracle.entries.len(), oracle.counters.unknown_token), (1, 2));
+}
+
 #[test]
 fn log_bytes_are_entries_with_lf() {
     let oracle = oracle(format!("{T}a\n{T}b\r\n").as_bytes(), LINE_BYTES_MAX);
@@ -95,9 +129,11 @@ fn log_bytes_are_entries_with_lf() {
 
 #[test]
 fn every_line_has_one_fate() {
-    for seed in 0..200 {
+    for (seed, framing) in (0..200).flat_map(|seed| FRAMINGS.map(|framing| (seed, framing))) {
         for limit in [64, 4096] {
-            let counters = oracle(&hostile_stream(seed, limit), limit).counters;
+            let mut oracle = Oracle::new(limit, Oversize::Split);
+            oracle.feed(framing, &hostile_bytes(framing, seed, limit));
+            let counters = oracle.counters;
             assert_eq!(counters.lines() + counters.pieces, counters.entries + counters.rejected(), "seed {seed}");
         }
     }
@@ -105,22 +141,34 @@ fn every_line_has_one_fate() {
 
 #[test]
 fn hostile_streams_reach_every_counter() {
-    let mut oracle = Oracle::new(64, Oversize::Split);
-    for seed in 0..200 {
-        oracle.stream_lf(&hostile_stream(seed, 64));
+    for framing in FRAMINGS {
+        let mut oracle = Oracle::new(64, Oversize::Split);
+        for seed in 0..200 {
+            oracle.feed(framing, &hostile_bytes(framing, seed, 64));
+        }
+        for (name, count) in oracle.counters.named() {
+            let has_frames = matches!(framing, Framing::Octet | Framing::Auto);
+            let possible = match name {
+                "unknown_token" => false,
+                "bad_frame" | "cut" => has_frames,
+                "http" | "tls_on_plain" => framing != Framing::Udp,
+                _ => true,
+            };
+            assert_eq!(count > 0, possible, "{framing:?}: {name} {count}");
+        }
+        assert!(oracle.counters.pieces > oracle.counters.split, "{framing:?}: no line is cut twice");
     }
-    for (name, count) in oracle.counters.named() {
-        assert!(count > 0, "no stream has {name}");
-    }
-    assert!(oracle.counters.pieces > oracle.counters.split, "no line is cut twice");
 }
 
 #[test]
 fn captures_are_counted_as_their_table_says() {
-    let captures = captures::lf();
-    assert!(captures.len() >= 40, "{}", captures.len());
-    for capture in captures {
-        let counters = oracle(&capture.bytes, LINE_BYTES_MAX).counters;
+    let streams = captures::streams();
+    assert!(streams.len() >= 80, "{}", streams.len());
+    let datagrams = captures::udp().into_iter().map(|capture| (Framing::Udp, capture));
+    for (framing, capture) in streams.into_iter().chain(datagrams) {
+        let mut oracle = Oracle::new(LINE_BYTES_MAX, Oversize::Split);
+        oracle.feed(framing, &capture.bytes);
+        let counters = oracle.counters;
         let counted: Vec<_> = counters.named().into_iter().filter(|(_, n)| *n > 0).collect();
         let table: Vec<_> = capture.counts.iter().map(|(name, n)| (name.as_str(), *n)).collect();
         assert_eq!(counted, table, "{}", capture.name);
@@ -141,9 +189,11 @@ fn captures_equal_python() {
     if !support::require_tool("python3") {
         return;
     }
-    let cases: Vec<Case> = captures::lf()
+    let datagrams = captures::udp().into_iter().map(|capture| (Framing::Udp, capture));
+    let cases: Vec<Case> = captures::streams()
         .into_iter()
-        .map(|capture| Case { path: capture.path, line_bytes_max: LINE_BYTES_MAX, oversize: Oversize::Split })
+        .chain(datagrams)
+        .map(|(framing, capture)| Case::new(capture.path, framing, LINE_BYTES_MAX, Oversize::Split))
         .collect();
     assert_equals_python(&cases);
 }
@@ -155,12 +205,16 @@ fn hostile_streams_equal_python() {
     }
     let folder = tempfile::tempdir().unwrap();
     let mut cases = Vec::new();
-    for seed in 0..50 {
+    for (seed, framing) in (0..50).flat_map(|seed| FRAMINGS.map(|framing| (seed, framing))) {
         for line_bytes_max in HOSTILE_LIMITS {
-            let path = folder.path().join(format!("{line_bytes_max}-{seed}.bin"));
-            std::fs::write(&path, hostile_stream(seed, line_bytes_max)).unwrap();
+            let path = folder.path().join(format!("{}-{line_bytes_max}-{seed}.bin", framing.name()));
+            let bytes = hostile_bytes(framing, seed, line_bytes_max);
+            let tokens = some_tokens(&bytes);
+            std::fs::write(&path, bytes).unwrap();
             let oversize = if seed % 5 == 0 { Oversize::Truncate } else { Oversize::Split };
-            cases.push(Case { path, line_bytes_max, oversize });
+            let mut case = Case::new(path, framing, line_bytes_max, oversize);
+            case.known = (seed % 3 == 0).then_some(tokens);
+            cases.push(case);
         }
     }
     assert_equals_python(&cases);
@@ -179,7 +233,8 @@ fn other_protocols_equal_python() {
                 for end_of_line in ["", "\r", "\n", "\r\n", "\r\r\n", "\n\n"] {
                     let path = folder.path().join(format!("{}.bin", cases.len()));
                     std::fs::write(&path, [method, target, end, end_of_line].concat()).unwrap();
-                    cases.push(Case { path, line_bytes_max: 14, oversize: Oversize::Split });
+                    cases.push(Case::new(path.clone(), Framing::Octet, 14, Oversize::Split));
+                    cases.push(Case::new(path, Framing::Lf, 14, Oversize::Split));
                 }
             }
         }
@@ -190,8 +245,23 @@ fn other_protocols_equal_python() {
 /// One stream and the settings to read it with.
 struct Case {
     path: PathBuf,
+    framing: Framing,
+    known: Option<Vec<String>>,
     line_bytes_max: usize,
     oversize: Oversize,
+}
+
+impl Case {
+    fn new(path: PathBuf, framing: Framing, line_bytes_max: usize, oversize: Oversize) -> Self {
+        Self { path, framing, known: None, line_bytes_max, oversize }
+    }
+}
+
+/// About half of the lower-case tokens in these bytes.
+fn some_tokens(bytes: &[u8]) -> Vec<String> {
+    let texts = bytes.windows(36).filter_map(|window| std::str::from_utf8(window).ok());
+    let tokens = texts.filter(|text| text.parse::<engine::wire::Token>().is_ok()).map(str::to_lowercase);
+    tokens.filter(|token| token.as_bytes()[0] < b'8').collect()
 }
 
 fn oracle_py() -> PathBuf {
@@ -204,16 +274,18 @@ import json, sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, sys.argv[1])
 from oracle import Oracle
-for path, line_bytes_max, oversize in json.load(sys.stdin):
-    o = Oracle(None, line_bytes_max, oversize)
-    o.stream_lf(open(path, 'rb').read())
+for path, framing, known, line_bytes_max, oversize in json.load(sys.stdin):
+    o = Oracle(None if known is None else set(known), line_bytes_max, oversize)
+    feed = {'lf': o.stream_lf, 'octet': o.stream_octet, 'auto': o.stream_auto, 'udp': o.datagram}[framing]
+    feed(open(path, 'rb').read())
     entries = {t: [e.decode('latin-1') for e in es] for t, es in o.entries.items()}
     print(json.dumps({'entries': entries, 'counters': o.counters}))
 ";
 
 fn python_results(cases: &[Case]) -> Vec<Value> {
-    let input: Vec<Value> =
-        cases.iter().map(|case| json!([case.path, case.line_bytes_max, case.oversize.name()])).collect();
+    let input =
+        |case: &Case| json!([case.path, case.framing.name(), case.known, case.line_bytes_max, case.oversize.name()]);
+    let input: Vec<Value> = cases.iter().map(input).collect();
     let mut child = Command::new("python3")
         .args(["-c", DRIVER])
         .arg(oracle_py().parent().unwrap())
@@ -235,7 +307,10 @@ fn assert_equals_python(cases: &[Case]) {
     assert_eq!(results.len(), cases.len());
     for (case, python) in cases.iter().zip(results) {
         let mut oracle = Oracle::new(case.line_bytes_max, case.oversize);
-        oracle.stream_lf(&std::fs::read(&case.path).unwrap());
+        if let Some(known) = &case.known {
+            oracle = oracle.knowing(known.clone());
+        }
+        oracle.feed(case.framing, &std::fs::read(&case.path).unwrap());
         let name = case.path.display();
         for (counter, count) in oracle.counters.named() {
             assert_eq!(python["counters"][counter], count, "{name}: {counter}");

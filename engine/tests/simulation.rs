@@ -11,13 +11,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use engine::driver::sim::{Ending, Fault, Faults, PeerId, Sim, When};
+use engine::framing::Framing;
 use engine::route::Ownership;
 use engine::segment::Offset;
 use engine::shard::{Allowance, Command, Notice, ShardConfig};
 use engine::wire::Reject;
 
-use support::hostile::{Random, hostile_stream};
-use support::oracle::Oversize;
+use support::hostile::{Random, hostile_bytes, hostile_stream};
+use support::oracle::{self, Oversize};
 use support::world::{
     Expected, assert_chained, assert_conserved, assert_stored_as_acknowledged, config, drain, finish_drain, run_stream,
     token,
@@ -27,6 +28,13 @@ use support::world::{
 const SEEDS: u64 = 4000;
 /// Shards of one seed's run, in turn.
 const SHARDS: [u16; 4] = [1, 2, 1, 4];
+/// How the listeners of a seed's run cut connections into lines, in the engine's words and in the oracle's.
+const FRAMINGS: [(Framing, oracle::Framing); 4] = [
+    (Framing::Lf, oracle::Framing::Lf),
+    (Framing::Lf, oracle::Framing::Lf),
+    (Framing::Octet, oracle::Framing::Octet),
+    (Framing::Auto, oracle::Framing::Auto),
+];
 /// Bytes that one `send` of a peer has at most.
 const PIECE_BYTES_MAX: usize = 6000;
 
@@ -44,6 +52,8 @@ struct Run {
     oversize: Oversize,
     sim: Sim,
     peers: Vec<Client>,
+    /// Datagrams that the kernel took.
+    datagrams: Vec<Vec<u8>>,
     expected: Expected,
 }
 
@@ -82,6 +92,7 @@ fn random_faults(random: &mut Random) -> Faults {
         Fault::OpenFailed,
         Fault::OpenRefused,
         Fault::LostWakeUp,
+        Fault::UdpFailed,
     ];
     for fault in all {
         let when = match random.below(8) {
@@ -116,7 +127,11 @@ impl Run {
         config.buffer_bytes = *random.pick(&[4, 5, 20]) * 4160 * 6;
         config.recv_buffers = 1 + random.below(8);
         config.connections = Allowance::new(*random.pick(&[1, 2, 1000]));
-        config.listeners = 1 + below(&mut random, 3);
+        let (ours, framing) = *random.pick(&FRAMINGS);
+        config.listeners = vec![ours; 1 + random.below(3)];
+        config.udp_sockets = below(&mut random, 3);
+        config.udp_buffers = 1 << random.below(4);
+        config.udp_creates = true;
         config.logs.open_files_max = *random.pick(&[1, 3, 100]);
         config.logs.segment_bytes = *random.pick(&[100, 1000, 1 << 30]);
         let faults = random_faults(&mut random);
@@ -127,13 +142,13 @@ impl Run {
         }
         let peers = (0..clients as u64).map(|index| Client {
             peer: sim.connect(),
-            stream: hostile_stream(seed * 100 + index, limit),
+            stream: hostile_bytes(framing, seed * 100 + index, limit),
             sent: 0,
             last: *random.pick(&[Last::Close, Last::Close, Last::Reset, Last::Wait]),
         });
         let peers = peers.collect();
         let name = format!("ENGINE_SIM_SEED={seed}");
-        Self { name, random, config, oversize, sim, peers, expected: Expected::new() }
+        Self { name, random, config, oversize, sim, peers, datagrams: Vec::new(), expected: Expected::of(framing) }
     }
 
     /// Peers act in any order while the shard takes its turns.
@@ -151,6 +166,9 @@ impl Run {
             }
             let client = &mut self.peers[busy[self.random.below(busy.len())]];
             client.act(&mut self.sim, &mut self.random);
+            if self.config.udp_sockets > 0 && self.random.one_in(3) {
+                self.send_datagrams();
+            }
             for _ in 0..self.random.below(6) {
                 self.sim.turn();
             }
@@ -168,6 +186,16 @@ impl Run {
         finish_drain(&mut self.sim, &polite);
     }
 
+    /// Each has its own logs, since datagrams keep no order.
+    fn send_datagrams(&mut self) {
+        for _ in 0..=self.random.below(4) {
+            let bytes = hostile_bytes(oracle::Framing::Udp, self.random.next(), self.config.line_bytes_max);
+            if self.sim.send_datagram(&bytes) {
+                self.datagrams.push(bytes);
+            }
+        }
+    }
+
     fn check(mut self) -> Ran {
         let name = &self.name;
         let outcome = self.sim.outcome().unwrap();
@@ -183,7 +211,15 @@ impl Run {
                 }
             }
         }
+        let mut of_datagrams = Expected::of(oracle::Framing::Udp);
+        for datagram in &self.datagrams {
+            of_datagrams.add_whole(datagram, self.config.line_bytes_max, self.oversize);
+        }
+        let (datagrams, lines) = (self.datagrams.len(), of_datagrams.counters.lines());
+        self.expected.add_all(of_datagrams);
         if outcome.unstored_bytes == 0 {
+            assert_eq!((self.sim.unread_datagrams(), outcome.counters.udp_lines), (0, lines), "{name}: datagrams");
+            assert!(outcome.counters.udp_kernel_drops <= self.sim.datagram_drops(), "{name}: drops");
             self.expected.assert_stored(&self.sim, name);
             self.expected.assert_counted(&outcome.counters, name);
             assert_eq!(outcome.counters.received_bytes, self.sim.delivered(), "{name}: received bytes");
@@ -203,7 +239,10 @@ impl Run {
             ("cut a line", outcome.counters.rejected(Reject::Cut)),
             ("split a line", outcome.counters.split_pieces),
             ("closed another protocol", outcome.counters.rejected(Reject::Http)),
+            ("met a bad frame", outcome.counters.rejected(Reject::BadFrame)),
             ("rolled a segment", u64::from(rolled)),
+            ("took a datagram", datagrams as u64),
+            ("saw drops", outcome.counters.udp_kernel_drops),
             ("was refused storage", noticed(|notice| matches!(notice, Notice::StorageRefused(_)))),
             ("was refused an accept", noticed(|notice| matches!(notice, Notice::AcceptFailed(_)))),
         ];
@@ -516,6 +555,83 @@ fn a_failing_accept_loses_no_connection_of_a_drain() {
             assert!(aborted <= if fault == Fault::AcceptAborted { 3 } else { 0 }, "{fault:?} {n}: {aborted} lost");
             assert_eq!(sim.log_bytes(token(1)).len(), 2 * (10 - aborted), "{fault:?} {n}");
         }
+    }
+}
+
+// Datagrams.
+
+fn udp_config() -> ShardConfig {
+    ShardConfig { udp_sockets: 1, udp_buffers: 8, ..config(4096) }
+}
+
+#[test]
+fn datagrams_make_no_logs_unless_they_may() {
+    for shards in [1, 2, 4] {
+        let mut config = udp_config();
+        config.ownership = Ownership::with_seed(shards, 1);
+        let mut sim = Sim::new(16, Faults::none(), config);
+        let peer = sim.connect();
+        sim.send(peer, format!("{} by tcp\n", token(1)).as_bytes());
+        sim.run_until(|sim| sim.log_bytes(token(1)) == b"by tcp\n");
+        for number in 0..20 {
+            let long = "x".repeat(5000);
+            assert!(sim.send_datagram(format!("{} by udp\n{} new\n", token(1), token(2 + number)).as_bytes()));
+            assert!(sim.send_datagram(format!("{} {long}", token(100 + number)).as_bytes()));
+        }
+        drain(&mut sim, &[peer]);
+        let counters = sim.outcome().unwrap().counters;
+        assert_eq!(sim.log_bytes(token(1)), [&b"by tcp\n"[..], &b"by udp\n".repeat(20)].concat());
+        assert_eq!((sim.tokens().count(), counters.rejected(Reject::UnknownToken)), (1, 40), "{shards} shards");
+        assert_eq!((counters.lines, counters.udp_lines, counters.udp_datagrams), (61, 60, 40));
+        assert_conserved(&counters, "datagrams");
+    }
+}
+
+#[test]
+fn while_memory_is_short_datagrams_are_dropped_and_counted_and_streams_are_not() {
+    let mut config = udp_config();
+    config.buffer_bytes = 1 << 20;
+    config.udp_creates = true;
+    let mut sim = Sim::new(17, Faults::none(), config.clone());
+    sim.set_disk_bytes(0);
+    sim.set_udp_socket_bytes(100_000);
+    let stream: Vec<u8> = (0..30_000).flat_map(|line| format!("{} line {line}\n", token(1)).into_bytes()).collect();
+    let peer = sim.connect();
+    sim.send(peer, &stream);
+    sim.close(peer);
+    let mut taken = 0;
+    for _ in 0..3000 {
+        taken += u64::from(sim.send_datagram(format!("{} {}\n", token(2), "y".repeat(900)).as_bytes()));
+        sim.turn();
+    }
+    assert!(sim.shard().buffered_bytes() <= 2 * config.buffer_bytes, "{} bytes", sim.shard().buffered_bytes());
+    assert_eq!(taken + sim.datagram_drops(), 3000);
+    assert!(sim.datagram_drops() > 1000, "{} dropped", sim.datagram_drops());
+    sim.set_disk_bytes(u64::MAX);
+    sim.run_until(|sim| sim.ending(peer) == Ending::InOrder && sim.unread_datagrams() == 0);
+    // The kernel tells of drops with the next datagram that it takes.
+    taken += u64::from(sim.send_datagram(format!("{} last\n", token(2)).as_bytes()));
+    drain(&mut sim, &[]);
+    let counters = sim.outcome().unwrap().counters;
+    assert_eq!((counters.udp_kernel_drops, counters.udp_lines), (sim.datagram_drops(), taken));
+    assert_eq!(counters.entries, 30_000 + taken);
+}
+
+#[test]
+fn a_drain_takes_every_datagram_that_a_socket_holds() {
+    for seed in 0..50 {
+        let mut config = udp_config();
+        config.udp_creates = true;
+        config.udp_buffers = 1 << (seed % 4);
+        let mut sim = Sim::new(seed, Faults::none().with(Fault::UdpFailed, When::OneIn(9)), config);
+        let taken = (0..200).filter(|line| sim.send_datagram(format!("{} {line}", token(1)).as_bytes())).count();
+        for _ in 0..seed {
+            sim.turn();
+        }
+        sim.command(Command::Drain);
+        finish_drain(&mut sim, &[]);
+        assert_eq!((sim.outcome().unwrap().counters.entries, sim.unread_datagrams()), (taken as u64, 0), "seed {seed}");
+        assert!(!sim.send_datagram(b"too late"));
     }
 }
 

@@ -8,16 +8,18 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use engine::buf::{BufferPool, RecvArena, class_bytes};
-use engine::framing::{Foreign, LineDecoder, LineSink};
+use engine::framing::{Foreign, Framing, LineDecoder, LineSink, feed_datagram};
 use engine::route::LogId;
 use engine::segment::FileId;
-use engine::shard::{Completion, ConnectionId, ListenerId, Op, Received, Shard, ShardConfig};
+use engine::shard::{
+    Completion, ConnectionId, Datagrams, ListenerId, Op, Received, ReceivedDatagrams, Shard, ShardConfig, UdpId,
+};
 use engine::time::Time;
 use engine::wire::Token;
 
 use support::captures;
-use support::hostile::{Random, hostile_stream, pieces, random_cuts};
-use support::oracle::Oversize;
+use support::hostile::{Random, hostile_bytes, pieces, random_cuts};
+use support::oracle::{self, Oracle, Oversize};
 use support::world::{Expected, config};
 
 const T: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
@@ -64,36 +66,55 @@ impl LineSink for Recorder {
     }
 }
 
-/// Feeds the pieces and ends in order; checks after each that the carry is no larger than it may be.
-fn decode(pieces: &[&[u8]], limit: usize) -> (Vec<Call>, Option<Foreign>) {
-    let mut decoder = LineDecoder::default();
+/// The framings of a connection, in the engine's words and in the oracle's.
+const FRAMINGS: [(Framing, oracle::Framing); 3] = [
+    (Framing::Lf, oracle::Framing::Lf),
+    (Framing::Octet, oracle::Framing::Octet),
+    (Framing::Auto, oracle::Framing::Auto),
+];
+
+/// Feeds the pieces and ends in order; checks after each that the carry is no larger than it may be. Says what came out,
+/// and how it ended: in order, with something dropped, or early.
+fn decode(framing: Framing, pieces: &[&[u8]], limit: usize) -> (Vec<Call>, Result<bool, Foreign>) {
+    let mut decoder = LineDecoder::new(framing);
     let mut sink = Recorder::new();
-    let mut foreign = None;
+    let mut fed = Ok(());
     for piece in pieces {
-        foreign = decoder.feed(piece, limit, &mut sink).err();
+        fed = decoder.feed(piece, limit, &mut sink);
         let carry = decoder.carry_class().map_or(0, class_bytes);
         assert!(carry <= 2 * (limit + 1) + 320, "a carry of {carry} bytes");
-        if foreign.is_some() {
+        if fed.is_err() {
             break;
         }
     }
-    let foreign = foreign.or_else(|| decoder.finish(limit, &mut sink).err());
+    let end = fed.and_then(|()| decoder.finish(limit, &mut sink));
     decoder.abandon(&mut sink.memory);
     assert_eq!(sink.memory.used(), 0, "the decoder keeps memory");
-    (sink.calls, foreign)
+    (sink.calls, end)
 }
 
 /// Bytes in which what matters to the decoder is frequent.
 fn any_bytes(random: &mut Random) -> Vec<u8> {
     let mut bytes = Vec::new();
     for _ in 0..random.below(12) {
-        match random.below(9) {
+        match random.below(11) {
             0 => bytes.extend(random.text(&[b"\n", b"\r\n", b"\r", b"\r\r\n", b"\n\n"])),
             1 => bytes.extend(T.as_bytes()),
             2 => bytes.extend(&U.as_bytes()[..random.below(37)]),
             3 => bytes.extend(random.text(&[b"!", b" ", b"\t", b"\x16", b"\x16\x03", b"###LE-IAA###\n"])),
             4 => bytes.extend(random.text(&[b"GET / HTTP/1.1", b"POST /", b" HTTP/1.0\r"])),
-            5 => {
+            5 => bytes.extend(random.text(&[
+                b"1 ",
+                b"40 ",
+                b"9",
+                b"100 <1",
+                b"0",
+                b"9999999 ",
+                b"12345678",
+                b"3 \r\n\r",
+            ])),
+            6 => bytes.extend(format!("{} ", 1 + random.below(120)).into_bytes()),
+            7 => {
                 let filler = *random.pick(b"x\r-a");
                 bytes.extend(std::iter::repeat_n(filler, random.below(250)));
             }
@@ -118,13 +139,15 @@ fn any_cuts(random: &mut Random, bytes: &[u8], limit: usize) -> Vec<usize> {
 
 #[test]
 fn cuts_change_no_call() {
-    for seed in 0..20_000 {
+    for seed in 0..30_000 {
         let mut random = Random::new(seed);
+        let (framing, theirs) = *random.pick(&FRAMINGS);
         let limit = *random.pick(&[37, 38, 40, 64, 65, 100, 199, 200, 4096]);
-        let bytes = any_bytes(&mut random);
-        let whole = decode(&[&bytes], limit);
+        let bytes = if random.one_in(4) { hostile_bytes(theirs, seed, limit) } else { any_bytes(&mut random) };
+        let whole = decode(framing, &[&bytes], limit);
         let cuts = any_cuts(&mut random, &bytes, limit);
-        assert_eq!(decode(&pieces(&bytes, &cuts), limit), whole, "seed {seed}, limit {limit}, cuts {cuts:?}");
+        let cut = decode(framing, &pieces(&bytes, &cuts), limit);
+        assert_eq!(cut, whole, "seed {seed}, {framing:?}, limit {limit}, cuts {cuts:?}");
     }
 }
 
@@ -139,12 +162,16 @@ fn cuts_inside_a_long_line_change_no_call() {
             bytes.extend(std::iter::repeat_n(*random.pick(b"x\r"), length));
             bytes.extend(any_bytes(&mut random));
         }
-        let whole = decode(&[&bytes], limit);
+        let framing = if random.one_in(2) { Framing::Lf } else { Framing::Octet };
+        if framing == Framing::Octet {
+            bytes = [format!("{} ", bytes.len() - random.below(5)).as_bytes(), &bytes].concat();
+        }
+        let whole = decode(framing, &[&bytes], limit);
         let mut cuts = random_cuts(seed, bytes.len(), 30);
         cuts.extend((limit - 4..limit + 4).chain(2 * limit - 4..2 * limit + 4).filter(|&at| at < bytes.len()));
         cuts.sort_unstable();
         cuts.dedup();
-        assert!(decode(&pieces(&bytes, &cuts), limit) == whole, "seed {seed}");
+        assert!(decode(framing, &pieces(&bytes, &cuts), limit) == whole, "seed {seed}");
     }
 }
 
@@ -282,7 +309,12 @@ impl Bench {
                 let result = Ok(buf.rest().len());
                 Some(Completion::Written { log: LogId(log), buf, result })
             }
-            Op::Accept(_) | Op::Receive(_) | Op::Recycle(_) | Op::CloseSegment(_) => None,
+            Op::Accept(_)
+            | Op::Receive(_)
+            | Op::ReceiveDatagrams { .. }
+            | Op::Recycle(_)
+            | Op::RecycleDatagrams(_)
+            | Op::CloseSegment(_) => None,
             other => panic!("{other:?} has no place here"),
         }
     }
@@ -297,42 +329,97 @@ impl Bench {
 #[test]
 fn captures_cut_anywhere_equal_the_oracle() {
     let mut cases = 0;
-    for capture in captures::lf() {
+    for (theirs, capture) in captures::streams() {
         let mut config = config(262_144);
         config.buffer_bytes = 64 << 20;
         config.logs.segment_bytes = u64::MAX;
+        config.listeners = FRAMINGS.into_iter().filter(|(_, named)| *named == theirs).map(|(ours, _)| ours).collect();
         let mut bench = Bench::new(config);
-        let mut one = Expected::new();
+        let mut one = Expected::of(theirs);
         one.add_whole(&capture.bytes, 262_144, Oversize::Split);
-        for at in 0..=capture.bytes.len() {
+        // Every cut of a long stream is tried with the framing that it was sent in.
+        let step = if theirs == oracle::Framing::Auto { capture.bytes.len().div_ceil(2000).max(1) } else { 1 };
+        let cuts: Vec<usize> = (0..=capture.bytes.len()).step_by(step).collect();
+        for &at in &cuts {
             let (left, right) = capture.bytes.split_at(at);
             bench.connection(&[left, right]);
-            cases += 1;
             let files = bench.take_files();
-            assert!(files == one.logs, "{} cut at {at}", capture.name);
+            assert!(files == one.logs, "{theirs:?}: {} cut at {at}", capture.name);
         }
-        one.assert_counted_times(&bench.shard.counters(), capture.bytes.len() as u64 + 1, &capture.name);
+        cases += cuts.len();
+        one.assert_counted_times(&bench.shard.counters(), cuts.len() as u64, &capture.name);
     }
     assert!(cases > 250_000, "{cases}");
 }
 
 #[test]
 fn hostile_streams_cut_anywhere_equal_the_oracle() {
-    for seed in 0..2000 {
+    for seed in 0..4000 {
         let mut random = Random::new(seed);
+        let (framing, theirs) = *random.pick(&FRAMINGS);
         // The default limit makes streams of megabytes: fewer of them.
         let limit = if seed % 40 == 0 { 262_144 } else { *random.pick(&[64, 100, 4096]) };
-        let stream = hostile_stream(seed, limit);
+        let stream = hostile_bytes(theirs, seed, limit);
         let mut config = config(limit);
         config.buffer_bytes = 64 << 20;
-        let mut expected = Expected::new();
+        config.listeners = vec![framing];
+        let mut expected = Expected::of(theirs);
         expected.add_whole(&stream, limit, Oversize::Split);
         let mut bench = Bench::new(config);
         let cuts = random_cuts(seed, stream.len(), *random.pick(&[1, 10, 1000]));
         let pieces = pieces(&stream, &cuts);
         let pieces: Vec<&[u8]> = pieces.iter().flat_map(|piece| piece.chunks(1 << 20)).collect();
         bench.connection(&pieces);
-        assert!(bench.take_files() == expected.logs, "seed {seed}, limit {limit}");
-        expected.assert_counted(&bench.shard.counters(), &format!("seed {seed}, limit {limit}"));
+        let case = format!("seed {seed}, {framing:?}, limit {limit}");
+        assert!(bench.take_files() == expected.logs, "{case}");
+        expected.assert_counted(&bench.shard.counters(), &case);
+    }
+}
+
+/// What the oracle calls lines, before anything is routed.
+#[test]
+fn lines_of_a_datagram_are_joined_as_the_oracle_says() {
+    for seed in 0..5000 {
+        let mut random = Random::new(seed);
+        let bytes =
+            if random.one_in(2) { any_bytes(&mut random) } else { hostile_bytes(oracle::Framing::Udp, seed, 300) };
+        let mut sink = Recorder::new();
+        feed_datagram(&bytes, 1 << 20, &mut sink);
+        assert_eq!(sink.memory.used(), 0, "seed {seed}");
+        let called = sink.calls.iter().map(|call| match call {
+            Call::Line(line, _) => line.clone(),
+            other => panic!("seed {seed}: {other:?} of a line below the limit"),
+        });
+        let wanted = Oracle::lines_of_datagram(&bytes).into_iter().map(|line| {
+            let parts: Vec<&[u8]> = line.split(|&byte| byte == b'\n').collect();
+            parts.join("\u{2028}".as_bytes())
+        });
+        assert!(called.eq(wanted), "seed {seed}");
+    }
+}
+
+/// Datagrams have about as much of a turn as connections, and all of it while those are silent.
+#[test]
+fn datagrams_leave_connections_their_half_of_a_turn() {
+    let mut config = config(4096);
+    (config.udp_sockets, config.udp_buffers) = (1, 256);
+    let mut bench = Bench::new(config);
+    let id = ConnectionId(0);
+    bench.handle(Completion::Accepted { listener: ListenerId(0), result: Ok(id), more: true });
+    bench.end_turn();
+    let arena = RecvArena::new(256, 4096);
+    for index in 0..256 {
+        let datagrams = Datagrams { buf: arena.fill(index, &[b'x'; 1024]), each: 1024, drops: None };
+        let received = ReceivedDatagrams::Data(datagrams);
+        bench.handle(Completion::Datagrams { socket: UdpId(0), received, more: true });
+    }
+    // A datagram counts as two kilobytes of a connection, and 32 of them are taken in any case.
+    for (bytes, taken) in [(1000, 32), (100 << 10, 82), (1 << 20, 256)] {
+        let received = Received::Data(bench.arena.fill(0, &vec![b'\n'; bytes]));
+        bench.handle(Completion::Received { connection: id, received, more: true });
+        bench.shard.end_turn(bench.now());
+        assert_eq!(bench.shard.counters().udp_datagrams, taken, "{bytes} bytes of a connection");
+        assert_eq!(bench.shard.timeout(), (taken < 256).then_some(bench.now()), "what waits goes on at once");
+        while bench.shard.poll_op().is_some() {}
     }
 }

@@ -49,7 +49,7 @@ const ISLANDS: [&str; 7] = [
     "engine/src/scan/x86_64.rs",
     "engine/src/buf/recv.rs",
     "engine/src/driver/uring/",
-    "engine/src/sys/min_ttl.rs",
+    "engine/src/sys/socket_option.rs",
     "loadgen/src/sys.rs",
     "benches/src/bin/floor.rs",
     // A counting allocator.

@@ -70,7 +70,7 @@ impl RecvArena {
     #[must_use]
     pub unsafe fn lend(self: &Rc<Self>, index: u16, length: usize) -> RecvBuf {
         assert!(length <= self.buffer_bytes && !self.lent[usize::from(index)].replace(true), "lent twice");
-        RecvBuf { arena: Rc::clone(self), index, length }
+        RecvBuf { arena: Rc::clone(self), index, skipped: 0, length }
     }
 
     /// Copies `bytes` into a buffer and lends it, for drivers without a kernel.
@@ -80,7 +80,7 @@ impl RecvArena {
         // SAFETY: the buffer was not lent until now, and `bytes` has been checked to fit it; `bytes` cannot overlap it,
         // since only a RecvBuf lends this memory.
         unsafe { self.address(index).copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
-        RecvBuf { arena: Rc::clone(self), index, length: bytes.len() }
+        RecvBuf { arena: Rc::clone(self), index, skipped: 0, length: bytes.len() }
     }
 }
 
@@ -97,6 +97,8 @@ impl Drop for RecvArena {
 pub struct RecvBuf {
     arena: Rc<RecvArena>,
     index: u16,
+    /// Bytes at the front that are not what was received.
+    skipped: usize,
     length: usize,
 }
 
@@ -105,6 +107,12 @@ impl RecvBuf {
     #[must_use]
     pub fn index(&self) -> u16 {
         self.index
+    }
+
+    /// Leaves out bytes at the front, which the kernel put there before what was received.
+    pub fn skip(&mut self, bytes: usize) {
+        assert!(self.skipped + bytes <= self.length, "skipped more than there is");
+        self.skipped += bytes;
     }
 }
 
@@ -115,7 +123,8 @@ impl Deref for RecvBuf {
         let start = self.arena.address(self.index);
         // SAFETY: the arena's memory is initialised (zeroed) and alive through the Rc; length was checked against the
         // buffer's size; `lend` and `fill` guarantee that nobody writes it while this claim exists.
-        unsafe { std::slice::from_raw_parts(start.as_ptr(), self.length) }
+        let all = unsafe { std::slice::from_raw_parts(start.as_ptr(), self.length) };
+        &all[self.skipped..]
     }
 }
 
@@ -136,7 +145,9 @@ mod tests {
         let second = arena.fill(1, &[7; 4096]);
         assert_eq!((&*first, second.len(), second.index()), (&b"first"[..], 4096, 1));
         drop(first);
-        assert_eq!(&*arena.fill(0, b"again"), b"again");
+        let mut again = arena.fill(0, b"head, again");
+        again.skip(6);
+        assert_eq!(&*again, b"again");
     }
 
     #[test]

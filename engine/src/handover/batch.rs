@@ -24,10 +24,30 @@ pub enum RunKind {
     First,
     /// Further pieces of them.
     Further,
+    /// Whole lines of senders that make no logs.
+    WholeOfExisting,
+    /// First pieces of their long lines.
+    FirstOfExisting,
 }
 
 impl RunKind {
-    const ALL: [Self; 3] = [Self::Whole, Self::First, Self::Further];
+    const ALL: [Self; 5] = [Self::Whole, Self::First, Self::Further, Self::WholeOfExisting, Self::FirstOfExisting];
+
+    /// The same of a sender that makes no logs.
+    #[must_use]
+    pub fn of_existing(self) -> Self {
+        match self {
+            Self::Whole | Self::WholeOfExisting => Self::WholeOfExisting,
+            Self::First | Self::FirstOfExisting => Self::FirstOfExisting,
+            Self::Further => Self::Further,
+        }
+    }
+
+    /// Whether its entries may be the first of their log. Further pieces follow one that was.
+    #[must_use]
+    pub fn makes_logs(self) -> bool {
+        matches!(self, Self::Whole | Self::First)
+    }
 }
 
 /// Entries of logs of one shard, in the order in which they arrived at another.

@@ -68,10 +68,19 @@ pub const CONNECTIONS_TOTAL: Family = family(
     "Connections taken (accepted), and accepts that failed and were tried again.",
 );
 /// `proto`
-pub const RECEIVED_BYTES: Family =
-    family(Kind::Counter, "engine_received_bytes", "bytes", "Bytes received from all connections.");
+pub const RECEIVED_BYTES: Family = family(
+    Kind::Counter,
+    "engine_received_bytes",
+    "bytes",
+    "Bytes received, in connections (tcp) and datagrams (udp).",
+);
 /// `proto`
 pub const LINES: Family = counter("engine_lines", "Lines that ended, or were cut by the end of their connection.");
+/// No labels.
+pub const UDP_DATAGRAMS: Family = counter("engine_udp_datagrams", "Datagrams received.");
+/// No labels.
+pub const UDP_KERNEL_DROPS: Family =
+    counter("engine_udp_kernel_drops", "Datagrams that the kernel dropped because a socket's buffer was full.");
 /// No labels.
 pub const ENTRIES: Family =
     counter("engine_entries", "Entries taken for storing, each further piece of a split line included.");
@@ -149,12 +158,14 @@ pub const LIMIT: Family = gauge(
 );
 
 /// Every metric, in the order of the text.
-pub const ALL: [Family; 24] = [
+pub const ALL: [Family; 26] = [
     BUILD,
     CONNECTIONS,
     CONNECTIONS_TOTAL,
     RECEIVED_BYTES,
     LINES,
+    UDP_DATAGRAMS,
+    UDP_KERNEL_DROPS,
     ENTRIES,
     ENTRY_BYTES,
     REJECTED_LINES,

@@ -7,14 +7,11 @@ use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use super::names::{self, Family, Kind};
-use super::{Amount, Histogram, Limit, ListenerCounters, Report, StorageState};
+use super::{Amount, Counters, Histogram, Limit, ListenerCounters, Report, StorageState};
 use crate::wire::Reject;
 
 /// The content type that goes with the text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// The one protocol so far.
-const TCP: &str = "tcp";
 
 /// A shard's report, and what was made of two of them.
 #[derive(Clone, Copy, Debug)]
@@ -90,9 +87,16 @@ fn connections(text: &mut Text, snapshot: &Snapshot<'_>) {
 }
 
 fn lines(text: &mut Text, snapshot: &Snapshot<'_>) {
-    let tcp = &[("proto", TCP)];
-    text.family(&names::RECEIVED_BYTES).sample(tcp, snapshot.sum(|report| report.counters.received_bytes));
-    text.family(&names::LINES).sample(tcp, snapshot.sum(|report| report.counters.lines));
+    let mut by_proto = |family, all: fn(&Counters) -> u64, udp: fn(&Counters) -> u64| {
+        let [all, udp] = [all, udp].map(|count| snapshot.sum(|report| count(&report.counters)));
+        let mut samples = text.family(family);
+        samples.sample(&[("proto", "tcp")], all - udp);
+        samples.sample(&[("proto", "udp")], udp);
+    };
+    by_proto(&names::RECEIVED_BYTES, |counters| counters.received_bytes, |counters| counters.udp_received_bytes);
+    by_proto(&names::LINES, |counters| counters.lines, |counters| counters.udp_lines);
+    text.family(&names::UDP_DATAGRAMS).sample(&[], snapshot.sum(|report| report.counters.udp_datagrams));
+    text.family(&names::UDP_KERNEL_DROPS).sample(&[], snapshot.sum(|report| report.counters.udp_kernel_drops));
     text.family(&names::ENTRIES).sample(&[], snapshot.sum(|report| report.counters.entries));
     text.family(&names::ENTRY_BYTES).sample(&[], snapshot.sum(|report| report.counters.entry_bytes));
     let mut samples = text.family(&names::REJECTED_LINES);
@@ -246,6 +250,8 @@ mod tests {
     fn report() -> Report {
         let mut report = Report { logs: 2, storage: StorageState::Low, ..Report::default() };
         report.counters.lines = 3;
+        report.counters.udp_lines = 1;
+        report.counters.udp_kernel_drops = 4;
         report.counters.entries = 2;
         report.counters.reject(Reject::Http);
         report.listeners = vec![ListenerCounters { open: 1, accepted: 2, failed: 3 }];
@@ -270,7 +276,9 @@ mod tests {
     fn shards_are_added_up_or_named() {
         let text = text();
         for line in [
-            "engine_lines_total{proto=\"tcp\"} 8",
+            "engine_lines_total{proto=\"tcp\"} 6",
+            "engine_lines_total{proto=\"udp\"} 2",
+            "engine_udp_kernel_drops_total 8",
             "engine_entries_total 4",
             "engine_rejected_lines_total{reason=\"http\"} 2",
             "engine_rejected_lines_total{reason=\"cut\"} 0",

@@ -16,10 +16,18 @@ use crate::wire::Reject;
 pub struct Counters {
     /// Connections accepted.
     pub connections: u64,
-    /// Bytes received from all connections.
+    /// Bytes received, in connections and datagrams.
     pub received_bytes: u64,
+    /// Those of them that came by UDP.
+    pub udp_received_bytes: u64,
+    /// Datagrams received.
+    pub udp_datagrams: u64,
+    /// Datagrams that the kernel dropped for want of room in a socket's buffer, as far as it has said.
+    pub udp_kernel_drops: u64,
     /// Lines that ended, or were cut by the end of their connection.
     pub lines: u64,
+    /// Those of them that came by UDP.
+    pub udp_lines: u64,
     /// Entries taken for storing.
     pub entries: u64,
     /// Bytes of those entries, LF included: what segments grow by.
@@ -50,7 +58,11 @@ impl Counters {
         let Self {
             connections,
             received_bytes,
+            udp_received_bytes,
+            udp_datagrams,
+            udp_kernel_drops,
             lines,
+            udp_lines,
             entries,
             entry_bytes,
             split_lines,
@@ -60,7 +72,11 @@ impl Counters {
         } = other;
         self.connections += connections;
         self.received_bytes += received_bytes;
+        self.udp_received_bytes += udp_received_bytes;
+        self.udp_datagrams += udp_datagrams;
+        self.udp_kernel_drops += udp_kernel_drops;
         self.lines += lines;
+        self.udp_lines += udp_lines;
         self.entries += entries;
         self.entry_bytes += entry_bytes;
         self.split_lines += split_lines;
@@ -92,6 +108,11 @@ impl fmt::Display for Counters {
             self.split_lines,
             self.split_pieces,
             self.batches
+        )?;
+        write!(
+            f,
+            " udp_datagrams={} udp_received_bytes={} udp_lines={} udp_kernel_drops={}",
+            self.udp_datagrams, self.udp_received_bytes, self.udp_lines, self.udp_kernel_drops
         )?;
         for reason in Reject::ALL {
             write!(f, " rejected.{}={}", reason.name(), self.rejected(reason))?;

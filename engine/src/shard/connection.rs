@@ -2,7 +2,7 @@
 
 use super::logs::Destination;
 use super::op::ListenerId;
-use crate::framing::LineDecoder;
+use crate::framing::{Framing, LineDecoder};
 use crate::wire::Token;
 
 /// Where a connection is in its life.
@@ -38,13 +38,13 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(listener: ListenerId) -> Self {
+    pub(super) fn new(listener: ListenerId, framing: Framing) -> Self {
         Self {
             listener,
             life: Life::Open,
             receiving: true,
             held: 0,
-            decoder: LineDecoder::default(),
+            decoder: LineDecoder::new(framing),
             last: None,
             pieces_to: None,
         }

@@ -85,6 +85,7 @@ impl Shard {
                 for index in 0..self.listeners.len() {
                     self.ops.push_back(Op::RefuseNew(listener_id(index)));
                 }
+                self.end_udp();
                 Phase::Settling { until: self.now + DRAIN_SETTLE, deadline }
             }
             Phase::Settling { until, .. } => Phase::Settling { until, deadline: self.now },
@@ -118,7 +119,7 @@ impl Shard {
     }
 
     /// Takes what the kernel accepted, listener by listener; an accept that fails is tried again. Says whether all are
-    /// closed and no connection is left.
+    /// closed, no connection is left, and UDP sockets are empty.
     fn all_have_ended(&mut self) -> bool {
         for (index, state) in self.listeners.iter_mut().enumerate() {
             if *state == Listener::Idle && self.now >= self.accept_from {
@@ -126,7 +127,8 @@ impl Shard {
                 self.ops.push_back(Op::AcceptRest(listener_id(index)));
             }
         }
-        self.open_connections == 0 && self.listeners.iter().all(|state| *state == Listener::Closed)
+        let listeners_closed = self.listeners.iter().all(|state| *state == Listener::Closed);
+        self.open_connections == 0 && listeners_closed && self.udp.has_ended()
     }
 
     fn wait_for_peers(&mut self, deadline: Time) -> Phase {
@@ -175,6 +177,7 @@ impl Shard {
                 self.ops.push_back(Op::CloseListener(listener_id(index)));
             }
         }
+        self.abandon_udp();
     }
 
     /// Nothing more comes from our connections: waits until what they brought is stored, here and by other shards, and

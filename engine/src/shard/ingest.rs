@@ -20,8 +20,8 @@ pub enum Oversize {
     Truncate,
 }
 
-/// The sink of one connection for the length of one call.
-pub(super) struct Ingest<'a> {
+/// The sink of one connection, or of datagrams, for the length of one call. Some senders make logs, others do not.
+pub(super) struct Ingest<'a, const MAKES_LOGS: bool> {
     pub(super) logs: &'a mut Logs,
     pub(super) counters: &'a mut Counters,
     pub(super) outgoing: &'a mut Outgoing,
@@ -31,7 +31,7 @@ pub(super) struct Ingest<'a> {
     pub(super) now: Time,
 }
 
-impl LineSink for Ingest<'_> {
+impl<const MAKES_LOGS: bool> LineSink for Ingest<'_, MAKES_LOGS> {
     #[inline]
     fn line(&mut self, line: &[u8], token: Option<&Token>) {
         match token {
@@ -45,9 +45,12 @@ impl LineSink for Ingest<'_> {
             self.counters.reject(Reject::NoToken);
             return false;
         };
-        let Some(destination) = self.route(token) else {
-            self.counters.reject(Reject::TooManyTokens);
-            return false;
+        let destination = match self.route(token) {
+            Ok(destination) => destination,
+            Err(reason) => {
+                self.counters.reject(reason);
+                return false;
+            }
         };
         self.counters.lines += 1;
         self.store(token, destination, RunKind::First, remove_token(piece, at));
@@ -65,7 +68,7 @@ impl LineSink for Ingest<'_> {
     }
 }
 
-impl Ingest<'_> {
+impl<const MAKES_LOGS: bool> Ingest<'_, MAKES_LOGS> {
     /// Takes a line whose token is at `at`.
     #[inline]
     fn entry(&mut self, line: &[u8], at: usize, token: Token) {
@@ -74,11 +77,11 @@ impl Ingest<'_> {
             return self.counters.reject(Reject::Empty);
         }
         match self.route(token) {
-            Some(destination) => {
+            Ok(destination) => {
                 self.counters.lines += 1;
                 self.store(token, destination, RunKind::Whole, entry);
             }
-            None => self.counters.reject(Reject::TooManyTokens),
+            Err(reason) => self.counters.reject(reason),
         }
     }
 
@@ -94,15 +97,15 @@ impl Ingest<'_> {
     }
 
     #[inline]
-    fn route(&mut self, token: Token) -> Option<Destination> {
+    fn route(&mut self, token: Token) -> Result<Destination, Reject> {
         if let Some((last, destination)) = *self.last
             && last == token
         {
-            return Some(destination);
+            return Ok(destination);
         }
-        let destination = self.logs.route(token)?;
+        let destination = self.logs.route(token, MAKES_LOGS)?;
         *self.last = Some((token, destination));
-        Some(destination)
+        Ok(destination)
     }
 
     #[inline]
@@ -112,21 +115,25 @@ impl Ingest<'_> {
                 count(self.counters, kind, 1, entry.len() as u64 + 1);
                 self.logs.append(log, entry, self.now);
             }
-            Destination::Shard(shard) => self.outgoing.add(shard, token, kind, entry, &mut self.logs.pool),
+            Destination::Shard(shard) => {
+                let kind = if MAKES_LOGS { kind } else { kind.of_existing() };
+                self.outgoing.add(shard, token, kind, entry, &mut self.logs.pool);
+            }
         }
     }
 }
 
 /// Takes entries that another shard received and counted as lines: the owner of their log counts what becomes of them.
 pub(super) fn absorb(run: Run<'_>, logs: &mut Logs, counters: &mut Counters, now: Time) {
-    match logs.route(run.token) {
-        Some(Destination::Log(log)) => {
+    match logs.route(run.token, run.kind.makes_logs()) {
+        Ok(Destination::Log(log)) => {
             count(counters, run.kind, run.entries, run.bytes.len() as u64);
             logs.append_run(log, run.bytes, now);
         }
-        // Nobody else owns it: there may be no more logs. Pieces go with the first one, which was counted.
-        _ if run.kind == RunKind::Further => {}
-        _ => counters.reject_counted(Reject::TooManyTokens, run.entries),
+        Ok(Destination::Shard(_)) => debug_assert!(false, "entries are handed to the owner of their log"),
+        // Pieces go with the first one, which was counted.
+        Err(_) if run.kind == RunKind::Further => {}
+        Err(reason) => counters.reject_counted(reason, run.entries),
     }
 }
 
@@ -136,8 +143,8 @@ pub(super) fn count(counters: &mut Counters, kind: RunKind, entries: u64, bytes:
     counters.entries += entries;
     counters.entry_bytes += bytes;
     match kind {
-        RunKind::Whole => {}
-        RunKind::First => counters.split_lines += entries,
+        RunKind::Whole | RunKind::WholeOfExisting => {}
+        RunKind::First | RunKind::FirstOfExisting => counters.split_lines += entries,
         RunKind::Further => counters.split_pieces += entries,
     }
 }

@@ -27,7 +27,7 @@ use crate::route::{LogId, Route, Router};
 use crate::scan;
 use crate::segment::{AppendOp, Appended, Appender, FileId, Offset, Position};
 use crate::time::Time;
-use crate::wire::{Entry, Token};
+use crate::wire::{Entry, Reject, Token};
 
 /// What the logs of a shard are allowed.
 #[derive(Clone, Debug)]
@@ -157,13 +157,14 @@ impl Logs {
         id
     }
 
-    /// Where the token's entries go; to a new log, if there may be one more.
+    /// Where the token's entries go; to a new log, if this sender makes logs and there may be one more.
     #[inline]
-    pub(super) fn route(&mut self, token: Token) -> Option<Destination> {
+    pub(super) fn route(&mut self, token: Token, makes_logs: bool) -> Result<Destination, Reject> {
         match self.router.route(token) {
-            Route::Mine(log) => Some(Destination::Log(log)),
-            Route::Foreign(shard) => Some(Destination::Shard(shard)),
-            Route::New => self.create(token).map(Destination::Log),
+            Route::Mine(log) => Ok(Destination::Log(log)),
+            Route::Foreign(shard) => Ok(Destination::Shard(shard)),
+            Route::New if makes_logs => self.create(token).map(Destination::Log).ok_or(Reject::TooManyTokens),
+            Route::New => Err(Reject::UnknownToken),
         }
     }
 

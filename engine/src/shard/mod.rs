@@ -18,6 +18,7 @@
 mod allowance;
 mod by_class;
 mod connection;
+mod datagrams;
 mod drain;
 mod ingest;
 mod logs;
@@ -32,10 +33,14 @@ use std::time::Duration;
 pub use allowance::Allowance;
 pub use ingest::Oversize;
 pub use logs::LogLimits;
-pub use op::{Command, Completion, ConnectionId, ListenerId, Notice, Op, Received, ShutdownSide};
+pub use op::{
+    Command, Completion, ConnectionId, Datagrams, ListenerId, Notice, Op, Received, ReceivedDatagrams, ShutdownSide,
+    UdpId,
+};
 
 use by_class::ByClass;
 use connection::{Connection, Life};
+use datagrams::Udp;
 use drain::Phase;
 use ingest::{Ingest, absorb, count};
 use logs::Logs;
@@ -43,7 +48,7 @@ use outgoing::Outgoing;
 use report::Stopwatch;
 
 use crate::buf::RecvBuf;
-use crate::framing::Foreign;
+use crate::framing::{Foreign, Framing};
 use crate::handover::{Batch, Message, ShardId};
 use crate::limits::{
     ACCEPT_RETRY, BUDGET_PARTS, BUDGET_RESUME_PARTS, HANDOVER_BATCH_BYTES, HANDOVER_BATCHES_MAX, NOTICE_GAP,
@@ -71,10 +76,16 @@ pub struct ShardConfig {
     pub connections: Allowance,
     /// How long a drain waits for peers to close.
     pub drain_timeout: Duration,
-    /// Listeners that the driver has.
-    pub listeners: u32,
+    /// Listeners that the driver has: how the connections of each are cut into lines.
+    pub listeners: Vec<Framing>,
     /// Receive buffers that the driver has.
     pub recv_buffers: usize,
+    /// UDP sockets that the driver has.
+    pub udp_sockets: u32,
+    /// Buffers for datagrams that the driver has.
+    pub udp_buffers: usize,
+    /// Whether datagrams make logs.
+    pub udp_creates: bool,
     /// What the logs are allowed.
     pub logs: LogLimits,
 }
@@ -94,6 +105,7 @@ pub struct Shard {
     parked: VecDeque<ConnectionId>,
     /// What came while there was no room, in order.
     held: VecDeque<(ConnectionId, Received)>,
+    udp: Udp,
     outgoing: Outgoing,
     /// What other shards sent and there was no room for yet.
     incoming: VecDeque<(ShardId, Batch)>,
@@ -119,7 +131,7 @@ pub struct Shard {
     foreign_seen: u64,
     foreign_told: Option<Time>,
     accept_failure_told: Option<Time>,
-    /// A listener had to be closed with connections in its queue.
+    /// A listener had to be closed with connections in its queue, or a socket with datagrams.
     abandoned_queue: bool,
     now: Time,
 }
@@ -143,7 +155,7 @@ pub struct Outcome {
     pub counters: Counters,
     /// Bytes taken from the network and not stored, because storage refused until the end.
     pub unstored_bytes: u64,
-    /// Whether connections that the kernel had accepted were left in a listener's queue.
+    /// Whether connections that the kernel had accepted were left in a listener's queue, or datagrams in a socket.
     pub abandoned_queue: bool,
 }
 
@@ -170,6 +182,7 @@ impl Shard {
             carry_bytes: 0,
             parked: VecDeque::new(),
             held: VecDeque::new(),
+            udp: Udp::new(config.udp_sockets),
             outgoing: Outgoing::new(config.ownership.shards(), config.buffer_bytes),
             incoming: VecDeque::new(),
             finished: 0,
@@ -177,13 +190,13 @@ impl Shard {
             full: false,
             paused: false,
             disk_low: false,
-            listeners: vec![Listener::Accepting; config.listeners as usize],
-            listener_counters: vec![ListenerCounters::default(); config.listeners as usize],
+            listeners: vec![Listener::Accepting; config.listeners.len()],
+            listener_counters: vec![ListenerCounters::default(); config.listeners.len()],
             backpressure: Stopwatch::default(),
             accept_from: Time::default(),
             crowded_until: Time::default(),
             phase: Phase::Serving,
-            ops: (0..config.listeners).map(|id| Op::Accept(ListenerId(id))).collect(),
+            ops: first_ops(&config),
             notices: VecDeque::new(),
             foreign_seen: 0,
             foreign_told: None,
@@ -209,6 +222,7 @@ impl Shard {
                 let notice = self.logs.written(log, buf, result, now, &mut self.ops);
                 self.notices.extend(notice);
             }
+            Completion::Datagrams { socket, received, more } => self.datagrams_received(socket, received, more),
             Completion::Accepted { listener, result, more } => self.accepted(listener, result, more),
             Completion::Closed(connection) => self.closed(connection),
             Completion::Opened { log, result } => self.notices.extend(self.logs.opened(log, result, now)),
@@ -241,6 +255,7 @@ impl Shard {
         }
         self.look_for_room();
         self.take_up();
+        self.take_datagrams();
         self.backpressure.set(self.paused, now);
         self.outgoing.publish(&mut self.ops);
         // At the end nothing lingers, and what other shards send last neither.
@@ -248,6 +263,7 @@ impl Shard {
         self.logs.start(now, memory_max, &mut self.ops);
         self.receive_parked();
         self.resume_accepting();
+        self.resume_udp();
     }
 
     /// The next request for the driver.
@@ -270,7 +286,7 @@ impl Shard {
         // Of more parked connections than there are buffers the next ones take their turn at once: those that went
         // before may have nothing to receive, and then no completion would come.
         let parked = (!self.paused && !self.parked.is_empty()).then_some(self.now);
-        own.chain(logs).chain(parked).min()
+        own.chain(logs).chain(parked).chain(self.udp_timeout()).min()
     }
 
     /// How the shard ended, once it has.
@@ -294,7 +310,8 @@ impl Shard {
     pub fn unstored_bytes(&self) -> u64 {
         let held = self.held.iter().map(|(_, received)| received.bytes() as u64);
         let incoming = self.incoming.iter().map(|(_, batch)| batch.entry_bytes());
-        self.logs.unwritten_bytes() + self.given_up_bytes + held.sum::<u64>() + incoming.sum::<u64>()
+        let waiting = self.udp.waiting_bytes();
+        self.logs.unwritten_bytes() + self.given_up_bytes + held.sum::<u64>() + incoming.sum::<u64>() + waiting
     }
 
     /// Capacity of carries, staging, writes under way and batches for other shards, in bytes: what `buffer_bytes` limits.
@@ -362,6 +379,7 @@ impl Shard {
 
     fn ingest(&mut self, id: ConnectionId, buf: &RecvBuf) {
         self.counters.received_bytes += buf.len() as u64;
+        self.udp.connections_took(buf.len());
         let limit = self.config.line_bytes_max;
         let result = self.with_sink(id, |connection, sink| match connection.life {
             Life::Open => connection.decoder.feed(buf, limit, sink),
@@ -373,17 +391,19 @@ impl Shard {
         self.relieve();
     }
 
-    /// The peer ended the stream in order: an unterminated rest is a line too.
+    /// The peer ended the stream in order: an unterminated rest is a line too, an unfinished frame is not.
     fn end(&mut self, id: ConnectionId) {
         let limit = self.config.line_bytes_max;
         let result = self.with_sink(id, |connection, sink| match connection.life {
             Life::Open => connection.decoder.finish(limit, sink),
-            Life::Ending | Life::Closing => Ok(()),
+            Life::Ending | Life::Closing => Ok(false),
         });
         match result {
-            Some(Err(foreign)) => self.foreign(id, foreign),
-            _ => self.stop_taking(id),
+            Some(Err(foreign)) => return self.foreign(id, foreign),
+            Some(Ok(true)) => self.counters.reject(Reject::Cut),
+            Some(Ok(false)) | None => {}
         }
+        self.stop_taking(id);
     }
 
     /// The stream ended at an arbitrary byte: an unterminated rest is dropped and counted.
@@ -397,12 +417,13 @@ impl Shard {
         self.stop_taking(id);
     }
 
-    /// The connection speaks another protocol: nothing of it is stored, and it ends.
+    /// The connection does not speak what its listener does: nothing more of it is stored, and it ends.
     #[cold]
     fn foreign(&mut self, id: ConnectionId, foreign: Foreign) {
         let reason = match foreign {
             Foreign::Http => Reject::Http,
             Foreign::Tls => Reject::TlsOnPlain,
+            Foreign::BadFrame => Reject::BadFrame,
         };
         self.counters.reject(reason);
         self.with_sink(id, |connection, sink| connection.decoder.abandon(&mut sink.logs.pool));
@@ -429,12 +450,12 @@ impl Shard {
     fn with_sink<T>(
         &mut self,
         id: ConnectionId,
-        work: impl FnOnce(&mut Connection, &mut Ingest<'_>) -> T,
+        work: impl FnOnce(&mut Connection, &mut Ingest<'_, true>) -> T,
     ) -> Option<T> {
         let mut connection = self.connections.get_mut(id.0 as usize)?.take()?;
         let before = connection.decoder.carry_class();
         let (mut last, mut pieces_to) = (connection.last, connection.pieces_to);
-        let mut sink = Ingest {
+        let mut sink = Ingest::<true> {
             logs: &mut self.logs,
             counters: &mut self.counters,
             outgoing: &mut self.outgoing,
@@ -579,7 +600,8 @@ impl Shard {
             self.connections.resize_with(slot + 1, || None);
         }
         debug_assert!(self.connections[slot].is_none(), "a number is used again only after its connection closed");
-        self.connections[slot] = Some(Connection::new(listener));
+        let framing = self.config.listeners[listener.0 as usize];
+        self.connections[slot] = Some(Connection::new(listener, framing));
         self.open_connections += 1;
         let counters = &mut self.listener_counters[listener.0 as usize];
         counters.open += 1;
@@ -622,6 +644,13 @@ impl Shard {
             }
         }
     }
+}
+
+/// Every listener accepts, every UDP socket receives.
+fn first_ops(config: &ShardConfig) -> VecDeque<Op> {
+    let accepts = (0..config.listeners.len()).map(|index| Op::Accept(listener_id(index)));
+    let receives = (0..config.udp_sockets).map(|id| Op::ReceiveDatagrams { socket: UdpId(id), rest: false });
+    accepts.chain(receives).collect()
 }
 
 /// Whether a notice of some kind may be told again; then it is told now.

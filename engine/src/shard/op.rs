@@ -17,6 +17,10 @@ pub struct ListenerId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionId(pub u32);
 
+/// A UDP socket: an index into the driver's table, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UdpId(pub u32);
+
 /// How a connection is shut down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShutdownSide {
@@ -49,6 +53,19 @@ pub enum Op {
     Deafen(ConnectionId),
     /// Order: the core is done with this receive buffer.
     Recycle(RecvBuf),
+    /// Multishot: [`Completion::Datagrams`].
+    ReceiveDatagrams {
+        /// The socket.
+        socket: UdpId,
+        /// Takes what is in the socket's buffer and ends with [`ReceivedDatagrams::Empty`], instead of waiting for more.
+        rest: bool,
+    },
+    /// Order: the socket hears nothing new from now on; ends an [`Op::ReceiveDatagrams`], if one is in flight.
+    DeafenUdp(UdpId),
+    /// Order: the core is done with this buffer of datagrams.
+    RecycleDatagrams(RecvBuf),
+    /// Order: closes a UDP socket that no receive is waiting on.
+    CloseUdp(UdpId),
     /// Order.
     Shutdown(ConnectionId, ShutdownSide),
     /// [`Completion::Closed`]; with `reset`, a peer that still sends or waits learns it at once.
@@ -125,6 +142,32 @@ impl Received {
     }
 }
 
+/// Datagrams that came together, as the kernel may hand over several of one size.
+#[derive(Debug)]
+pub struct Datagrams {
+    /// Their bytes, one after the other; goes back with [`Op::RecycleDatagrams`].
+    pub buf: RecvBuf,
+    /// Bytes of each of them; the last one may be shorter.
+    pub each: usize,
+    /// How many the kernel has dropped before them since the socket was made, for want of room; `None`: it did not say.
+    pub drops: Option<u32>,
+}
+
+/// What one receive of datagrams ended with.
+#[derive(Debug)]
+pub enum ReceivedDatagrams {
+    /// There were some.
+    Data(Datagrams),
+    /// What [`Op::ReceiveDatagrams`] with `rest` ends with: there are none. One that brought some may end so early.
+    Empty,
+    /// Every buffer is taken: nothing was received.
+    NoBuffer,
+    /// The receive was cancelled.
+    Cancelled,
+    /// Receiving failed.
+    Failed(io::Error),
+}
+
 /// An answer of the driver.
 #[derive(Debug)]
 pub enum Completion {
@@ -143,6 +186,15 @@ pub enum Completion {
         connection: ConnectionId,
         /// What came.
         received: Received,
+        /// Whether the request goes on.
+        more: bool,
+    },
+    /// An answer to [`Op::ReceiveDatagrams`].
+    Datagrams {
+        /// The socket.
+        socket: UdpId,
+        /// What came.
+        received: ReceivedDatagrams,
         /// Whether the request goes on.
         more: bool,
     },
@@ -192,13 +244,15 @@ pub enum Command {
 /// Something that the operator should hear of; the driver hands it to the log.
 #[derive(Debug)]
 pub enum Notice {
-    /// A connection spoke another protocol; `seen` counts them since the last such notice.
+    /// A connection was ended for what it sent; `seen` counts them since the last such notice.
     Foreign {
         /// The reason it was rejected for.
         reason: &'static str,
         /// Connections like it since the last notice, this one included.
         seen: u64,
     },
+    /// Receiving datagrams failed and is tried again.
+    UdpFailed(io::Error),
     /// Accepting failed and is tried again.
     AcceptFailed(io::Error),
     /// A write or a creation failed: reading stops, everything is kept, one operation is retried.

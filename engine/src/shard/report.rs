@@ -73,6 +73,7 @@ impl Shard {
 mod tests {
     use super::*;
     use crate::driver::sim::{Ending, Faults, Sim};
+    use crate::framing::Framing;
     use crate::handover::ShardId;
     use crate::metrics::ListenerCounters;
     use crate::route::Ownership;
@@ -87,7 +88,10 @@ mod tests {
             buffer_bytes: 4 << 20,
             connections: Allowance::new(10),
             drain_timeout: Duration::from_secs(1),
-            listeners: 2,
+            listeners: vec![Framing::Lf; 2],
+            udp_sockets: 0,
+            udp_buffers: 8,
+            udp_creates: false,
             recv_buffers: 8,
             logs: LogLimits {
                 linger: Duration::from_millis(5),

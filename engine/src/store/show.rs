@@ -11,9 +11,10 @@
 
 use std::io::{self, Write};
 
+use crate::wire::entry::LINE_SEPARATOR;
+
 /// The newline inside an entry.
-const LINE_SEPARATOR: char = '\u{2028}';
-const LINE_SEPARATOR_BYTES: &[u8] = "\u{2028}".as_bytes();
+const SEPARATOR: char = '\u{2028}';
 
 /// How entries are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,10 +57,10 @@ pub fn whole_chars(bytes: &[u8]) -> usize {
 
 fn write_newlines(bytes: &[u8], out: &mut dyn Write) -> io::Result<()> {
     let mut written = 0;
-    for at in memchr::memmem::find_iter(bytes, LINE_SEPARATOR_BYTES) {
+    for at in memchr::memmem::find_iter(bytes, LINE_SEPARATOR) {
         out.write_all(&bytes[written..at])?;
         out.write_all(b"\n")?;
-        written = at + LINE_SEPARATOR_BYTES.len();
+        written = at + LINE_SEPARATOR.len();
     }
     out.write_all(&bytes[written..])
 }
@@ -70,7 +71,7 @@ fn escaped(bytes: &[u8], newlines: bool) -> String {
         for character in piece.valid().chars() {
             match character {
                 '\n' | '\t' => text.push(character),
-                LINE_SEPARATOR if newlines => text.push('\n'),
+                SEPARATOR if newlines => text.push('\n'),
                 control if control.is_ascii_control() => push_hex(&mut text, control as u32),
                 control if control.is_control() => text.extend(control.escape_unicode()),
                 other => text.push(other),

@@ -32,20 +32,10 @@ pub struct Listener {
 /// # Errors
 /// The address cannot be bound; says what to do.
 pub fn listen(address: SocketAddr, shards: usize) -> Result<Listener, StartError> {
-    let refused = |error: io::Error| {
-        let problem = match error.kind() {
-            io::ErrorKind::AddrInUse => "in use by another process; stop it or choose another --tcp",
-            io::ErrorKind::PermissionDenied => {
-                "not allowed for this user; give the engine CAP_NET_BIND_SERVICE or choose a port above 1023"
-            }
-            io::ErrorKind::AddrNotAvailable => "not an address of this host; choose another --tcp",
-            _ => "cannot be bound; choose another --tcp",
-        };
-        StartError::new(address.to_string(), problem).because(error)
-    };
+    let refused = |error: io::Error| bind_refused(address, "--tcp", error);
     // The first one binds alone: shared from the start, the port of a second engine would be shared too, and each would
     // get half of the connections.
-    let probe = bind_patiently(address).map_err(refused)?;
+    let probe = bind_patiently(|| bind(address, false)).map_err(refused)?;
     let address = probe.local_addr().map_err(refused)?.as_socket().unwrap_or(address);
     drop(probe);
     let listen = || {
@@ -57,11 +47,25 @@ pub fn listen(address: SocketAddr, shards: usize) -> Result<Listener, StartError
     Ok(Listener { fds, address })
 }
 
+/// The address that a flag gives cannot be bound.
+pub(super) fn bind_refused(address: SocketAddr, flag: &str, error: io::Error) -> StartError {
+    let problem = match error.kind() {
+        io::ErrorKind::AddrInUse => format!("in use by another process; stop it or choose another {flag}"),
+        io::ErrorKind::PermissionDenied => {
+            "not allowed for this user; give the engine CAP_NET_BIND_SERVICE or choose a port above 1023".to_owned()
+        }
+        io::ErrorKind::AddrNotAvailable => format!("not an address of this host; choose another {flag}"),
+        _ => format!("cannot be bound; choose another {flag}"),
+    };
+    StartError::new(address.to_string(), problem).because(error)
+}
+
+/// Binds; a busy port is tried for [`BIND_RETRY`].
 #[expect(clippy::disallowed_methods, reason = "the deadline of a start, before there is a shard")]
-fn bind_patiently(address: SocketAddr) -> io::Result<Socket> {
+pub(super) fn bind_patiently(bind: impl Fn() -> io::Result<Socket>) -> io::Result<Socket> {
     let deadline = Instant::now() + BIND_RETRY;
     loop {
-        match bind(address, false) {
+        match bind() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
                 std::thread::sleep(BIND_TRY);
             }

@@ -6,5 +6,7 @@ pub mod file;
 pub mod host;
 pub mod listener;
 mod min_ttl;
+mod socket_option;
+pub mod udp;
 
 pub use data_dir::{DataDir, DataLock};

@@ -8,6 +8,9 @@ use super::token::TOKEN_BYTES;
 /// An agent's sign of life: a line of its own, without a token.
 pub const KEEPALIVE: &[u8] = b"###LE-IAA###";
 
+/// U+2028: stands in a stored entry for an LF that was part of it, since an entry is one line of its segment.
+pub const LINE_SEPARATOR: &[u8] = "\u{2028}".as_bytes();
+
 /// The first two bytes of a TLS record that opens a handshake: never the start of a line that we take.
 pub const TLS_HELLO: [u8; 2] = [0x16, 0x03];
 
@@ -57,8 +60,12 @@ pub enum Reject {
     Keepalive,
     /// No token shape on the line.
     NoToken,
+    /// Only tokens that name no log here.
+    UnknownToken,
     /// A new log past `--tokens-max`.
     TooManyTokens,
+    /// Where the length of a frame should be there is something else.
+    BadFrame,
     /// The first line is an HTTP/1 request.
     Http,
     /// The first bytes are a TLS record.
@@ -69,8 +76,17 @@ pub enum Reject {
 
 impl Reject {
     /// Every reason, in the order of the summary line.
-    pub const ALL: [Self; 7] =
-        [Self::Empty, Self::Keepalive, Self::NoToken, Self::TooManyTokens, Self::Http, Self::TlsOnPlain, Self::Cut];
+    pub const ALL: [Self; 9] = [
+        Self::Empty,
+        Self::Keepalive,
+        Self::NoToken,
+        Self::UnknownToken,
+        Self::TooManyTokens,
+        Self::BadFrame,
+        Self::Http,
+        Self::TlsOnPlain,
+        Self::Cut,
+    ];
 
     /// The reason's name in counters and log lines.
     #[must_use]
@@ -79,7 +95,9 @@ impl Reject {
             Self::Empty => "empty",
             Self::Keepalive => "keepalive",
             Self::NoToken => "no_token",
+            Self::UnknownToken => "unknown_token",
             Self::TooManyTokens => "too_many_tokens",
+            Self::BadFrame => "bad_frame",
             Self::Http => "http",
             Self::TlsOnPlain => "tls_on_plain",
             Self::Cut => "cut",

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::oracle::Framing;
+
 /// One row of the table: one connection, or one datagram.
 #[derive(Debug)]
 pub struct Capture {
@@ -26,6 +28,24 @@ pub fn all() -> Vec<Capture> {
 /// The rows that an LF listener takes: TCP ones, and TLS ones by their plain text.
 pub fn lf() -> Vec<Capture> {
     all().into_iter().filter(|capture| capture.framing == "lf" && !capture.transport.starts_with("UDP")).collect()
+}
+
+/// The rows that an octet-counting listener takes.
+pub fn octet() -> Vec<Capture> {
+    all().into_iter().filter(|capture| capture.framing == "octet").collect()
+}
+
+/// The rows that are one datagram each.
+pub fn udp() -> Vec<Capture> {
+    all().into_iter().filter(|capture| capture.framing == "udp").collect()
+}
+
+/// Every stream with each framing that it may be sent in: `auto` takes both kinds.
+pub fn streams() -> Vec<(Framing, Capture)> {
+    let both = || lf().into_iter().chain(octet());
+    let as_sent = lf().into_iter().map(|capture| (Framing::Lf, capture));
+    let as_sent = as_sent.chain(octet().into_iter().map(|capture| (Framing::Octet, capture)));
+    as_sent.chain(both().map(|capture| (Framing::Auto, capture))).collect()
 }
 
 fn capture(folder: &Path, row: &str) -> Capture {

@@ -3,6 +3,10 @@
 //! The same seed gives the same stream for ever, so a failure is named by its seed. Tokens are drawn from the seed as
 //! well: streams of different seeds share none, and many of them can go to one engine.
 
+use super::oracle::Framing;
+
+/// The largest datagram of IPv4.
+pub const DATAGRAM_BYTES_MAX: usize = 65_507;
 /// Tokens that a stream's good lines use.
 const TOKENS_PER_STREAM: usize = 6;
 /// Lines that exceed the limit on purpose, a stream: with a limit of 256 KiB each of them is up to half a megabyte.
@@ -68,6 +72,43 @@ pub fn hostile_stream(seed: u64, line_bytes_max: usize) -> Vec<u8> {
     writer.out
 }
 
+/// The same in counted frames, most of them well counted; the connection may end inside one.
+pub fn hostile_frames(seed: u64, line_bytes_max: usize) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    let tokens = (0..TOKENS_PER_STREAM).map(|_| random.token()).collect();
+    let mut writer = Writer { random, tokens, line_bytes_max, out: Vec::new() };
+    let mut stream = writer.frames();
+    if writer.random.one_in(3) {
+        stream.truncate(writer.random.below(stream.len() + 1));
+    }
+    stream
+}
+
+/// What a client sends to a listener with this framing.
+pub fn hostile_bytes(framing: Framing, seed: u64, line_bytes_max: usize) -> Vec<u8> {
+    match framing {
+        Framing::Lf => hostile_stream(seed, line_bytes_max),
+        Framing::Octet => hostile_frames(seed, line_bytes_max),
+        Framing::Auto => match seed % 4 {
+            0 => hostile_stream(seed, line_bytes_max),
+            1 => {
+                // Almost counted.
+                let mut random = Random::new(seed);
+                let opening =
+                    random.text(&[b"1 ", b"12345678 <1>", b"7 <x", b"99 2bfbea1e-", b"01 <1>", b"1", b"12 <"]);
+                [opening, &hostile_stream(seed, line_bytes_max)].concat()
+            }
+            2 => [b"6 <13>ab", &hostile_frames(seed, line_bytes_max)[..]].concat(),
+            _ => hostile_frames(seed, line_bytes_max),
+        },
+        Framing::Udp => {
+            let mut datagram = hostile_stream(seed, line_bytes_max);
+            datagram.truncate(DATAGRAM_BYTES_MAX);
+            datagram
+        }
+    }
+}
+
 /// At most `n` cuts between the bytes of a stream of `len` bytes: ascending, distinct, neither 0 nor `len`.
 pub fn random_cuts(seed: u64, len: usize, n: usize) -> Vec<usize> {
     let mut random = Random::new(seed);
@@ -122,6 +163,49 @@ impl Writer {
         if self.random.one_in(3) {
             self.unfinished_rest();
         }
+    }
+
+    fn frames(&mut self) -> Vec<u8> {
+        match self.random.below(24) {
+            0 => return Vec::new(),
+            1 => return b"\x16\x03\x01\x02\x00".to_vec(),
+            2 => return b"\x16".to_vec(),
+            3 => {
+                self.http_like();
+                self.end_of_line();
+                return std::mem::take(&mut self.out);
+            }
+            _ => {}
+        }
+        let mut stream = Vec::new();
+        let mut long_frames = 0;
+        for _ in 0..=self.random.below(40) {
+            if long_frames < LONG_LINES_MAX && self.random.one_in(20) {
+                long_frames += 1;
+                self.long_line();
+            } else {
+                self.line();
+            }
+            while self.random.one_in(4) {
+                self.out.push(b'\n');
+                self.line();
+            }
+            let end = self.random.text(&[b"", b"", b"\n", b"\n", b"\r\n", b"\r", b"\n\n", b"\r\r\n"]);
+            self.out.extend(end);
+            let frame = std::mem::take(&mut self.out);
+            let length = frame.len().to_string();
+            match self.random.below(400) {
+                0 => stream.extend(format!("0{length} ").into_bytes()),
+                1 => stream.extend(format!("{length}  ").into_bytes()),
+                2 => stream.extend(format!("{length}\n").into_bytes()),
+                3 => stream.extend(b"12345678 "),
+                4 => {}
+                _ if frame.is_empty() => continue,
+                _ => stream.extend(format!("{length} ").into_bytes()),
+            }
+            stream.extend(frame);
+        }
+        stream
     }
 
     /// A last line without its LF, or with only the CR of its CRLF.

@@ -119,6 +119,12 @@ impl Engine {
         task.file_name().into_string().unwrap()
     }
 
+    /// Where the UDP listener really is; it takes `--udp` to have one.
+    pub fn udp_addr(&self) -> SocketAddr {
+        let listening = self.wait_for_line(|line| line.contains("listening") && has_field(line, "proto", "udp"));
+        field(&listening, "addr").unwrap().parse().unwrap()
+    }
+
     /// Memory that the process holds, in KiB.
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
@@ -363,9 +369,11 @@ impl Summary {
             ("rejected.empty", counters.empty),
             ("rejected.keepalive", counters.keepalive),
             ("rejected.no_token", counters.no_token),
+            ("rejected.unknown_token", counters.unknown_token),
+            ("rejected.bad_frame", counters.bad_frame),
             ("rejected.http", counters.http),
             ("rejected.tls_on_plain", counters.tls_on_plain),
-            ("rejected.cut", 0),
+            ("rejected.cut", counters.cut),
         ];
         let counted: Vec<_> = expected.iter().map(|(counter, _)| ours(counter)).collect();
         let expected: Vec<_> = expected.iter().map(|(counter, count)| ((*counter).to_owned(), *count)).collect();

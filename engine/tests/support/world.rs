@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use engine::driver::sim::{Ending, Faults, PeerId, Sim};
+use engine::framing::Framing;
 use engine::handover::ShardId;
 use engine::metrics::Counters;
 use engine::route::Ownership;
 use engine::shard::{Allowance, Command, LogLimits, ShardConfig};
 use engine::wire::{Reject, Token};
 
-use super::oracle::{self, Oracle};
+use super::oracle::{self, Oracle, counts_octets, frame_length};
 
 /// A shard with small memory, whose peers get one second to end at a drain.
 pub fn config(line_bytes_max: usize) -> ShardConfig {
@@ -22,8 +23,11 @@ pub fn config(line_bytes_max: usize) -> ShardConfig {
         buffer_bytes: 4 << 20,
         connections: Allowance::new(1000),
         drain_timeout: Duration::from_secs(1),
-        listeners: 1,
+        listeners: vec![Framing::Lf],
         recv_buffers: 8,
+        udp_sockets: 0,
+        udp_buffers: 4,
+        udp_creates: false,
         logs: LogLimits {
             linger: Duration::from_millis(5),
             segment_bytes: 256 << 20,
@@ -36,6 +40,7 @@ pub fn config(line_bytes_max: usize) -> ShardConfig {
 /// What the oracle says of all connections of one run.
 #[derive(Debug)]
 pub struct Expected {
+    framing: oracle::Framing,
     pub logs: BTreeMap<String, Vec<u8>>,
     pub counters: oracle::Counters,
     pub cut: u64,
@@ -43,18 +48,43 @@ pub struct Expected {
 
 impl Expected {
     pub fn new() -> Self {
-        Self { logs: BTreeMap::new(), counters: oracle::Counters::default(), cut: 0 }
+        Self::of(oracle::Framing::Lf)
     }
 
-    /// A connection that ended in order.
-    pub fn add_whole(&mut self, stream: &[u8], line_bytes_max: usize, oversize: oracle::Oversize) {
-        let mut oracle = Oracle::new(line_bytes_max, oversize);
-        oracle.stream_lf(stream);
+    /// Of connections to listeners with this framing.
+    pub fn of(framing: oracle::Framing) -> Self {
+        Self { framing, logs: BTreeMap::new(), counters: oracle::Counters::default(), cut: 0 }
+    }
+
+    fn counts_octets(&self, stream: &[u8]) -> bool {
+        match self.framing {
+            oracle::Framing::Octet => true,
+            oracle::Framing::Auto => counts_octets(stream),
+            oracle::Framing::Lf | oracle::Framing::Udp => false,
+        }
+    }
+
+    /// A connection that ended in order, or a datagram.
+    pub fn add_whole(&mut self, stream: &[u8], limit: usize, oversize: oracle::Oversize) {
+        if self.counts_octets(stream) {
+            return self.add_frames(stream, limit, oversize);
+        }
+        let mut oracle = Oracle::new(limit, oversize);
+        oracle.feed(self.framing, stream);
         self.add(&oracle);
     }
 
     /// A connection that was cut behind these bytes: its last line is dropped, except for the pieces that were whole.
     pub fn add_cut(&mut self, stream: &[u8], limit: usize, oversize: oracle::Oversize) {
+        if self.counts_octets(stream) {
+            let line_has_ended = stream.contains(&b'\n') || stream.len() > limit + 1;
+            let may_be_request = stream.first().is_some_and(u8::is_ascii_uppercase) && !line_has_ended;
+            if may_be_request || stream == b"\x16" {
+                self.cut += 1;
+                return;
+            }
+            return self.add_frames(stream, limit, oversize);
+        }
         let whole = stream.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         let rest = &stream[whole..];
         let mut oracle = Oracle::new(limit, oversize);
@@ -70,6 +100,28 @@ impl Expected {
         // The oracle knows no cuts: it sees one byte after the whole pieces, which then goes again.
         let mut longer = Oracle::new(limit, oversize);
         longer.stream_lf(&[&stream[..whole + pieces * limit], b"x"].concat());
+        self.add_pieces(&oracle, longer, oversize);
+    }
+
+    /// Counted frames. Of the last one, if it is not all there, the pieces that were whole are stored: the oracle, which
+    /// sees the stream at once, drops them too.
+    fn add_frames(&mut self, stream: &[u8], limit: usize, oversize: oracle::Oversize) {
+        let mut oracle = Oracle::new(limit, oversize);
+        let (whole, part) = unfinished_frame(stream).unwrap_or((stream.len(), &[]));
+        let pieces = whole_pieces(part, limit);
+        if pieces == 0 {
+            oracle.stream_octet(stream);
+            return self.add(&oracle);
+        }
+        oracle.stream_octet(&stream[..whole]);
+        let mut longer = Oracle::new(limit, oversize);
+        let length = (pieces * limit + 1).to_string();
+        longer.stream_octet(&[&stream[..whole], length.as_bytes(), b" ", &part[..pieces * limit], b"x"].concat());
+        self.add_pieces(&oracle, longer, oversize);
+    }
+
+    /// `longer` has seen an unfinished line as far as its pieces were whole, and an `x`; `oracle` all that is before it.
+    fn add_pieces(&mut self, oracle: &Oracle, mut longer: Oracle, oversize: oracle::Oversize) {
         let stored = longer.counters.split > oracle.counters.split;
         if stored && oversize == oracle::Oversize::Split {
             let grown =
@@ -83,15 +135,29 @@ impl Expected {
         self.add(&longer);
     }
 
+    /// What came some other way, to other logs.
+    pub fn add_all(&mut self, other: Self) {
+        self.logs.extend(other.logs);
+        self.add_counters(other.counters);
+        self.cut += other.cut;
+    }
+
     fn add(&mut self, oracle: &Oracle) {
         for token in oracle.entries.keys() {
             self.logs.entry(token.clone()).or_default().extend(oracle.log_bytes(token));
         }
-        let (sum, more) = (&mut self.counters, oracle.counters);
+        self.add_counters(oracle.counters);
+    }
+
+    fn add_counters(&mut self, more: oracle::Counters) {
+        let sum = &mut self.counters;
         sum.entries += more.entries;
         sum.empty += more.empty;
         sum.keepalive += more.keepalive;
         sum.no_token += more.no_token;
+        sum.unknown_token += more.unknown_token;
+        sum.bad_frame += more.bad_frame;
+        sum.cut += more.cut;
         sum.split += more.split;
         sum.pieces += more.pieces;
         sum.http += more.http;
@@ -109,9 +175,10 @@ impl Expected {
         assert_eq!(rejected(Reject::Empty), want.empty, "{case}: empty");
         assert_eq!(rejected(Reject::Keepalive), want.keepalive, "{case}: keepalive");
         assert_eq!(rejected(Reject::NoToken), want.no_token, "{case}: no token");
+        assert_eq!(rejected(Reject::BadFrame), want.bad_frame, "{case}: bad frames");
         assert_eq!(rejected(Reject::Http), want.http, "{case}: http");
         assert_eq!(rejected(Reject::TlsOnPlain), want.tls_on_plain, "{case}: tls on plain");
-        assert_eq!(rejected(Reject::Cut), self.cut, "{case}: cut");
+        assert_eq!(rejected(Reject::Cut), want.cut + self.cut, "{case}: cut");
         assert_eq!(rejected(Reject::TooManyTokens), 0, "{case}: too many tokens");
         assert_conserved(counters, case);
     }
@@ -125,6 +192,9 @@ impl Expected {
             &mut sum.empty,
             &mut sum.keepalive,
             &mut sum.no_token,
+            &mut sum.unknown_token,
+            &mut sum.bad_frame,
+            &mut sum.cut,
             &mut sum.split,
             &mut sum.pieces,
             &mut sum.http,
@@ -147,6 +217,19 @@ impl Expected {
         for token in sim.tokens() {
             assert!(self.logs.contains_key(&token.to_string()), "{case}: a log that nobody wrote to");
         }
+    }
+}
+
+/// Where a stream's last frame begins, its length included, and what is there of it, if that is not all.
+fn unfinished_frame(stream: &[u8]) -> Option<(usize, &[u8])> {
+    let mut at = 0;
+    loop {
+        let (length, digits) = frame_length(&stream[at..])?;
+        let frame = &stream[at + digits + 1..];
+        if frame.len() < length {
+            return Some((at, frame));
+        }
+        at += digits + 1 + length;
     }
 }
 

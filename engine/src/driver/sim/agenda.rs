@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::network::PeerId;
 use crate::handover::{Message, ShardId};
-use crate::shard::{Command, ConnectionId, ListenerId, Op};
+use crate::shard::{Command, ConnectionId, ListenerId, Op, UdpId};
 use crate::time::Time;
 
 /// Something that happens outside the shard that it concerns.
@@ -18,6 +18,9 @@ pub(super) enum Event {
     Readable(PeerId),
     ReceiveCancelled(PeerId),
     Closed(ShardId, ConnectionId),
+    /// There may be datagrams to receive.
+    DatagramsReadable(ShardId, UdpId),
+    DatagramsCancelled(ShardId, UdpId),
     /// A create, an open or a write takes effect.
     Disk(ShardId, Op),
     Sent {

@@ -45,10 +45,12 @@ pub enum Fault {
     OpenRefused,
     /// A shutdown does not wake the receive that waits on the connection.
     LostWakeUp,
+    /// Receiving datagrams fails with ENOMEM.
+    UdpFailed,
 }
 
 impl Fault {
-    const COUNT: usize = 13;
+    const COUNT: usize = 14;
 }
 
 /// Which faults strike, and when.

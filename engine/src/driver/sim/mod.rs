@@ -17,6 +17,7 @@
 
 mod agenda;
 mod chance;
+mod datagrams;
 mod disk;
 mod network;
 mod post;
@@ -30,6 +31,7 @@ pub use network::{Ending, PeerId};
 
 use agenda::{Agenda, Event};
 use chance::Chance;
+use datagrams::DatagramNetwork;
 use disk::Disk;
 use network::Network;
 use post::Post;
@@ -37,6 +39,7 @@ use trace::Trace;
 
 use crate::buf::RecvArena;
 use crate::handover::ShardId;
+use crate::limits::UDP_BUFFER_BYTES;
 use crate::route::Ownership;
 use crate::segment::{Offset, Position};
 use crate::shard::{Command, Completion, Notice, Op, Outcome, Shard, ShardConfig};
@@ -96,6 +99,7 @@ pub struct Sim {
     agenda: Agenda,
     chance: Chance,
     network: Network,
+    datagrams: DatagramNetwork,
     post: Post,
     disk: Disk,
     disk_delays: Vec<Duration>,
@@ -105,7 +109,7 @@ pub struct Sim {
 }
 
 impl Sim {
-    /// As many shards as `config.ownership` says, each with `config.listeners` listeners and `config.recv_buffers` receive
+    /// As many shards as `config.ownership` says, each with `config.listeners` and `config.recv_buffers` receive
     /// buffers of [`RECV_BUFFER_BYTES`].
     #[must_use]
     pub fn new(seed: u64, faults: Faults, config: ShardConfig) -> Self {
@@ -128,7 +132,10 @@ impl Sim {
     fn idle(seed: u64, faults: Faults, config: ShardConfig) -> Self {
         let buffers = u16::try_from(config.recv_buffers).expect("a simulation has few receive buffers");
         let arena = || RecvArena::new(buffers, RECV_BUFFER_BYTES);
-        let (shards, listeners, ownership) = (config.ownership.shards(), config.listeners, config.ownership.clone());
+        let (udp_sockets, udp_buffers) = (config.udp_sockets, config.udp_buffers);
+        let udp_buffers = u16::try_from(udp_buffers).expect("a simulation has few buffers for datagrams");
+        let (shards, listeners, ownership) =
+            (config.ownership.shards(), config.listeners.len(), config.ownership.clone());
         let configs = (0..shards).map(ShardId).zip(vec![config; usize::from(shards)]);
         let configs = configs.map(|(id, config)| ShardConfig { id, ..config });
         Self {
@@ -138,6 +145,7 @@ impl Sim {
             agenda: Agenda::default(),
             chance: Chance::new(seed, faults),
             network: Network::new(shards, listeners, arena, SOCKET_BYTES),
+            datagrams: DatagramNetwork::new(shards, udp_sockets, udp_buffers, UDP_BUFFER_BYTES, SOCKET_BYTES),
             post: Post::new(shards),
             disk: Disk::new(),
             disk_delays: vec![Duration::ZERO; usize::from(shards)],
@@ -183,6 +191,11 @@ impl Sim {
         self.network.reset(peer, &mut self.agenda, &mut self.chance);
     }
 
+    /// Somebody sends a datagram to one of the UDP sockets. Says whether the kernel had room for it.
+    pub fn send_datagram(&mut self, bytes: &[u8]) -> bool {
+        self.datagrams.send(bytes, &mut self.agenda, &mut self.chance)
+    }
+
     /// A message of the control side to all shards; it reaches them one after the other.
     pub fn command(&mut self, command: Command) {
         for shard in self.shard_ids() {
@@ -204,6 +217,11 @@ impl Sim {
     /// Sets the size of the socket buffers.
     pub fn set_socket_bytes(&mut self, bytes: usize) {
         self.network.socket_bytes = bytes;
+    }
+
+    /// Sets the size of the UDP sockets' buffers.
+    pub fn set_udp_socket_bytes(&mut self, bytes: usize) {
+        self.datagrams.socket_bytes = bytes;
     }
 
     // What they see.
@@ -250,16 +268,28 @@ impl Sim {
         self.network.unread()
     }
 
-    /// Bytes handed to the shard.
+    /// Datagrams that sockets hold and nobody has read.
+    #[must_use]
+    pub fn unread_datagrams(&self) -> usize {
+        self.datagrams.unread()
+    }
+
+    /// Datagrams that the kernel had no room for.
+    #[must_use]
+    pub fn datagram_drops(&self) -> u64 {
+        self.datagrams.drops()
+    }
+
+    /// Bytes handed to the shard, in connections and datagrams.
     #[must_use]
     pub fn delivered(&self) -> u64 {
-        self.network.delivered
+        self.network.delivered + self.datagrams.delivered
     }
 
     /// Receive buffers that the shard holds.
     #[must_use]
     pub fn buffers_lent(&self) -> usize {
-        self.network.buffers_lent()
+        self.network.buffers_lent() + self.datagrams.buffers_lent()
     }
 
     /// Logs that have a segment.
@@ -420,6 +450,8 @@ impl Sim {
             Event::Acceptable(shard, _)
             | Event::AcceptCancelled(shard, _)
             | Event::Closed(shard, _)
+            | Event::DatagramsReadable(shard, _)
+            | Event::DatagramsCancelled(shard, _)
             | Event::Disk(shard, _)
             | Event::Sent { to: shard, .. }
             | Event::Command(shard, _) => shard,
@@ -436,6 +468,8 @@ impl Sim {
             Event::AcceptCancelled(shard, listener) => self.network.accept_cancelled(shard, listener),
             Event::Readable(peer) => self.network.readable(peer, agenda, chance),
             Event::ReceiveCancelled(peer) => self.network.receive_cancelled(peer),
+            Event::DatagramsReadable(shard, socket) => self.datagrams.readable(shard, socket, agenda, chance),
+            Event::DatagramsCancelled(shard, socket) => self.datagrams.cancelled(shard, socket),
             Event::Closed(shard, connection) => {
                 self.network.closed((shard, connection));
                 Some(Completion::Closed(connection))
@@ -467,7 +501,12 @@ impl Sim {
 
     fn start(&mut self, id: ShardId, op: Op) {
         let (network, agenda, chance) = (&mut self.network, &mut self.agenda, &mut self.chance);
+        let datagrams = &mut self.datagrams;
         match op {
+            Op::ReceiveDatagrams { socket, rest } => datagrams.receive((id, socket), rest, agenda, chance),
+            Op::DeafenUdp(socket) => datagrams.deafen((id, socket), agenda, chance),
+            Op::RecycleDatagrams(buf) => datagrams.recycle(id, buf),
+            Op::CloseUdp(socket) => datagrams.close((id, socket)),
             Op::Accept(listener) => network.accept(id, listener, false, agenda, chance),
             Op::AcceptRest(listener) => network.accept(id, listener, true, agenda, chance),
             Op::CancelAccept(listener) => agenda.plan(chance.delay(), Event::AcceptCancelled(id, listener)),

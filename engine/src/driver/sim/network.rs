@@ -95,7 +95,7 @@ pub(super) struct Network {
 }
 
 impl Side {
-    fn new(listeners: u32, arena: Rc<RecvArena>) -> Self {
+    fn new(listeners: usize, arena: Rc<RecvArena>) -> Self {
         Self {
             listeners: (0..listeners).map(|_| Listener::default()).collect(),
             connections: Vec::new(),
@@ -111,7 +111,7 @@ impl Side {
 
 impl Network {
     /// One side for each shard, all alike.
-    pub(super) fn new(shards: u16, listeners: u32, arena: impl Fn() -> Rc<RecvArena>, socket_bytes: usize) -> Self {
+    pub(super) fn new(shards: u16, listeners: usize, arena: impl Fn() -> Rc<RecvArena>, socket_bytes: usize) -> Self {
         let sides = (0..shards).map(|_| Side::new(listeners, arena())).collect();
         Self { peers: Vec::new(), sides, socket_bytes, delivered: 0 }
     }

@@ -2,7 +2,7 @@
 
 use super::chance::mix;
 use crate::handover::ShardId;
-use crate::shard::{Command, Completion, Op, Received};
+use crate::shard::{Command, Completion, Op, Received, ReceivedDatagrams};
 use crate::time::Time;
 
 #[derive(Debug, Default)]
@@ -46,6 +46,16 @@ impl Trace {
                 };
                 self.note(&[2, u64::from(connection.0), kind, u64::from(*more)], bytes);
             }
+            Completion::Datagrams { socket, received, more } => {
+                let (kind, bytes) = match received {
+                    ReceivedDatagrams::Data(datagrams) => (datagrams.each as u64, &datagrams.buf[..]),
+                    ReceivedDatagrams::Empty => (u64::MAX, &[][..]),
+                    ReceivedDatagrams::NoBuffer => (u64::MAX - 1, &[][..]),
+                    ReceivedDatagrams::Cancelled => (u64::MAX - 2, &[][..]),
+                    ReceivedDatagrams::Failed(_) => (u64::MAX - 3, &[][..]),
+                };
+                self.note(&[8, u64::from(socket.0), kind, u64::from(*more)], bytes);
+            }
             Completion::Closed(connection) => self.note(&[3, u64::from(connection.0)], &[]),
             Completion::Opened { log, result } => {
                 let file = result.as_ref().map_or(u64::MAX, |file| u64::from(file.0));
@@ -81,6 +91,10 @@ impl Trace {
             Op::CloseSegment(file) => self.note(&[23, u64::from(file.0)], &[]),
             Op::Send { to, .. } => self.note(&[25, u64::from(to.0)], &[]),
             Op::Deafen(id) => self.note(&[24, u64::from(id.0)], &[]),
+            Op::ReceiveDatagrams { socket, rest } => self.note(&[26, u64::from(socket.0), u64::from(*rest)], &[]),
+            Op::DeafenUdp(id) => self.note(&[27, u64::from(id.0)], &[]),
+            Op::RecycleDatagrams(buf) => self.note(&[28, u64::from(buf.index())], &[]),
+            Op::CloseUdp(id) => self.note(&[29, u64::from(id.0)], &[]),
         }
     }
 }

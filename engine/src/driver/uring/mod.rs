@@ -13,6 +13,7 @@
 
 #![allow(unsafe_code, reason = "submission entries name memory and descriptors that the kernel uses later")]
 
+mod datagrams;
 mod file_thread;
 mod mailbox;
 mod neighbours;
@@ -42,10 +43,11 @@ use crate::limits::{
 use crate::metrics::Load;
 use crate::route::LogId;
 use crate::segment::FileId;
-use crate::shard::{Completion, ConnectionId, ListenerId, Notice, Op, Outcome, Received, Shard, ShutdownSide};
+use crate::shard::{Completion, ConnectionId, ListenerId, Notice, Op, Outcome, Received, Shard, ShutdownSide, UdpId};
 use crate::sys::{DataDir, listener};
 use crate::time::Time;
 
+use datagrams::UdpSockets;
 use file_thread::{FileRequest, FileThread};
 use mailbox::Mail;
 use recv_ring::{BUFFER_GROUP, RecvRing};
@@ -60,6 +62,7 @@ enum Kind {
     Wake,
     Accept,
     Receive,
+    Datagrams,
     Shutdown,
     Close,
     Write,
@@ -70,8 +73,17 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 8] =
-        [Self::Wake, Self::Accept, Self::Receive, Self::Shutdown, Self::Close, Self::Write, Self::Bell, Self::Ignored];
+    const ALL: [Self; 9] = [
+        Self::Wake,
+        Self::Accept,
+        Self::Receive,
+        Self::Datagrams,
+        Self::Shutdown,
+        Self::Close,
+        Self::Write,
+        Self::Bell,
+        Self::Ignored,
+    ];
 
     fn tag(self, slot: u32) -> u64 {
         u64::from(self as u8) << u32::BITS | u64::from(slot)
@@ -105,6 +117,8 @@ pub struct Uring {
     // Dropped first: until then the kernel knows the memory below.
     ring: IoUring,
     recv_ring: RecvRing,
+    /// Absent where no UDP is spoken.
+    udp: Option<UdpSockets>,
     writes: Slab<WriteInFlight>,
     receives: usize,
     sockets: Slab<Socket>,
@@ -135,6 +149,7 @@ impl Uring {
     #[expect(clippy::disallowed_methods, reason = "the driver is where the core's time comes from")]
     pub fn new(
         listeners: Vec<OwnedFd>,
+        udp: Vec<OwnedFd>,
         data: Arc<DataDir>,
         mailbox: Mailbox,
         neighbours: Neighbours,
@@ -142,11 +157,13 @@ impl Uring {
         let file_thread = FileThread::start(data, mailbox.clone())?;
         let ring = build_ring()?;
         neighbours.move_in(ring.as_raw_fd());
-        let recv_ring = RecvRing::register(&ring.submitter(), RECV_BUFFERS, RECV_BUFFER_BYTES)?;
+        let recv_ring = RecvRing::register(&ring.submitter(), BUFFER_GROUP, RECV_BUFFERS, RECV_BUFFER_BYTES)?;
+        let udp = (!udp.is_empty()).then(|| UdpSockets::register(&ring.submitter(), udp)).transpose()?;
         // From here on the order of the fields decides what is dropped first.
         let driver = Self {
             ring,
             recv_ring,
+            udp,
             writes: Slab::new(),
             receives: 0,
             sockets: Slab::new(),
@@ -183,6 +200,9 @@ impl Uring {
                 self.start(op)?;
             }
             self.recv_ring.publish();
+            if let Some(udp) = &self.udp {
+                udp.publish();
+            }
             self.overflows += u64::from(self.ring.submission().cq_overflow());
             self.ring_bells()?;
             while let Some(mut notice) = shard.poll_notice() {
@@ -224,6 +244,12 @@ impl Uring {
         let result = result_of(entry);
         Ok(match kind {
             Kind::Receive => Some(self.received(slot, entry, result, more)),
+            Kind::Datagrams => {
+                self.receives -= usize::from(!more);
+                let udp = self.udp.as_mut().expect("only a UDP socket receives datagrams");
+                let received = udp.received(result, cqueue::buffer_select(entry.flags()));
+                Some(Completion::Datagrams { socket: UdpId(slot), received, more })
+            }
             Kind::Write => {
                 let WriteInFlight { log, buf } = self.writes.remove(slot as usize);
                 Some(Completion::Written { log, buf, result: result.map(|count| count as usize) })
@@ -299,6 +325,23 @@ impl Uring {
                 self.recv_ring.recycle(buf);
                 Ok(())
             }
+            Op::RecycleDatagrams(buf) => {
+                self.udp.as_mut().expect("these buffers are theirs").recycle(buf);
+                Ok(())
+            }
+            Op::ReceiveDatagrams { socket, rest } => self.start_receive_datagrams(socket, rest),
+            Op::DeafenUdp(socket) => {
+                if let Some(udp) = &self.udp {
+                    udp.deafen(socket);
+                }
+                self.cancel(Kind::Datagrams.tag(socket.0))
+            }
+            Op::CloseUdp(socket) => {
+                if let Some(udp) = &mut self.udp {
+                    udp.close(socket);
+                }
+                Ok(())
+            }
             Op::Write { log, file, position, buf } => self.start_write(log, file, position.0, buf),
             Op::Receive(ConnectionId(slot)) => self.start_receive(slot),
             Op::CancelReceive(ConnectionId(slot)) => self.cancel(Kind::Receive.tag(slot)),
@@ -369,6 +412,13 @@ impl Uring {
         self.receives += 1;
         // SAFETY: the kernel takes buffers from the registered ring, which outlives the io_uring.
         unsafe { self.push(&entry.user_data(Kind::Receive.tag(slot))) }
+    }
+
+    fn start_receive_datagrams(&mut self, socket: UdpId, rest: bool) -> io::Result<()> {
+        let Some(entry) = self.udp.as_ref().and_then(|udp| udp.receive(socket, rest)) else { return Ok(()) };
+        self.receives += 1;
+        // SAFETY: the kernel takes buffers from the registered ring; that and the message header outlive the io_uring.
+        unsafe { self.push(&entry.user_data(Kind::Datagrams.tag(socket.0))) }
     }
 
     fn start_accept(&mut self, ListenerId(slot): ListenerId) -> io::Result<()> {
@@ -498,6 +548,9 @@ impl Drop for Uring {
             // The kernel ends requests of a closed ring in its own time, and may use their memory until then.
             std::mem::forget(std::mem::take(&mut self.writes));
             self.recv_ring.leak();
+            if let Some(udp) = &mut self.udp {
+                udp.leak();
+            }
         }
     }
 }
@@ -529,9 +582,10 @@ fn try_build_ring() -> io::Result<IoUring> {
 }
 
 /// The operations that the driver uses, and what each is for.
-const OPERATIONS: [(u8, &str); 8] = [
+const OPERATIONS: [(u8, &str); 9] = [
     (opcode::AcceptMulti::CODE, "accept"),
     (opcode::RecvMulti::CODE, "receive"),
+    (opcode::RecvMsgMulti::CODE, "receive datagrams"),
     (opcode::Write::CODE, "write"),
     (opcode::Close::CODE, "close"),
     (opcode::Shutdown::CODE, "shutdown"),

@@ -2,17 +2,18 @@
 //! `engine doctor` ask here, so that they agree.
 //!
 //! **Memory lock.** Newer kernels charge what a ring shares with the kernel to the user's memlock limit, unless the process
-//! has `CAP_IPC_LOCK`. A ring of [`SUBMISSION_ENTRIES`] and [`COMPLETION_ENTRIES`] costs 136 KiB, its buffer ring 4 KiB
-//! (measured on Linux 6.18 by lowering the limit until each is refused), so 58 shards fit the usual 8 MiB.
+//! has `CAP_IPC_LOCK`. A ring of [`SUBMISSION_ENTRIES`] and [`COMPLETION_ENTRIES`] costs 136 KiB, its two
+//! buffer rings 4 KiB each (measured on Linux 6.18 by lowering the limit until each is refused), so 56 shards fit the usual
+//! 8 MiB.
 
 use std::io;
 
 use io_uring::{IoUring, Probe};
 
-use super::recv_ring::RecvRing;
+use super::recv_ring::{BUFFER_GROUP, DATAGRAM_GROUP, RecvRing};
 use super::{OPERATIONS, build_ring, enable};
 use crate::error::StartError;
-use crate::limits::{COMPLETION_ENTRIES, RECV_BUFFERS, SUBMISSION_ENTRIES};
+use crate::limits::{COMPLETION_ENTRIES, RECV_BUFFERS, SUBMISSION_ENTRIES, UDP_BUFFERS};
 
 const SUBJECT: &str = "io_uring";
 /// Receive buffers of a ring that receives nothing: as small as an arena allows.
@@ -20,10 +21,12 @@ const PROBE_BUFFER_BYTES: usize = 4096;
 const PAGE_BYTES: u64 = 4096;
 
 /// Memory of one shard's ring that counts against the memlock limit, in bytes: the submission entries (64 each), the two
-/// queues with their heads (16 a completion, 4 a submission), and the ring of receive buffers (16 each); whole pages.
+/// queues with their heads (16 a completion, 4 a submission), and the rings of buffers for connections and datagrams (16 a buffer);
+/// whole pages.
 pub const RING_LOCKED_BYTES: u64 = pages(64 * SUBMISSION_ENTRIES as u64)
     + pages(16 * COMPLETION_ENTRIES as u64 + 4 * SUBMISSION_ENTRIES as u64 + 64)
-    + pages(16 * RECV_BUFFERS as u64);
+    + pages(16 * RECV_BUFFERS as u64)
+    + pages(16 * UDP_BUFFERS as u64);
 
 /// Something that the driver asks of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,27 +68,31 @@ pub fn features() -> Result<Vec<Feature>, StartError> {
         Feature { name: "wait with a timeout", present: ext_arg },
         Feature { name: "completions that are never dropped", present: nodrop },
     ]);
-    let buffers = register_buffers(&ring);
-    let complete = buffers.is_ok() && features.iter().all(|feature| feature.present);
+    let mut buffers = Vec::new();
+    let registered = register_buffers(&ring, &mut buffers);
+    let complete = registered.is_ok() && features.iter().all(|feature| feature.present);
     let enabled = if complete { enable(&ring) } else { Ok(()) };
     // Before the buffers that it knows.
     drop(ring);
-    features.push(Feature { name: "receive buffers chosen by the kernel", present: are_known(buffers)? });
+    features.push(Feature { name: "receive buffers chosen by the kernel", present: are_known(registered)? });
     enabled.map_err(refused)?;
     Ok(features)
 }
 
-fn are_known(buffers: io::Result<RecvRing>) -> Result<bool, StartError> {
-    match buffers {
-        Ok(_) => Ok(true),
+fn are_known(registered: io::Result<()>) -> Result<bool, StartError> {
+    match registered {
+        Ok(()) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
         Err(error) => Err(refused(error)),
     }
 }
 
-/// The ring must be dropped before what this returns.
-fn register_buffers(ring: &IoUring) -> io::Result<RecvRing> {
-    RecvRing::register(&ring.submitter(), RECV_BUFFERS, PROBE_BUFFER_BYTES)
+/// Registers what a shard registers. The ring must be dropped before `buffers`.
+fn register_buffers(ring: &IoUring, buffers: &mut Vec<RecvRing>) -> io::Result<()> {
+    for (group, count) in [(BUFFER_GROUP, RECV_BUFFERS), (DATAGRAM_GROUP, UDP_BUFFERS)] {
+        buffers.push(RecvRing::register(&ring.submitter(), group, count, PROBE_BUFFER_BYTES)?);
+    }
+    Ok(())
 }
 
 /// Makes the rings of this many shards at once, and lets them go again.
@@ -97,10 +104,8 @@ pub fn rings_of(shards: usize) -> Result<(), (usize, StartError)> {
     let (mut rings, mut buffers) = (Vec::new(), Vec::new());
     let result = (0..shards).try_for_each(|made| {
         let refused = |error| (made, refused(error));
-        let ring = build_ring().map_err(refused)?;
-        buffers.push(register_buffers(&ring).map_err(refused)?);
-        rings.push(ring);
-        Ok(())
+        rings.push(build_ring().map_err(refused)?);
+        register_buffers(&rings[made], &mut buffers).map_err(refused)
     });
     drop(rings);
     drop(buffers);
@@ -133,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_ring_costs_what_was_measured() {
-        assert_eq!(RING_LOCKED_BYTES, (136 + 4) * 1024);
+        assert_eq!(RING_LOCKED_BYTES, (136 + 4 + 4) * 1024);
     }
 
     /// Buffers before their ring would leave the kernel with memory that is no longer ours.

@@ -21,8 +21,10 @@ use io_uring::types::BufRingEntry;
 
 use crate::buf::{RecvArena, RecvBuf};
 
-/// The only buffer group of a ring.
+/// The buffer group for connections.
 pub(super) const BUFFER_GROUP: u16 = 0;
+/// The buffer group for datagrams.
+pub(super) const DATAGRAM_GROUP: u16 = 1;
 const PAGE_BYTES: usize = 4096;
 
 /// The kernel's side of the receive arena.
@@ -36,10 +38,10 @@ pub(super) struct RecvRing {
 }
 
 impl RecvRing {
-    /// Registers a ring for `count` buffers (a power of two) and puts all of them in.
+    /// Registers a ring for `count` buffers (a power of two) as this group and puts all of them in.
     ///
     /// The io_uring must be dropped before the returned value.
-    pub(super) fn register(submitter: &Submitter<'_>, count: u16, buffer_bytes: usize) -> io::Result<Self> {
+    pub(super) fn register(submitter: &Submitter<'_>, group: u16, count: u16, buffer_bytes: usize) -> io::Result<Self> {
         assert!(count.is_power_of_two());
         let layout = Self::layout(count);
         // SAFETY: the layout's size is count * 16, above zero.
@@ -50,7 +52,7 @@ impl RecvRing {
         let address = entries.as_ptr().expose_provenance() as u64;
         // SAFETY: the memory holds `count` entries, is page-aligned and zeroed, and is freed in `drop`, which comes after
         // the ring's own end by the contract above.
-        unsafe { submitter.register_buf_ring_with_flags(address, count, BUFFER_GROUP, 0)? };
+        unsafe { submitter.register_buf_ring_with_flags(address, count, group, 0)? };
         for index in 0..count {
             ring.provide(index);
         }
