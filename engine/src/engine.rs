@@ -23,10 +23,12 @@ use crate::diag::{self, Level, log};
 use crate::driver::uring::{Mailbox, Neighbours, Uring, probe};
 use crate::error::{EngineError, StartError};
 use crate::handover::ShardId;
-use crate::limits::{DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, NOTICES_MAX, RECV_BUFFERS};
+use crate::limits::{
+    DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, NOTICES_MAX, RECV_BUFFERS, TOKENS_UNPACED,
+};
 use crate::route::Ownership;
 use crate::segment::Position;
-use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, Shard, ShardConfig};
+use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, PerAddress, Shard, ShardConfig};
 use crate::store::recover::{RecoveredLog, recover};
 use crate::sys::affinity::{allowed_cores, pin};
 use crate::sys::listener::{Listener, listen};
@@ -173,7 +175,11 @@ fn tell_all(mailboxes: &[Mailbox], command: Command) {
 fn shard_configs(config: &Config, descriptors: Descriptors, listeners: usize) -> Vec<ShardConfig> {
     let ownership = Ownership::over(config.shards);
     let connections = Allowance::new(descriptors.connections);
-    let tokens = Allowance::new(config.tokens_max);
+    let tokens = match config.tokens_per_second {
+        Some(per_second) => Allowance::paced(config.tokens_max, TOKENS_UNPACED, per_second),
+        None => Allowance::new(config.tokens_max),
+    };
+    let per_address = PerAddress::new(config.connections_per_ip_max);
     let shard = |id| ShardConfig {
         id: ShardId(id),
         ownership: ownership.clone(),
@@ -181,6 +187,7 @@ fn shard_configs(config: &Config, descriptors: Descriptors, listeners: usize) ->
         oversize: config.oversize,
         buffer_bytes: config.buffer_bytes,
         connections: connections.clone(),
+        per_address: per_address.clone(),
         drain_timeout: config.drain_timeout,
         listeners: u32::try_from(listeners).expect("a command line has fewer than 2^32 flags"),
         recv_buffers: usize::from(RECV_BUFFERS),
@@ -295,7 +302,7 @@ fn no_resources(error: io::Error) -> StartError {
 
 fn tell(notice: Notice) {
     match notice {
-        Notice::Foreign { reason, seen } => {
+        Notice::Closed { reason, seen } => {
             log(Level::Warn, format_args!("connection closed reason={reason} seen={seen}"));
         }
         Notice::AcceptFailed(error) => log(Level::Warn, format_args!("accept failed, trying again: {error}")),

@@ -27,6 +27,11 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 256 * MIB;
 pub const SHARDS_MAX: u64 = 256;
 /// `--tokens-max`: logs that open mode may have in all.
 pub const TOKENS_MAX_DEFAULT: u64 = 100_000;
+/// `--tokens-per-second`: a second of it takes some 50 ms of a file thread (100 µs for a log, on ext4), so that made-up
+/// tokens leave time for logs that exist.
+pub const TOKENS_PER_SECOND_DEFAULT: u64 = 500;
+/// Only past so many logs `--tokens-per-second` counts: the first start with many clients is not held up.
+pub const TOKENS_UNPACED: usize = 10_000;
 /// `--disk-free-min` is the smaller of this and `DISK_FREE_PERCENT_DEFAULT` of the disk.
 pub const DISK_FREE_MIN_DEFAULT: u64 = GIB;
 /// See [`DISK_FREE_MIN_DEFAULT`].
@@ -81,6 +86,8 @@ pub const BUDGET_RESUME_PARTS: usize = 3;
 
 /// `--connections-max` where the descriptor limit leaves more.
 pub const CONNECTIONS_MAX_DEFAULT: u64 = 65_536;
+/// `--connections-per-ip-max`: none, because many clients may come through one address.
+pub const CONNECTIONS_PER_IP_MAX_DEFAULT: u64 = 0;
 /// Descriptors that are neither connections nor segments: ring, directory, lock, listeners, pipes.
 pub const DESCRIPTORS_RESERVED: u64 = 64;
 /// Descriptors of a shard: ring, eventfd, and a listener for each of two addresses; more of those come out of the reserve.
@@ -115,6 +122,8 @@ pub const NOTICE_GAP: Duration = Duration::from_secs(1);
 
 // While that many segments are being opened, none of them may be the one to close.
 const _: () = assert!(OPENS_IN_FLIGHT_MAX as u64 <= OPEN_FILES_MIN);
+// The pace counts below the default of what there may be in all.
+const _: () = assert!((TOKENS_UNPACED as u64) < TOKENS_MAX_DEFAULT);
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());
 const _: () = assert!(BUDGET_RESUME_PARTS < BUDGET_PARTS);
 const _: () = assert!(LINE_BYTES_MAX_DEFAULT * LINE_PARTS_OF_BUFFER <= BUFFER_BYTES_DEFAULT);

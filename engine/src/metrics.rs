@@ -13,6 +13,8 @@ use crate::wire::Reject;
 pub struct Counters {
     /// Connections accepted.
     pub connections: u64,
+    /// Connections closed at once, because their address had as many as it may.
+    pub connections_refused: u64,
     /// Bytes received from all connections.
     pub received_bytes: u64,
     /// Lines that ended, or were cut by the end of their connection.
@@ -46,6 +48,7 @@ impl Counters {
     pub fn add(&mut self, other: &Self) {
         let Self {
             connections,
+            connections_refused,
             received_bytes,
             lines,
             entries,
@@ -56,6 +59,7 @@ impl Counters {
             rejected,
         } = other;
         self.connections += connections;
+        self.connections_refused += connections_refused;
         self.received_bytes += received_bytes;
         self.lines += lines;
         self.entries += entries;
@@ -80,8 +84,10 @@ impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "connections={} received_bytes={} lines={} entries={} entry_bytes={} split_lines={} split_pieces={} batches={}",
+            "connections={} connections_refused={} received_bytes={} lines={} entries={} entry_bytes={} split_lines={} \
+             split_pieces={} batches={}",
             self.connections,
+            self.connections_refused,
             self.received_bytes,
             self.lines,
             self.entries,

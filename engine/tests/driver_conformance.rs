@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,8 +16,9 @@ use engine::driver::sim::{Ending, Faults, PeerId, Sim};
 use engine::engine::Engine;
 use engine::metrics::Counters;
 use engine::segment::parse_segment_name;
-use engine::shard::{Command, ShardConfig};
+use engine::shard::{Command, PeerAddress, PerAddress, ShardConfig};
 use engine::wire::{Reject, Token};
+use socket2::{Domain, Socket, Type};
 
 use support::hostile::hostile_stream;
 use support::oracle::Oversize;
@@ -25,12 +26,18 @@ use support::world::{Expected, assert_conserved, config, finish_drain, token};
 
 const LINE_BYTES_MAX: usize = 4096;
 const SEGMENT_BYTES: u64 = 2000;
+/// Connections that one address may have.
+const PER_ADDRESS: usize = 50;
 
 /// An engine with peers around it. Nothing here waits longer than a minute.
 trait World {
     type Peer;
 
-    fn connect(&mut self) -> Self::Peer;
+    fn connect(&mut self) -> Self::Peer {
+        self.connect_from(1)
+    }
+    /// The same as 127.0.0.`host`.
+    fn connect_from(&mut self, host: u8) -> Self::Peer;
     /// Sends all of it; waits while the window is closed.
     fn send(&mut self, peer: &mut Self::Peer, bytes: &[u8]);
     /// Ends the peer's side of the stream, in order.
@@ -65,6 +72,7 @@ fn conformance<W: World>(mut new: impl FnMut() -> W) {
     a_drain_takes_what_was_sent(new());
     a_drain_cuts_those_who_stay(new());
     an_idle_engine_drains(new());
+    an_address_has_its_share_of_connections(new());
 }
 
 fn lines_are_stored_as_they_come<W: World>(mut world: W) {
@@ -246,6 +254,29 @@ fn an_idle_engine_drains<W: World>(mut world: W) {
     assert_eq!(counters, Counters::default());
 }
 
+fn an_address_has_its_share_of_connections<W: World>(mut world: W) {
+    let mut stored = Vec::new();
+    let mut admitted = |world: &mut W, host| {
+        let mut peer = world.connect_from(host);
+        world.send(&mut peer, format!("{} x\n", token(1)).as_bytes());
+        stored.extend(b"x\n");
+        world.wait_until_stored(token(1), &stored);
+        peer
+    };
+    let mut peers: Vec<W::Peer> = (0..PER_ADDRESS).map(|_| admitted(&mut world, 2)).collect();
+    for _ in 0..3 {
+        let mut newest = world.connect_from(2);
+        world.wait_until_closed(&mut newest);
+    }
+    peers.push(admitted(&mut world, 3));
+    world.close(&mut peers[7]);
+    world.wait_until_closed(&mut peers[7]);
+    peers[7] = admitted(&mut world, 2);
+    let counters = world.drain(peers);
+    assert_eq!((counters.connections, counters.connections_refused), (PER_ADDRESS as u64 + 2, 3));
+    assert_eq!((counters.entries, counters.lines), (PER_ADDRESS as u64 + 2, PER_ADDRESS as u64 + 2));
+}
+
 fn log_bytes(world: &impl World, token: Token) -> Vec<u8> {
     world.segments(token).into_iter().flat_map(|(_, bytes)| bytes).collect()
 }
@@ -253,6 +284,7 @@ fn log_bytes(world: &impl World, token: Token) -> Vec<u8> {
 fn conformance_config() -> ShardConfig {
     let mut config = config(LINE_BYTES_MAX);
     config.logs.segment_bytes = SEGMENT_BYTES;
+    config.per_address = PerAddress::new(PER_ADDRESS);
     config
 }
 
@@ -277,7 +309,9 @@ impl Real {
             tcp: vec!["127.0.0.1:0".parse().unwrap()],
             shards,
             tokens_max: 1000,
+            tokens_per_second: None,
             connections_max: None,
+            connections_per_ip_max: PER_ADDRESS,
             line_bytes_max: shard.line_bytes_max,
             oversize: shard.oversize,
             buffer_bytes: shard.buffer_bytes,
@@ -298,8 +332,11 @@ impl Real {
 impl World for Real {
     type Peer = TcpStream;
 
-    fn connect(&mut self) -> TcpStream {
-        let peer = TcpStream::connect(self.engine.as_ref().unwrap().addresses()[0]).unwrap();
+    fn connect_from(&mut self, host: u8) -> TcpStream {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, host], 0)).into()).unwrap();
+        socket.connect(&self.engine.as_ref().unwrap().addresses()[0].into()).unwrap();
+        let peer = TcpStream::from(socket);
         peer.set_read_timeout(Some(DEADLINE)).unwrap();
         peer.set_write_timeout(Some(DEADLINE)).unwrap();
         peer.set_nodelay(true).unwrap();
@@ -389,8 +426,8 @@ struct Simulated(Sim);
 impl World for Simulated {
     type Peer = PeerId;
 
-    fn connect(&mut self) -> PeerId {
-        self.0.connect()
+    fn connect_from(&mut self, host: u8) -> PeerId {
+        self.0.connect_from(PeerAddress::v4([127, 0, 0, host]))
     }
 
     fn send(&mut self, peer: &mut PeerId, bytes: &[u8]) {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use engine::buf::RecvArena;
 use engine::segment::FileId;
-use engine::shard::{Completion, ConnectionId, ListenerId, Op, Received, Shard};
+use engine::shard::{Completion, ConnectionId, ListenerId, Newcomer, Op, Received, Shard};
 use engine::time::Time;
 
 use support::hostile::Random;
@@ -98,7 +98,8 @@ impl Driver {
     fn new() -> Self {
         let mut config = config(2000);
         config.recv_buffers = usize::from(BUFFERS);
-        let accepted = |id| Completion::Accepted { listener: ListenerId(0), result: Ok(ConnectionId(id)), more: true };
+        let newcomer = |id| Newcomer { id: ConnectionId(id), from: None };
+        let accepted = |id| Completion::Accepted { listener: ListenerId(0), result: Ok(newcomer(id)), more: true };
         Self {
             shard: Shard::new(config),
             arena: RecvArena::new(BUFFERS, BUFFER_BYTES),

@@ -11,7 +11,7 @@ use engine::buf::{BufferPool, RecvArena, class_bytes};
 use engine::framing::{Foreign, LineDecoder, LineSink};
 use engine::route::LogId;
 use engine::segment::FileId;
-use engine::shard::{Completion, ConnectionId, ListenerId, Op, Received, Shard, ShardConfig};
+use engine::shard::{Completion, ConnectionId, ListenerId, Newcomer, Op, Received, Shard, ShardConfig};
 use engine::time::Time;
 use engine::wire::Token;
 
@@ -220,7 +220,8 @@ impl Bench {
     /// A connection that sends these pieces and ends in order; then everything is in the files.
     fn connection(&mut self, pieces: &[&[u8]]) {
         let id = ConnectionId(0);
-        self.handle(Completion::Accepted { listener: ListenerId(0), result: Ok(id), more: true });
+        let newcomer = Newcomer { id, from: None };
+        self.handle(Completion::Accepted { listener: ListenerId(0), result: Ok(newcomer), more: true });
         self.end_turn();
         let mut open = true;
         for piece in pieces.iter().filter(|piece| !piece.is_empty()) {

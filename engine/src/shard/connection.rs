@@ -1,6 +1,7 @@
 //! One client's stream: what the shard remembers of it between receives.
 
 use super::logs::Destination;
+use super::op::PeerAddress;
 use crate::framing::LineDecoder;
 use crate::wire::Token;
 
@@ -23,6 +24,8 @@ pub(super) enum Life {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) life: Life,
+    /// The address that it is counted for.
+    pub(super) counted_for: Option<PeerAddress>,
     /// A receive is in flight.
     pub(super) receiving: bool,
     /// How many of its events are held.
@@ -35,15 +38,21 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(counted_for: Option<PeerAddress>) -> Self {
         Self {
             life: Life::Open,
+            counted_for,
             receiving: true,
             held: 0,
             decoder: LineDecoder::default(),
             last: None,
             pieces_to: None,
         }
+    }
+
+    /// One that is closed before anything is received.
+    pub(super) fn turned_away() -> Self {
+        Self { life: Life::Closing, receiving: false, ..Self::new(None) }
     }
 }
 

@@ -87,7 +87,7 @@ impl Ingest<'_> {
         {
             return Some(destination);
         }
-        let destination = self.logs.route(token)?;
+        let destination = self.logs.route(token, self.now)?;
         *self.last = Some((token, destination));
         Some(destination)
     }
@@ -106,14 +106,22 @@ impl Ingest<'_> {
 
 /// Takes entries that another shard received and counted as lines: the owner of their log counts what becomes of them.
 pub(super) fn absorb(run: Run<'_>, logs: &mut Logs, counters: &mut Counters, now: Time) {
-    match logs.route(run.token) {
-        Some(Destination::Log(log)) => {
+    let log = match run.kind {
+        // These make no log: if the first piece was rejected, they go with it.
+        RunKind::Further => logs.find(run.token),
+        RunKind::Whole | RunKind::First => match logs.route(run.token, now) {
+            Some(Destination::Log(log)) => Some(log),
+            // Nobody else owns it: there may be no more logs, or not yet.
+            Some(Destination::Shard(_)) | None => None,
+        },
+    };
+    match log {
+        Some(log) => {
             count(counters, run.kind, run.entries, run.bytes.len() as u64);
             logs.append_run(log, run.bytes, now);
         }
-        // Nobody else owns it: there may be no more logs. Pieces go with the first one, which was counted.
-        _ if run.kind == RunKind::Further => {}
-        _ => counters.reject_counted(Reject::TooManyTokens, run.entries),
+        None if run.kind == RunKind::Further => {}
+        None => counters.reject_counted(Reject::TooManyTokens, run.entries),
     }
 }
 

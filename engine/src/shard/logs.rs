@@ -141,18 +141,26 @@ impl Logs {
 
     /// Where the token's entries go; to a new log, if there may be one more.
     #[inline]
-    pub(super) fn route(&mut self, token: Token) -> Option<Destination> {
+    pub(super) fn route(&mut self, token: Token, now: Time) -> Option<Destination> {
         match self.router.route(token) {
             Route::Mine(log) => Some(Destination::Log(log)),
             Route::Foreign(shard) => Some(Destination::Shard(shard)),
-            Route::New => self.create(token).map(Destination::Log),
+            Route::New => self.create(token, now).map(Destination::Log),
+        }
+    }
+
+    /// The token's log, if this shard has it already.
+    pub(super) fn find(&self, token: Token) -> Option<LogId> {
+        match self.router.route(token) {
+            Route::Mine(log) => Some(log),
+            Route::Foreign(_) | Route::New => None,
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn create(&mut self, token: Token) -> Option<LogId> {
-        self.limits.tokens.take().then(|| self.add(token, Appender::new(token)))
+    fn create(&mut self, token: Token, now: Time) -> Option<LogId> {
+        self.limits.tokens.take(now).then(|| self.add(token, Appender::new(token)))
     }
 
     /// Stages an entry.

@@ -28,10 +28,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-pub use allowance::Allowance;
+pub use allowance::{Allowance, PerAddress};
 pub use ingest::Oversize;
 pub use logs::LogLimits;
-pub use op::{Command, Completion, ConnectionId, ListenerId, Notice, Op, Received, ShutdownSide};
+pub use op::{
+    Command, Completion, ConnectionId, ListenerId, Newcomer, Notice, Op, PeerAddress, Received, ShutdownSide,
+};
 
 use by_class::ByClass;
 use connection::{Connection, Life};
@@ -67,6 +69,8 @@ pub struct ShardConfig {
     pub buffer_bytes: usize,
     /// Connections of all shards; past it accepting stops until one ends.
     pub connections: Allowance,
+    /// Connections of one address, of all shards; past it the newest is closed.
+    pub per_address: PerAddress,
     /// How long a drain waits for peers to close.
     pub drain_timeout: Duration,
     /// Listeners that the driver has.
@@ -112,9 +116,9 @@ pub struct Shard {
     phase: Phase,
     ops: VecDeque<Op>,
     notices: VecDeque<Notice>,
-    foreign_seen: u64,
-    foreign_told: Option<Time>,
-    accept_failure_told: Option<Time>,
+    foreign: Recurring,
+    crowding: Recurring,
+    accept_failure: Recurring,
     /// A listener had to be closed with connections in its queue.
     abandoned_queue: bool,
     now: Time,
@@ -179,9 +183,9 @@ impl Shard {
             phase: Phase::Serving,
             ops: (0..config.listeners).map(|id| Op::Accept(ListenerId(id))).collect(),
             notices: VecDeque::new(),
-            foreign_seen: 0,
-            foreign_told: None,
-            accept_failure_told: None,
+            foreign: Recurring::default(),
+            crowding: Recurring::default(),
+            accept_failure: Recurring::default(),
             abandoned_queue: false,
             now: Time::default(),
             config,
@@ -343,6 +347,10 @@ impl Shard {
             Life::Open => self.parked.push_back(id),
             Life::Ending => {
                 connection.life = Life::Closing;
+                // Before the peer can see that it is closed, and come again.
+                if let Some(address) = connection.counted_for.take() {
+                    self.config.per_address.give_back(address);
+                }
                 self.ops.push_back(Op::Close { connection: id, reset });
             }
             Life::Closing => {}
@@ -399,11 +407,8 @@ impl Shard {
         if self.connection(id).is_some_and(|connection| connection.receiving) {
             self.ops.push_back(Op::CancelReceive(id));
         }
-        self.foreign_seen += 1;
-        if is_due(&mut self.foreign_told, self.now) {
-            let seen = std::mem::take(&mut self.foreign_seen);
-            self.notices.push_back(Notice::Foreign { reason: reason.name(), seen });
-        }
+        let notice = |seen| Notice::Closed { reason: reason.name(), seen };
+        self.notices.extend(self.foreign.again(self.now).map(notice));
     }
 
     fn stop_taking(&mut self, id: ConnectionId) {
@@ -537,22 +542,20 @@ impl Shard {
 
     // Connections come and go.
 
-    fn accepted(&mut self, listener: ListenerId, result: io::Result<ConnectionId>, more: bool) {
+    fn accepted(&mut self, listener: ListenerId, result: io::Result<Newcomer>, more: bool) {
         let before = self.listeners[listener.0 as usize];
         if !more {
             self.listeners[listener.0 as usize] = Listener::Idle;
         }
         match result {
-            Ok(id) => self.open(id),
+            Ok(newcomer) => self.admit(newcomer),
             Err(error) if before == Listener::Emptying && error.kind() == io::ErrorKind::WouldBlock => {
                 self.listeners[listener.0 as usize] = Listener::Closed;
                 self.ops.push_back(Op::CloseListener(listener));
             }
             Err(error) if before != Listener::Stopping && error.kind() != io::ErrorKind::ConnectionAborted => {
                 self.accept_from = self.now + ACCEPT_RETRY;
-                if is_due(&mut self.accept_failure_told, self.now) {
-                    self.notices.push_back(Notice::AcceptFailed(error));
-                }
+                self.notices.extend(self.accept_failure.again(self.now).map(|_| Notice::AcceptFailed(error)));
             }
             Err(_) => {}
         }
@@ -561,18 +564,32 @@ impl Shard {
         }
     }
 
-    fn open(&mut self, id: ConnectionId) {
+    fn admit(&mut self, Newcomer { id, from }: Newcomer) {
         let slot = id.0 as usize;
         if self.connections.len() <= slot {
             self.connections.resize_with(slot + 1, || None);
         }
         debug_assert!(self.connections[slot].is_none(), "a number is used again only after its connection closed");
-        self.connections[slot] = Some(Connection::new());
         self.open_connections += 1;
         self.config.connections.take_anyway();
+        if from.is_some_and(|from| !self.config.per_address.take(from)) {
+            return self.turn_away(id);
+        }
+        self.connections[slot] = Some(Connection::new(from));
         self.counters.connections += 1;
         self.ops.push_back(Op::Receive(id));
         self.ops.extend(self.phase.welcome(id).into_iter().flatten());
+    }
+
+    /// The address has as many connections as it may: nothing of this one is taken, and it ends.
+    #[cold]
+    fn turn_away(&mut self, id: ConnectionId) {
+        self.connections[id.0 as usize] = Some(Connection::turned_away());
+        self.counters.connections_refused += 1;
+        // By a reset, so that the peer learns of it before it has sent much.
+        self.ops.push_back(Op::Close { connection: id, reset: true });
+        let notice = |seen| Notice::Closed { reason: "connections_per_ip", seen };
+        self.notices.extend(self.crowding.again(self.now).map(notice));
     }
 
     fn closed(&mut self, id: ConnectionId) {
@@ -608,13 +625,24 @@ impl Shard {
     }
 }
 
-/// Whether a notice of some kind may be told again; then it is told now.
-fn is_due(told: &mut Option<Time>, now: Time) -> bool {
-    let due = told.is_none_or(|told| now.since(told) >= NOTICE_GAP);
-    if due {
-        *told = Some(now);
+/// Something that may happen often and is told of now and then.
+#[derive(Debug, Default)]
+struct Recurring {
+    /// How often it happened since it was told of.
+    seen: u64,
+    told: Option<Time>,
+}
+
+impl Recurring {
+    /// It happened again; how often since it was told of, if that may be told now.
+    fn again(&mut self, now: Time) -> Option<u64> {
+        self.seen += 1;
+        let due = self.told.is_none_or(|told| now.since(told) >= NOTICE_GAP);
+        due.then(|| {
+            self.told = Some(now);
+            std::mem::take(&mut self.seen)
+        })
     }
-    due
 }
 
 fn listener_id(index: usize) -> ListenerId {

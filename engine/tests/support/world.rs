@@ -7,7 +7,7 @@ use engine::driver::sim::{Ending, Faults, PeerId, Sim};
 use engine::handover::ShardId;
 use engine::metrics::Counters;
 use engine::route::Ownership;
-use engine::shard::{Allowance, Command, LogLimits, ShardConfig};
+use engine::shard::{Allowance, Command, LogLimits, PerAddress, ShardConfig};
 use engine::wire::{Reject, Token};
 
 use super::oracle::{self, Oracle};
@@ -21,6 +21,7 @@ pub fn config(line_bytes_max: usize) -> ShardConfig {
         oversize: engine::shard::Oversize::Split,
         buffer_bytes: 4 << 20,
         connections: Allowance::new(1000),
+        per_address: PerAddress::new(0),
         drain_timeout: Duration::from_secs(1),
         listeners: 1,
         recv_buffers: 8,

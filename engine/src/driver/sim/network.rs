@@ -16,7 +16,7 @@ use super::agenda::{Agenda, Event};
 use super::chance::{Chance, Fault};
 use crate::buf::{RecvArena, RecvBuf};
 use crate::handover::ShardId;
-use crate::shard::{Completion, ConnectionId, ListenerId, Received, ShutdownSide};
+use crate::shard::{Completion, ConnectionId, ListenerId, Newcomer, PeerAddress, Received, ShutdownSide};
 
 const EMFILE: i32 = 24;
 const ECANCELED: i32 = 125;
@@ -44,6 +44,7 @@ pub enum Ending {
 struct Peer {
     /// Whose listener it knocked at.
     shard: ShardId,
+    from: PeerAddress,
     connection: Option<ConnectionId>,
     unsent: VecDeque<u8>,
     kernel: VecDeque<u8>,
@@ -123,18 +124,19 @@ impl Network {
     // The peers' side.
 
     /// The kernel spreads connections over all listeners of all shards.
-    pub(super) fn connect(&mut self, agenda: &mut Agenda, chance: &mut Chance) -> PeerId {
+    pub(super) fn connect(&mut self, from: PeerAddress, agenda: &mut Agenda, chance: &mut Chance) -> PeerId {
         let listeners: usize = self.sides.iter().map(|side| side.listeners.len()).sum();
         let index = chance.below(listeners);
         let each = listeners / self.sides.len();
         let shard = ShardId(u16::try_from(index / each).expect("shards are numbered by u16"));
-        self.connect_to(shard, index % each, agenda, chance)
+        self.connect_to(shard, index % each, from, agenda, chance)
     }
 
     pub(super) fn connect_to(
         &mut self,
         shard: ShardId,
         listener: usize,
+        from: PeerAddress,
         agenda: &mut Agenda,
         chance: &mut Chance,
     ) -> PeerId {
@@ -148,6 +150,7 @@ impl Network {
         }
         self.peers.push(Peer {
             shard,
+            from,
             connection: None,
             unsent: VecDeque::new(),
             kernel: VecDeque::new(),
@@ -314,8 +317,8 @@ impl Network {
         Some(Completion::Accepted { listener: id, result, more: false })
     }
 
-    fn connected(&mut self, peer: PeerId) -> ConnectionId {
-        let shard = self.peers[peer.0].shard;
+    fn connected(&mut self, peer: PeerId) -> Newcomer {
+        let Peer { shard, from, .. } = self.peers[peer.0];
         let connections = &mut self.side(shard).connections;
         let slot = connections.iter().position(Option::is_none).unwrap_or(connections.len());
         if slot == connections.len() {
@@ -324,7 +327,7 @@ impl Network {
         connections[slot] = Some(peer);
         let id = ConnectionId(u32::try_from(slot).expect("a simulation has few connections"));
         self.peers[peer.0].connection = Some(id);
-        id
+        Newcomer { id, from: Some(from) }
     }
 
     // The driver's side: connections.

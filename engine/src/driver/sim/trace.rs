@@ -33,7 +33,7 @@ impl Trace {
         self.at(shard, now);
         match completion {
             Completion::Accepted { listener, result, more } => {
-                let id = result.as_ref().map_or(u64::MAX, |id| u64::from(id.0));
+                let id = result.as_ref().map_or(u64::MAX, |newcomer| u64::from(newcomer.id.0));
                 self.note(&[1, u64::from(listener.0), id, u64::from(*more)], &[]);
             }
             Completion::Received { connection, received, more } => {

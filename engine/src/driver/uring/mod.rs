@@ -39,7 +39,9 @@ use crate::buf::WriteBuf;
 use crate::limits::{COMPLETION_ENTRIES, INLINE_WRITE_BYTES_MAX, RECV_BUFFER_BYTES, RECV_BUFFERS, SUBMISSION_ENTRIES};
 use crate::route::LogId;
 use crate::segment::FileId;
-use crate::shard::{Completion, ConnectionId, ListenerId, Notice, Op, Outcome, Received, Shard, ShutdownSide};
+use crate::shard::{
+    Completion, ConnectionId, ListenerId, Newcomer, Notice, Op, Outcome, Received, Shard, ShutdownSide,
+};
 use crate::sys::{DataDir, listener};
 use crate::time::Time;
 
@@ -211,7 +213,7 @@ impl Uring {
                 Some(Completion::Written { log, buf, result: result.map(|count| count as usize) })
             }
             Kind::Accept => {
-                let result = result.map(|fd| self.add_socket(fd));
+                let result = result.map(|fd| self.accepted(fd));
                 Some(Completion::Accepted { listener: ListenerId(slot), result, more })
             }
             Kind::Close => {
@@ -254,11 +256,16 @@ impl Uring {
         Completion::Received { connection: ConnectionId(slot), received, more }
     }
 
-    fn add_socket(&mut self, fd: u32) -> ConnectionId {
+    fn accepted(&mut self, fd: u32) -> Newcomer {
         let fd = RawFd::try_from(fd).expect("descriptors are not negative");
         // SAFETY: a successful accept gives a new descriptor that nobody else owns.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        ConnectionId(slot_of(self.sockets.insert(Socket { fd: Some(fd), shutdowns: 0, close: None })))
+        self.add_socket(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    fn add_socket(&mut self, fd: OwnedFd) -> Newcomer {
+        let from = listener::peer_address(&fd);
+        let id = ConnectionId(slot_of(self.sockets.insert(Socket { fd: Some(fd), shutdowns: 0, close: None })));
+        Newcomer { id, from }
     }
 
     fn take_mail(&mut self) {
@@ -365,9 +372,7 @@ impl Uring {
         loop {
             let result = listener::accept_now(&fd);
             let more = result.is_ok();
-            let result = result.map(|socket| {
-                ConnectionId(slot_of(self.sockets.insert(Socket { fd: Some(socket), shutdowns: 0, close: None })))
-            });
+            let result = result.map(|socket| self.add_socket(socket));
             self.ready.push_back(Completion::Accepted { listener, result, more });
             if !more {
                 break;
