@@ -3,6 +3,7 @@
 use super::logs::Destination;
 use super::op::PeerAddress;
 use crate::framing::LineDecoder;
+use crate::time::Time;
 use crate::wire::Token;
 
 /// Where a connection is in its life.
@@ -20,6 +21,14 @@ pub(super) enum Life {
     Closing,
 }
 
+/// What a connection brought in one turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Brought {
+    pub(super) turn: Time,
+    pub(super) buffers: usize,
+    pub(super) bytes: usize,
+}
+
 /// One client's stream.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -30,6 +39,10 @@ pub(super) struct Connection {
     pub(super) receiving: bool,
     /// How many of its events are held.
     pub(super) held: u32,
+    /// The last turn in which it brought something, and how much.
+    pub(super) brought: Brought,
+    /// Until then it gets one buffer at a time.
+    pub(super) rationed_until: Time,
     pub(super) decoder: LineDecoder,
     /// The token of the last line and where it went: consecutive lines often share it.
     pub(super) last: Option<(Token, Destination)>,
@@ -44,6 +57,8 @@ impl Connection {
             counted_for,
             receiving: true,
             held: 0,
+            brought: Brought::default(),
+            rationed_until: Time::default(),
             decoder: LineDecoder::default(),
             last: None,
             pieces_to: None,

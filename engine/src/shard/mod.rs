@@ -12,6 +12,10 @@
 //! given: receive buffers stay out of the driver's ring, the ring runs dry, receives end with `NoBuffer`, and TCP closes
 //! the windows. Nothing is dropped. Held buffers are bounded by the ring.
 //!
+//! **Fairness.** A connection whose peer is faster than the shard would take every receive buffer as soon as it is back in
+//! the ring. In a turn in which others find none it goes behind them, and beside connections that bring little it gets
+//! one buffer a turn for a while.
+//!
 //! Invariants: events of a connection are handled in the order in which they came; a connection is closed only when no
 //! receive is in flight on it; carries hold at most a quarter of the budget.
 
@@ -36,7 +40,7 @@ pub use op::{
 };
 
 use by_class::ByClass;
-use connection::{Connection, Life};
+use connection::{Brought, Connection, Life};
 use drain::Phase;
 use ingest::{Ingest, absorb, count};
 use logs::Logs;
@@ -46,7 +50,8 @@ use crate::buf::RecvBuf;
 use crate::framing::Foreign;
 use crate::handover::{Batch, Message, ShardId};
 use crate::limits::{
-    ACCEPT_RETRY, BUDGET_PARTS, BUDGET_RESUME_PARTS, HANDOVER_BATCH_BYTES, HANDOVER_BATCHES_MAX, NOTICE_GAP,
+    ACCEPT_RETRY, BUDGET_PARTS, BUDGET_RESUME_PARTS, HANDOVER_BATCH_BYTES, HANDOVER_BATCHES_MAX, NOTICE_GAP, RATION,
+    RECV_BUFFER_BYTES, RECV_BUFFER_PARTS,
 };
 use crate::metrics::Counters;
 use crate::route::{Ownership, Router};
@@ -96,6 +101,12 @@ pub struct Shard {
     parked: VecDeque<ConnectionId>,
     /// What came while there was no room, in order.
     held: VecDeque<(ConnectionId, Received)>,
+    /// Who found no buffer in this turn and had none before in it …
+    starved: Starved,
+    /// … while these filled more than their part of the buffers.
+    greedy: Vec<ConnectionId>,
+    /// Connections that were parked in this turn after they had brought something: they go behind the others.
+    fed: Vec<ConnectionId>,
     outgoing: Outgoing,
     /// What other shards sent and there was no room for yet.
     incoming: VecDeque<(ShardId, Batch)>,
@@ -122,6 +133,16 @@ pub struct Shard {
     /// A listener had to be closed with connections in its queue.
     abandoned_queue: bool,
     now: Time,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Starved {
+    #[default]
+    Nobody,
+    /// Somebody whose last turn brought at least a whole buffer.
+    Heavy,
+    /// Somebody who brings less.
+    Light,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +191,9 @@ impl Shard {
             carry_bytes: 0,
             parked: VecDeque::new(),
             held: VecDeque::new(),
+            starved: Starved::Nobody,
+            greedy: Vec::new(),
+            fed: Vec::new(),
             outgoing: Outgoing::new(config.ownership.shards(), config.buffer_bytes),
             incoming: VecDeque::new(),
             finished: 0,
@@ -239,6 +263,7 @@ impl Shard {
         // At the end nothing lingers, and what other shards send last neither.
         let memory_max = if self.phase.flushes() { 0 } else { self.budget(BUDGET_RESUME_PARTS) };
         self.logs.start(now, memory_max, &mut self.ops);
+        self.ration();
         self.receive_parked();
         self.resume_accepting();
     }
@@ -326,10 +351,12 @@ impl Shard {
     fn take(&mut self, id: ConnectionId, received: Received) {
         match received {
             Received::Data(buf) => {
+                self.count_buffer(id, buf.len());
                 self.ingest(id, &buf);
                 self.ops.push_back(Op::Recycle(buf));
             }
-            Received::NoBuffer | Received::Cancelled => {}
+            Received::NoBuffer => self.found_no_buffer(id),
+            Received::Cancelled => {}
             Received::End => self.end(id),
             Received::Failed(_) => self.cut(id),
         }
@@ -344,6 +371,7 @@ impl Shard {
             return;
         }
         match connection.life {
+            Life::Open if connection.brought.turn == self.now => self.fed.push(id),
             Life::Open => self.parked.push_back(id),
             Life::Ending => {
                 connection.life = Life::Closing;
@@ -526,16 +554,62 @@ impl Shard {
         }
     }
 
+    fn count_buffer(&mut self, id: ConnectionId, bytes: usize) {
+        let (turn, share) = (self.now, self.config.recv_buffers / RECV_BUFFER_PARTS);
+        let Some(connection) = self.connection(id) else { return };
+        let brought = &mut connection.brought;
+        if brought.turn != turn {
+            *brought = Brought { turn, ..Brought::default() };
+        }
+        brought.buffers += 1;
+        brought.bytes += bytes;
+        if brought.buffers == share + 1 {
+            self.greedy.push(id);
+        }
+    }
+
+    fn found_no_buffer(&mut self, id: ConnectionId) {
+        let turn = self.now;
+        if let Some(brought) = self.connection(id).map(|connection| connection.brought)
+            && brought.turn != turn
+        {
+            let little = brought.bytes < RECV_BUFFER_BYTES;
+            self.starved = self.starved.max(if little { Starved::Light } else { Starved::Heavy });
+        }
+    }
+
+    /// Whoever has more to bring than there are buffers would take every one as soon as it is free. Where others found
+    /// none, it goes behind them; if they bring little, it gets one buffer a turn for a while.
+    fn ration(&mut self) {
+        let starved = std::mem::take(&mut self.starved);
+        let rationed_until = self.now + RATION;
+        while let Some(id) = self.greedy.pop() {
+            if let Some(connection) = self.connection(id).filter(|_| starved != Starved::Nobody)
+                && connection.life == Life::Open
+            {
+                if starved == Starved::Light {
+                    connection.rationed_until = rationed_until;
+                }
+                if connection.receiving {
+                    self.ops.push_back(Op::CancelReceive(id));
+                }
+            }
+        }
+        self.parked.extend(self.fed.drain(..));
+    }
+
     /// Connections that found no buffer go on, as many as there are buffers: what they bring is held if it has to be.
     fn receive_parked(&mut self) {
         for _ in 0..self.parked.len().min(self.config.recv_buffers - self.held.len().min(self.config.recv_buffers)) {
             let Some(id) = self.parked.pop_front() else { break };
+            let now = self.now;
             if let Some(connection) = self.connection(id)
                 && connection.life == Life::Open
                 && !connection.receiving
             {
                 connection.receiving = true;
-                self.ops.push_back(Op::Receive(id));
+                let rationed = now < connection.rationed_until;
+                self.ops.push_back(if rationed { Op::ReceiveOnce(id) } else { Op::Receive(id) });
             }
         }
     }

@@ -76,7 +76,9 @@ pub enum Op {
     CloseListener(ListenerId),
     /// Multishot: [`Completion::Received`].
     Receive(ConnectionId),
-    /// Order: ends an [`Op::Receive`], if one is still in flight.
+    /// [`Completion::Received`], once: it takes one buffer and no more.
+    ReceiveOnce(ConnectionId),
+    /// Order: ends an [`Op::Receive`] or [`Op::ReceiveOnce`], if one is still in flight.
     CancelReceive(ConnectionId),
     /// Order: what the peer sends from now on never reaches TCP, so nothing more is received; what was received is still
     /// acknowledged.

@@ -57,6 +57,8 @@ struct Peer {
     shut: bool,
     half_closed: bool,
     receiving: bool,
+    /// The receive ends with its first answer.
+    once: bool,
     /// A `Readable` is planned.
     woken: bool,
     /// The listener refused it, or the engine closed it.
@@ -161,6 +163,7 @@ impl Network {
             shut: false,
             half_closed: false,
             receiving: false,
+            once: false,
             woken: false,
             gone,
             ending: Ending::Open,
@@ -337,10 +340,10 @@ impl Network {
         (peer, &mut self.peers[peer.0])
     }
 
-    pub(super) fn receive(&mut self, id: Local, agenda: &mut Agenda, chance: &mut Chance) {
+    pub(super) fn receive(&mut self, id: Local, once: bool, agenda: &mut Agenda, chance: &mut Chance) {
         let (id, peer) = self.peer(id);
         assert!(!peer.receiving && !peer.gone, "two receives on one connection, or one after its close");
-        peer.receiving = true;
+        (peer.receiving, peer.once) = (true, once);
         self.wake(id, agenda, chance);
     }
 
@@ -423,7 +426,7 @@ impl Network {
         let bytes: Vec<u8> = peer.kernel.drain(..count).collect();
         let buf = side.arena.fill(index, &bytes);
         self.delivered += count as u64;
-        let more = !chance.strikes(Fault::ReceiveEnds);
+        let more = !chance.strikes(Fault::ReceiveEnds) && !peer.once;
         peer.receiving = more;
         self.open_window(id);
         self.wake(id, agenda, chance);

@@ -69,6 +69,7 @@ impl Trace {
             Op::AcceptRest(id) => self.note(&[13, u64::from(id.0)], &[]),
             Op::CloseListener(id) => self.note(&[14, u64::from(id.0)], &[]),
             Op::Receive(id) => self.note(&[15, u64::from(id.0)], &[]),
+            Op::ReceiveOnce(id) => self.note(&[26, u64::from(id.0)], &[]),
             Op::CancelReceive(id) => self.note(&[16, u64::from(id.0)], &[]),
             Op::Recycle(buf) => self.note(&[17, u64::from(buf.index())], &[]),
             Op::Shutdown(id, side) => self.note(&[18, u64::from(id.0), *side as u64], &[]),

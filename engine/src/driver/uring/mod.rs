@@ -289,7 +289,8 @@ impl Uring {
                 Ok(())
             }
             Op::Write { log, file, position, buf } => self.start_write(log, file, position.0, buf),
-            Op::Receive(ConnectionId(slot)) => self.start_receive(slot),
+            Op::Receive(ConnectionId(slot)) => self.start_receive(slot, false),
+            Op::ReceiveOnce(ConnectionId(slot)) => self.start_receive(slot, true),
             Op::CancelReceive(ConnectionId(slot)) => self.cancel(Kind::Receive.tag(slot)),
             Op::Deafen(ConnectionId(slot)) => {
                 if let Some(fd) = &self.sockets[slot as usize].fd {
@@ -352,9 +353,15 @@ impl Uring {
         unsafe { self.push(&entry.user_data(Kind::Write.tag(slot_of(slot)))) }
     }
 
-    fn start_receive(&mut self, slot: u32) -> io::Result<()> {
+    fn start_receive(&mut self, slot: u32, once: bool) -> io::Result<()> {
         let Some(fd) = &self.sockets[slot as usize].fd else { return Ok(()) };
-        let entry = opcode::RecvMulti::new(Fd(fd.as_raw_fd()), BUFFER_GROUP).build();
+        let fd = Fd(fd.as_raw_fd());
+        let entry = if once {
+            let entry = opcode::Recv::new(fd, std::ptr::null_mut(), 0).buf_group(BUFFER_GROUP).build();
+            entry.flags(Flags::BUFFER_SELECT)
+        } else {
+            opcode::RecvMulti::new(fd, BUFFER_GROUP).build()
+        };
         self.receives += 1;
         // SAFETY: the kernel takes buffers from the registered ring, which outlives the io_uring.
         unsafe { self.push(&entry.user_data(Kind::Receive.tag(slot))) }
