@@ -93,6 +93,9 @@ pub const BUDGET_RESUME_PARTS: usize = 3;
 pub const CONNECTIONS_MAX_DEFAULT: u64 = 65_536;
 /// `--connections-per-ip-max`: none, because many clients may come through one address.
 pub const CONNECTIONS_PER_IP_MAX_DEFAULT: u64 = 0;
+/// Connections that the tables of a shard have room for from the start: a table that grew by doubling would hold copies of
+/// itself. What is not used is address space and no memory.
+pub const CONNECTION_SLOTS: usize = 65_536;
 /// Descriptors that are neither connections nor segments: ring, directory, lock, listeners, pipes.
 pub const DESCRIPTORS_RESERVED: u64 = 64;
 /// Descriptors of a shard: ring, eventfd, and a listener for each of two addresses; more of those come out of the reserve.
@@ -127,6 +130,7 @@ pub const NOTICE_GAP: Duration = Duration::from_secs(1);
 
 // While that many segments are being opened, none of them may be the one to close.
 const _: () = assert!(OPENS_IN_FLIGHT_MAX as u64 <= OPEN_FILES_MIN);
+const _: () = assert!(CONNECTION_SLOTS as u64 >= CONNECTIONS_MAX_DEFAULT);
 // The pace counts below the default of what there may be in all.
 const _: () = assert!((TOKENS_UNPACED as u64) < TOKENS_MAX_DEFAULT);
 const _: () = assert!(RECV_BUFFERS.is_power_of_two());

@@ -63,7 +63,7 @@ impl Turns {
     /// So many buffers full of what stores nothing; the last one says whether the receive goes on.
     fn fill(&mut self, connection: ConnectionId, buffers: usize, more: bool) {
         for left in (0..buffers).rev() {
-            let buf = self.arena.fill(self.free.pop().unwrap(), &[b'\n'; RECV_BUFFER_BYTES]);
+            let buf = self.arena.fill(self.free.pop().unwrap(), &vec![b'\n'; RECV_BUFFER_BYTES]);
             self.answer(connection, Received::Data(buf), more || left > 0);
         }
     }

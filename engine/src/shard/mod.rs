@@ -50,8 +50,8 @@ use crate::buf::RecvBuf;
 use crate::framing::Foreign;
 use crate::handover::{Batch, Message, ShardId};
 use crate::limits::{
-    ACCEPT_RETRY, BUDGET_PARTS, BUDGET_RESUME_PARTS, HANDOVER_BATCH_BYTES, HANDOVER_BATCHES_MAX, NOTICE_GAP, RATION,
-    RECV_BUFFER_BYTES, RECV_BUFFER_PARTS,
+    ACCEPT_RETRY, BUDGET_PARTS, BUDGET_RESUME_PARTS, CONNECTION_SLOTS, HANDOVER_BATCH_BYTES, HANDOVER_BATCHES_MAX,
+    NOTICE_GAP, RATION, RECV_BUFFER_BYTES, RECV_BUFFER_PARTS,
 };
 use crate::metrics::Counters;
 use crate::route::{Ownership, Router};
@@ -185,7 +185,7 @@ impl Shard {
         Self {
             counters: Counters::default(),
             logs: Logs::new(config.logs.clone(), router, config.buffer_bytes),
-            connections: Vec::new(),
+            connections: Vec::with_capacity(CONNECTION_SLOTS),
             open_connections: 0,
             carries: ByClass::default(),
             carry_bytes: 0,

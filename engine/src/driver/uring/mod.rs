@@ -36,7 +36,9 @@ pub use neighbours::Neighbours;
 pub use probe::probe;
 
 use crate::buf::WriteBuf;
-use crate::limits::{COMPLETION_ENTRIES, INLINE_WRITE_BYTES_MAX, RECV_BUFFER_BYTES, RECV_BUFFERS, SUBMISSION_ENTRIES};
+use crate::limits::{
+    COMPLETION_ENTRIES, CONNECTION_SLOTS, INLINE_WRITE_BYTES_MAX, RECV_BUFFER_BYTES, RECV_BUFFERS, SUBMISSION_ENTRIES,
+};
 use crate::route::LogId;
 use crate::segment::FileId;
 use crate::shard::{
@@ -144,7 +146,7 @@ impl Uring {
             recv_ring,
             writes: Slab::new(),
             receives: 0,
-            sockets: Slab::new(),
+            sockets: Slab::with_capacity(CONNECTION_SLOTS),
             files: Slab::new(),
             listeners: listeners.into_iter().map(Some).collect(),
             ready: VecDeque::new(),
