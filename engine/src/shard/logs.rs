@@ -55,6 +55,8 @@ struct Log {
     trouble_told: bool,
     /// Written since the last look for a descriptor to free.
     recent: bool,
+    /// Opened, and no write has begun since.
+    unused: bool,
     /// Until then its entries linger.
     quiet_from: Time,
 }
@@ -133,6 +135,7 @@ impl Logs {
             waits_to_open: false,
             trouble_told: false,
             recent: false,
+            unused: false,
             quiet_from,
         });
         self.router.insert(token, id);
@@ -228,9 +231,12 @@ impl Logs {
             self.troubled.pop_front();
             self.to_open.push_back(id);
         }
-        while self.opens_in_flight < OPENS_IN_FLIGHT_MAX
-            && let Some(id) = self.to_open.pop_front()
-        {
+        // Each once: those that still find no descriptor are back in the queue.
+        for _ in 0..self.to_open.len() {
+            if self.opens_in_flight >= OPENS_IN_FLIGHT_MAX || !self.has_a_descriptor(ops) {
+                break;
+            }
+            let Some(id) = self.to_open.pop_front() else { break };
             self.all[id.0 as usize].waits_to_open = false;
             self.start_log(id, now, ops);
         }
@@ -269,14 +275,12 @@ impl Logs {
             return false;
         }
         if log.appender.needs_file() {
-            if self.opens_in_flight >= OPENS_IN_FLIGHT_MAX {
-                log.waits_to_open = true;
+            let is_open = log.appender.is_open();
+            if self.opens_in_flight >= OPENS_IN_FLIGHT_MAX || !(is_open || self.has_a_descriptor(ops)) {
+                self.all[id.0 as usize].waits_to_open = true;
                 self.to_open.push_back(id);
                 self.largest.set(id.0, None);
                 return false;
-            }
-            if !log.appender.is_open() {
-                self.free_a_descriptor(ops);
             }
         }
         let log = &mut self.all[id.0 as usize];
@@ -284,6 +288,7 @@ impl Logs {
         log.recent = true;
         let Some(op) = log.appender.start() else { return false };
         if matches!(op, AppendOp::Write { .. }) {
+            log.unused = false;
             log.quiet_from = now + self.limits.linger;
             self.cooling.push_back((log.quiet_from, id));
         }
@@ -316,23 +321,26 @@ impl Logs {
         ops.push_back(op);
     }
 
-    /// Closes the segment that was not written for longest, if as many are open as may be.
-    fn free_a_descriptor(&mut self, ops: &mut VecDeque<Op>) {
+    /// Whether one more segment may be opened. If as many are open as may be, closes the one that was not written for
+    /// longest; none that was opened for a write which has yet to begin.
+    fn has_a_descriptor(&mut self, ops: &mut VecDeque<Op>) -> bool {
         if self.open.len() + self.opens_in_flight < self.limits.open_files_max {
-            return;
+            return true;
         }
         // Twice round: the first may find every log recently written.
         for _ in 0..2 * self.open.len() {
-            let Some(id) = self.open.pop_front() else { return };
+            let Some(id) = self.open.pop_front() else { break };
             let log = &mut self.all[id.0 as usize];
             if !std::mem::take(&mut log.recent)
+                && !log.unused
                 && let Some(file) = log.appender.close()
             {
                 ops.push_back(Op::CloseSegment(file));
-                return;
+                return true;
             }
             self.open.push_back(id);
         }
+        false
     }
 
     /// The driver opened a segment, or could not.
@@ -342,6 +350,7 @@ impl Logs {
         let notice = match result {
             Ok(file) => {
                 appender.opened(file);
+                self.all[id.0 as usize].unused = true;
                 self.open.push_back(id);
                 self.accepted_again()
             }

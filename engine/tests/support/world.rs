@@ -28,7 +28,7 @@ pub fn config(line_bytes_max: usize) -> ShardConfig {
         logs: LogLimits {
             linger: Duration::from_millis(5),
             segment_bytes: 256 << 20,
-            tokens: Allowance::new(1000),
+            tokens: Allowance::new(2000),
             open_files_max: 100,
         },
     }
