@@ -8,7 +8,7 @@ use crate::diag::Level;
 use crate::error::{ConfigError, StartError};
 use crate::limits::{
     BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED, LINE_BYTES_MAX_MIN,
-    LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, SHARDS_MAX,
+    LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, SEGMENT_PARTS, SHARDS_MAX,
 };
 use crate::shard::Oversize;
 
@@ -207,8 +207,7 @@ impl Descriptors {
                 "the descriptor limit is {limit}, and the engine needs {least} besides connections; raise it (ulimit -n)"
             )));
         };
-        // A quarter for segments, so that many logs are not opened and closed all the time.
-        let comfortable = free - free / 4;
+        let comfortable = free - free / SEGMENT_PARTS;
         let connections = match connections_max {
             None => comfortable.min(CONNECTIONS_MAX_DEFAULT),
             Some(0) => comfortable,
