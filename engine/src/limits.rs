@@ -82,7 +82,8 @@ pub const RECV_BUFFER_BYTES: usize = 64 * 1024;
 /// In a turn in which others find no receive buffer, one connection may fill one of this many parts of them …
 pub const RECV_BUFFER_PARTS: usize = 4;
 /// … and past it, if those others bring little, gets one buffer a turn for this long. 100 connections of 100 lines a second
-/// beside one that sends empty lines at full speed, sent to visible, p99: 2 s without, 40 ms with it; alone 10 ms.
+/// beside one that sends empty lines at full speed, sent to visible, p99: 2 s and more without it, 12-60 ms with it;
+/// without the flood 7-12 ms.
 pub const RATION: Duration = Duration::from_secs(1);
 /// Reading stops when this many parts of `--buffer-bytes` are in use …
 pub const BUDGET_PARTS: usize = 4;

@@ -37,7 +37,7 @@ struct Turns {
 }
 
 impl Turns {
-    /// Three connections that wait for bytes.
+    /// Three connections that wait for bytes; one has brought a few.
     fn new() -> Self {
         let mut config = config(4096);
         config.recv_buffers = BUFFERS;
@@ -49,6 +49,9 @@ impl Turns {
             turns.handle(Completion::Accepted { listener: ListenerId(0), result, more: true });
         }
         assert_eq!(turns.end(), [FLOOD, OTHER_FLOOD, LIGHT].map(Asked::Receive));
+        let buf = turns.arena.fill(turns.free.pop().unwrap(), b"\n");
+        turns.answer(LIGHT, Received::Data(buf), true);
+        assert_eq!(turns.end(), []);
         turns
     }
 
@@ -145,6 +148,16 @@ fn floods_alone_with_each_other_take_turns() {
     assert_eq!(turns.end(), [Asked::Receive(FLOOD)]);
     turns.no_buffer(FLOOD);
     // Its last turn brought much.
+    assert_eq!(turns.end(), [Asked::Receive(FLOOD)]);
+}
+
+#[test]
+fn a_connection_that_begins_is_no_reason_to_ration_another() {
+    let mut turns = Turns::new();
+    turns.fill(FLOOD, BUFFERS, true);
+    turns.no_buffer(OTHER_FLOOD);
+    assert_eq!(turns.end(), [Asked::Cancel(FLOOD), Asked::Receive(OTHER_FLOOD)]);
+    turns.answer(FLOOD, Received::Cancelled, false);
     assert_eq!(turns.end(), [Asked::Receive(FLOOD)]);
 }
 

@@ -573,7 +573,8 @@ impl Shard {
         if let Some(brought) = self.connection(id).map(|connection| connection.brought)
             && brought.turn != turn
         {
-            let little = brought.bytes < RECV_BUFFER_BYTES;
+            // Of one that has brought nothing yet nobody knows.
+            let little = (1..RECV_BUFFER_BYTES).contains(&brought.bytes);
             self.starved = self.starved.max(if little { Starved::Light } else { Starved::Heavy });
         }
     }
