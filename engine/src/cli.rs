@@ -12,8 +12,8 @@ use crate::config::{AdminAddress, RunFlags};
 use crate::diag::{Format, Level};
 use crate::framing::Framing;
 use crate::limits::{
-    ADMIN_ADDRESS_DEFAULT, BUFFER_BYTES_DEFAULT, DRAIN_TIMEOUT_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT,
-    SEGMENT_BYTES_DEFAULT, TOKENS_MAX_DEFAULT,
+    ADMIN_ADDRESS_DEFAULT, BUFFER_BYTES_DEFAULT, CONNECTIONS_PER_IP_MAX_DEFAULT, DRAIN_TIMEOUT_DEFAULT,
+    LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, SEGMENT_BYTES_DEFAULT, TOKENS_MAX_DEFAULT, TOKENS_PER_SECOND_DEFAULT,
 };
 use crate::shard::Oversize;
 use crate::wire::Token;
@@ -100,10 +100,16 @@ pub struct RunArgs {
     /// Logs that may exist; lines for more are rejected
     #[arg(long, value_name = "N", default_value_t = TOKENS_MAX_DEFAULT, value_parser = count)]
     tokens_max: u64,
+    /// Logs that may be made in a second once there are 10000; lines for more are rejected; 0 = no limit
+    #[arg(long, value_name = "N", default_value_t = TOKENS_PER_SECOND_DEFAULT, value_parser = count)]
+    tokens_per_second: u64,
     /// Connections at a time; past it accepting stops until one ends; 0 = no limit [default: as many as the
     /// descriptor limit leaves, at most 65536]
     #[arg(long, value_name = "N", value_parser = count)]
     connections_max: Option<u64>,
+    /// Connections of one IPv4 address or IPv6 /64 network at a time; the newest past it is closed; 0 = no limit
+    #[arg(long, value_name = "N", default_value_t = CONNECTIONS_PER_IP_MAX_DEFAULT, value_parser = count)]
+    connections_per_ip_max: u64,
     /// Longest line in bytes, token included; at most a sixteenth of --buffer-bytes
     #[arg(long, value_name = "SIZE", default_value_t = Size(LINE_BYTES_MAX_DEFAULT))]
     line_bytes_max: Size,
@@ -180,7 +186,9 @@ impl From<RunArgs> for RunFlags {
             },
             open: args.open,
             tokens_max: args.tokens_max,
+            tokens_per_second: args.tokens_per_second,
             connections_max: args.connections_max,
+            connections_per_ip_max: args.connections_per_ip_max,
             line_bytes_max: args.line_bytes_max.0,
             oversize: match args.oversize {
                 OversizeArg::Split => Oversize::Split,

@@ -11,7 +11,7 @@ use crate::error::{ConfigError, StartError, shown};
 use crate::framing::Framing;
 use crate::limits::{
     BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED, LINE_BYTES_MAX_MIN,
-    LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, SHARDS_MAX,
+    LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, SEGMENT_PARTS, SHARDS_MAX,
 };
 use crate::shard::Oversize;
 
@@ -35,8 +35,12 @@ pub struct RunFlags {
     pub open: bool,
     /// `--tokens-max`
     pub tokens_max: u64,
+    /// `--tokens-per-second`
+    pub tokens_per_second: u64,
     /// `--connections-max`
     pub connections_max: Option<u64>,
+    /// `--connections-per-ip-max`
+    pub connections_per_ip_max: u64,
     /// `--line-bytes-max`
     pub line_bytes_max: u64,
     /// `--oversize`
@@ -85,8 +89,12 @@ pub struct Config {
     pub shards: u16,
     /// Logs that may exist.
     pub tokens_max: usize,
+    /// Logs that may be made in a second, once there are many; `None`: no limit.
+    pub tokens_per_second: Option<u32>,
     /// Connections at a time; `None`: as many as descriptors allow, at most the default; 0: as many as they allow.
     pub connections_max: Option<u64>,
+    /// Connections of one address at a time; 0: no limit.
+    pub connections_per_ip_max: usize,
     /// Longest line in bytes.
     pub line_bytes_max: usize,
     /// What happens to longer ones.
@@ -162,7 +170,13 @@ impl TryFrom<RunFlags> for Config {
             udp_creates: flags.udp_creates,
             shards: shards(flags.shards)?,
             tokens_max: narrow("--tokens-max", flags.tokens_max, u64::from(u32::MAX))?,
+            tokens_per_second: tokens_per_second(flags.tokens_per_second)?,
             connections_max: flags.connections_max,
+            connections_per_ip_max: narrow(
+                "--connections-per-ip-max",
+                flags.connections_per_ip_max,
+                u64::from(u32::MAX),
+            )?,
             line_bytes_max: narrow("--line-bytes-max", flags.line_bytes_max, u64::from(u32::MAX))?,
             oversize: flags.oversize,
             buffer_bytes: narrow("--buffer-bytes", flags.buffer_bytes, 1 << 40)?,
@@ -186,6 +200,13 @@ pub fn shards(asked: Option<u64>) -> Result<u16, ConfigError> {
     let shards = asked.unwrap_or_else(cores);
     let allowed = u16::try_from(shards).ok().filter(|_| (1..=SHARDS_MAX).contains(&shards));
     allowed.ok_or_else(|| wrong("--shards", format!("{shards} is not possible; give 1 to {SHARDS_MAX}")))
+}
+
+/// 0 is no limit.
+fn tokens_per_second(asked: u64) -> Result<Option<u32>, ConfigError> {
+    let fits =
+        |_| wrong("--tokens-per-second", format!("{asked} is too large; give {} or less, or 0 for no limit", u32::MAX));
+    u32::try_from(asked).map(|asked| (asked > 0).then_some(asked)).map_err(fits)
 }
 
 fn check_sizes(flags: &RunFlags) -> Result<(), ConfigError> {
@@ -268,8 +289,7 @@ impl Descriptors {
                 "the descriptor limit is {limit}, and the engine needs {least} besides connections; raise it (ulimit -n)"
             )));
         };
-        // A quarter for segments, so that many logs are not opened and closed all the time.
-        let comfortable = free - free / 4;
+        let comfortable = free - free / SEGMENT_PARTS;
         let connections = match connections_max {
             None => comfortable.min(CONNECTIONS_MAX_DEFAULT),
             Some(0) => comfortable,
@@ -300,7 +320,9 @@ mod tests {
             framing: Framing::Lf,
             open: false,
             tokens_max: 1,
+            tokens_per_second: 500,
             connections_max: None,
+            connections_per_ip_max: 0,
             line_bytes_max: LINE_BYTES_MAX_DEFAULT,
             oversize: Oversize::Split,
             shards: Some(1),
@@ -332,6 +354,10 @@ mod tests {
         }
         assert_eq!(Config::try_from(RunFlags { shards: Some(256), ..flags() }).expect("allowed").shards, 256);
         assert_eq!(refused(RunFlags { tokens_max: 0, ..flags() }), "--tokens-max");
+        assert_eq!(refused(RunFlags { tokens_per_second: 1 << 32, ..flags() }), "--tokens-per-second");
+        assert_eq!(refused(RunFlags { connections_per_ip_max: 1 << 32, ..flags() }), "--connections-per-ip-max");
+        let unpaced = Config::try_from(RunFlags { tokens_per_second: 0, ..flags() }).expect("0 is no limit");
+        assert_eq!(unpaced.tokens_per_second, None);
     }
 
     #[test]

@@ -28,12 +28,12 @@ use crate::error::{EngineError, StartError};
 use crate::handover::ShardId;
 use crate::limits::{
     DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, DRAIN_PROGRESS, NOTICES_MAX, RECV_BUFFERS,
-    UDP_BUFFERS,
+    TOKENS_UNPACED, UDP_BUFFERS,
 };
 use crate::metrics::{Limit, Report, constants};
 use crate::route::Ownership;
 use crate::segment::Position;
-use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, Shard, ShardConfig};
+use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, PerAddress, Shard, ShardConfig};
 use crate::store::recover::{RecoveredLog, recover};
 use crate::sys::affinity::{allowed_cores, pin};
 use crate::sys::listener::{Listener, listen};
@@ -258,7 +258,9 @@ fn disk_free_min(config: &Config, data: &DataDir) -> Result<u64, StartError> {
 fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64) -> Vec<Limit> {
     let mut limits = vec![
         Limit::new("tokens_max", config.tokens_max),
+        Limit::new("tokens_per_second", config.tokens_per_second.unwrap_or(0)),
         Limit::new("connections_max", descriptors.connections),
+        Limit::new("connections_per_ip_max", config.connections_per_ip_max),
         Limit::new("open_files_max", descriptors.files),
         Limit::new("line_bytes_max", config.line_bytes_max),
         Limit::new("shards", config.shards),
@@ -275,7 +277,11 @@ fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64
 fn shard_configs(config: &Config, descriptors: Descriptors) -> Vec<ShardConfig> {
     let ownership = Ownership::over(config.shards);
     let connections = Allowance::new(descriptors.connections);
-    let tokens = Allowance::new(config.tokens_max);
+    let tokens = match config.tokens_per_second {
+        Some(per_second) => Allowance::paced(config.tokens_max, TOKENS_UNPACED, per_second),
+        None => Allowance::new(config.tokens_max),
+    };
+    let per_address = PerAddress::new(config.connections_per_ip_max);
     let shard = |id| ShardConfig {
         id: ShardId(id),
         ownership: ownership.clone(),
@@ -283,6 +289,7 @@ fn shard_configs(config: &Config, descriptors: Descriptors) -> Vec<ShardConfig> 
         oversize: config.oversize,
         buffer_bytes: config.buffer_bytes,
         connections: connections.clone(),
+        per_address: per_address.clone(),
         drain_timeout: config.drain_timeout,
         listeners: config.tcp.iter().map(|tcp| tcp.framing).collect(),
         recv_buffers: usize::from(RECV_BUFFERS),
@@ -414,7 +421,7 @@ fn no_resources(error: io::Error) -> StartError {
 
 fn tell(notice: Notice) {
     match notice {
-        Notice::Foreign { reason, seen } => {
+        Notice::Closed { reason, seen } => {
             log(Level::Warn, format_args!("connection closed reason={reason} seen={seen}"));
         }
         Notice::UdpFailed(error) => {

@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,8 +17,9 @@ use engine::engine::Engine;
 use engine::framing::Framing;
 use engine::metrics::Counters;
 use engine::segment::parse_segment_name;
-use engine::shard::{Command, ShardConfig};
+use engine::shard::{Command, PeerAddress, PerAddress, ShardConfig};
 use engine::wire::{Reject, Token};
+use socket2::{Domain, Socket, Type};
 
 use support::hostile::hostile_stream;
 use support::oracle::Oversize;
@@ -26,12 +27,18 @@ use support::world::{Expected, assert_conserved, config, finish_drain, token};
 
 const LINE_BYTES_MAX: usize = 4096;
 const SEGMENT_BYTES: u64 = 2000;
+/// Connections that one address may have.
+const PER_ADDRESS: usize = 50;
 
 /// An engine with peers around it. Nothing here waits longer than a minute.
 trait World {
     type Peer;
 
-    fn connect(&mut self) -> Self::Peer;
+    fn connect(&mut self) -> Self::Peer {
+        self.connect_from(1)
+    }
+    /// The same as 127.0.0.`host`.
+    fn connect_from(&mut self, host: u8) -> Self::Peer;
     /// Sends all of it; waits while the window is closed.
     fn send(&mut self, peer: &mut Self::Peer, bytes: &[u8]);
     /// Sends a datagram.
@@ -75,6 +82,7 @@ fn conformance<W: World>(mut new_with: impl FnMut(Framing) -> W) {
     a_drain_takes_what_was_sent(new());
     a_drain_cuts_those_who_stay(new());
     an_idle_engine_drains(new());
+    an_address_has_its_share_of_connections(new());
 }
 
 fn lines_are_stored_as_they_come<W: World>(mut world: W) {
@@ -348,6 +356,29 @@ fn an_idle_engine_drains<W: World>(mut world: W) {
     assert_eq!(counters, Counters::default());
 }
 
+fn an_address_has_its_share_of_connections<W: World>(mut world: W) {
+    let mut stored = Vec::new();
+    let mut admitted = |world: &mut W, host| {
+        let mut peer = world.connect_from(host);
+        world.send(&mut peer, format!("{} x\n", token(1)).as_bytes());
+        stored.extend(b"x\n");
+        world.wait_until_stored(token(1), &stored);
+        peer
+    };
+    let mut peers: Vec<W::Peer> = (0..PER_ADDRESS).map(|_| admitted(&mut world, 2)).collect();
+    for _ in 0..3 {
+        let mut newest = world.connect_from(2);
+        world.wait_until_closed(&mut newest);
+    }
+    peers.push(admitted(&mut world, 3));
+    world.close(&mut peers[7]);
+    world.wait_until_closed(&mut peers[7]);
+    peers[7] = admitted(&mut world, 2);
+    let counters = world.drain(peers);
+    assert_eq!((counters.connections, counters.connections_refused), (PER_ADDRESS as u64 + 2, 3));
+    assert_eq!((counters.entries, counters.lines), (PER_ADDRESS as u64 + 2, PER_ADDRESS as u64 + 2));
+}
+
 fn log_bytes(world: &impl World, token: Token) -> Vec<u8> {
     world.segments(token).into_iter().flat_map(|(_, bytes)| bytes).collect()
 }
@@ -357,6 +388,7 @@ fn conformance_config(framing: Framing) -> ShardConfig {
     config.listeners = vec![framing];
     config.udp_sockets = 1;
     config.logs.segment_bytes = SEGMENT_BYTES;
+    config.per_address = PerAddress::new(PER_ADDRESS);
     config
 }
 
@@ -366,6 +398,10 @@ fn conformance_config(framing: Framing) -> ShardConfig {
 const DEADLINE: Duration = Duration::from_mins(1);
 /// Between two looks at a file.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+fn is_reset(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::NotConnected)
+}
 
 struct Real {
     engine: Option<Engine>,
@@ -384,7 +420,9 @@ impl Real {
             udp_creates: shard.udp_creates,
             shards,
             tokens_max: 1000,
+            tokens_per_second: None,
             connections_max: None,
+            connections_per_ip_max: PER_ADDRESS,
             line_bytes_max: shard.line_bytes_max,
             oversize: shard.oversize,
             buffer_bytes: shard.buffer_bytes,
@@ -410,8 +448,13 @@ impl Real {
 impl World for Real {
     type Peer = TcpStream;
 
-    fn connect(&mut self) -> TcpStream {
-        let peer = TcpStream::connect(self.engine.as_ref().unwrap().addresses()[0]).unwrap();
+    fn connect_from(&mut self, host: u8) -> TcpStream {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, host], 0)).into()).unwrap();
+        let connected = socket.connect(&self.engine.as_ref().unwrap().addresses()[0].into());
+        // Whom the engine turns away may hear of it so soon.
+        assert!(connected.as_ref().err().is_none_or(is_reset), "{connected:?}");
+        let peer = TcpStream::from(socket);
         peer.set_read_timeout(Some(DEADLINE)).unwrap();
         peer.set_write_timeout(Some(DEADLINE)).unwrap();
         peer.set_nodelay(true).unwrap();
@@ -437,7 +480,7 @@ impl World for Real {
     fn wait_until_closed(&mut self, peer: &mut TcpStream) {
         match peer.read_to_end(&mut Vec::new()) {
             Ok(count) => assert_eq!(count, 0, "the engine never writes"),
-            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+            Err(error) => assert!(is_reset(&error), "{error}"),
         }
     }
 
@@ -505,8 +548,8 @@ struct Simulated(Sim);
 impl World for Simulated {
     type Peer = PeerId;
 
-    fn connect(&mut self) -> PeerId {
-        self.0.connect()
+    fn connect_from(&mut self, host: u8) -> PeerId {
+        self.0.connect_from(PeerAddress::v4([127, 0, 0, host]))
     }
 
     fn send(&mut self, peer: &mut PeerId, bytes: &[u8]) {

@@ -18,7 +18,9 @@ use std::time::Duration;
 use engine::buf::RecvArena;
 use engine::framing::Framing;
 use engine::segment::FileId;
-use engine::shard::{Completion, ConnectionId, Datagrams, ListenerId, Op, Received, ReceivedDatagrams, Shard, UdpId};
+use engine::shard::{
+    Completion, ConnectionId, Datagrams, ListenerId, Newcomer, Op, Received, ReceivedDatagrams, Shard, UdpId,
+};
 use engine::time::Time;
 
 use support::hostile::Random;
@@ -106,7 +108,8 @@ impl Driver {
         config.udp_buffers = usize::from(BUFFERS);
         let accepted = |id| {
             let listener = ListenerId(u32::from(counts_octets(id)));
-            Completion::Accepted { listener, result: Ok(ConnectionId(id)), more: true }
+            let newcomer = Newcomer { id: ConnectionId(id), from: None };
+            Completion::Accepted { listener, result: Ok(newcomer), more: true }
         };
         Self {
             shard: Shard::new(config),
@@ -179,7 +182,7 @@ impl Driver {
                 let result = Ok(if self.batches_short { length.div_ceil(2) } else { length });
                 self.answers.push_back(Completion::Written { log, buf, result });
             }
-            Op::Accept(_) | Op::Receive(_) | Op::ReceiveDatagrams { .. } => {}
+            Op::Accept(_) | Op::Receive(_) | Op::ReceiveOnce(_) | Op::ReceiveDatagrams { .. } => {}
             other => panic!("{other:?} has no place here"),
         }
     }

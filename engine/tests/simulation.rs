@@ -770,6 +770,42 @@ fn few_descriptors_serve_many_logs() {
     }
 }
 
+/// Logs that are opened must be written before they are the ones to close, or none ever is.
+#[test]
+fn a_burst_to_more_logs_than_descriptors_goes_through() {
+    for most in [1, 4, 64, 70] {
+        for seed in 0..8 {
+            let mut config = config(4096);
+            config.logs.open_files_max = most;
+            let mut sim = Sim::new(seed, Faults::none().with(Fault::ShortWrite, When::OneIn(3)), config);
+            let streams: Vec<Vec<u8>> = (0..4_u32)
+                .map(|peer| {
+                    (0..900).flat_map(move |line| format!("{} {line}\n", token(peer * 1000 + line % 300)).into_bytes())
+                })
+                .map(Iterator::collect)
+                .collect();
+            let peers: Vec<PeerId> = streams.iter().map(|_| sim.connect()).collect();
+            for (&peer, stream) in peers.iter().zip(&streams) {
+                sim.send(peer, stream);
+                sim.close(peer);
+            }
+            let from = sim.now();
+            sim.run_until(|sim| {
+                assert!(sim.open_files() <= most, "seed {seed}: {} files of {most}", sim.open_files());
+                sim.shard().counters().entries == 3600 && sim.shard().unstored_bytes() == 0
+            });
+            let took = sim.now().since(from);
+            assert!(took < Duration::from_secs(10), "seed {seed}, {most} files: {took:?}");
+            drain(&mut sim, &[]);
+            let mut expected = Expected::new();
+            for stream in &streams {
+                expected.add_whole(stream, 4096, Oversize::Split);
+            }
+            expected.assert_stored(&sim, &format!("seed {seed}, {most} files"));
+        }
+    }
+}
+
 #[test]
 fn a_connection_past_the_limit_waits_its_turn() {
     let mut config = config(4096);

@@ -65,7 +65,8 @@ pub const CONNECTIONS_TOTAL: Family = family(
     Kind::Unknown,
     "engine_connections_total",
     "",
-    "Connections taken (accepted), and accepts that failed and were tried again.",
+    "Connections taken (accepted), closed at once because their address had as many as it may (refused), and accepts that \
+     failed and were tried again.",
 );
 /// `proto`
 pub const RECEIVED_BYTES: Family = family(

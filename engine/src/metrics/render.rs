@@ -80,8 +80,10 @@ fn connections(text: &mut Text, snapshot: &Snapshot<'_>) {
     let mut samples = text.family(&names::CONNECTIONS_TOTAL);
     for (index, listener) in listeners() {
         let accepted = snapshot.listener(index, |counters| counters.accepted);
+        let refused = snapshot.listener(index, |counters| counters.refused);
         let failed = snapshot.listener(index, |counters| counters.failed);
         samples.sample(&[("listener", listener), ("result", "accepted")], accepted);
+        samples.sample(&[("listener", listener), ("result", "refused")], refused);
         samples.sample(&[("listener", listener), ("result", "failed")], failed);
     }
 }
@@ -254,7 +256,7 @@ mod tests {
         report.counters.udp_kernel_drops = 4;
         report.counters.entries = 2;
         report.counters.reject(Reject::Http);
-        report.listeners = vec![ListenerCounters { open: 1, accepted: 2, failed: 3 }];
+        report.listeners = vec![ListenerCounters { open: 1, accepted: 2, refused: 5, failed: 3 }];
         report.write_seconds.observe(Duration::from_micros(200));
         report.backpressure = Duration::from_millis(1500);
         report

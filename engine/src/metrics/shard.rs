@@ -16,6 +16,8 @@ use crate::wire::Reject;
 pub struct Counters {
     /// Connections accepted.
     pub connections: u64,
+    /// Connections closed at once, because their address had as many as it may.
+    pub connections_refused: u64,
     /// Bytes received, in connections and datagrams.
     pub received_bytes: u64,
     /// Those of them that came by UDP.
@@ -57,6 +59,7 @@ impl Counters {
     pub fn add(&mut self, other: &Self) {
         let Self {
             connections,
+            connections_refused,
             received_bytes,
             udp_received_bytes,
             udp_datagrams,
@@ -71,6 +74,7 @@ impl Counters {
             rejected,
         } = other;
         self.connections += connections;
+        self.connections_refused += connections_refused;
         self.received_bytes += received_bytes;
         self.udp_received_bytes += udp_received_bytes;
         self.udp_datagrams += udp_datagrams;
@@ -99,8 +103,10 @@ impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "connections={} received_bytes={} lines={} entries={} entry_bytes={} split_lines={} split_pieces={} batches={}",
+            "connections={} connections_refused={} received_bytes={} lines={} entries={} entry_bytes={} split_lines={} \
+             split_pieces={} batches={}",
             self.connections,
+            self.connections_refused,
             self.received_bytes,
             self.lines,
             self.entries,
@@ -128,6 +134,8 @@ pub struct ListenerCounters {
     pub open: u64,
     /// Connections taken since the start.
     pub accepted: u64,
+    /// Connections closed at once, because their address had as many as it may.
+    pub refused: u64,
     /// Accepts that failed; they are tried again.
     pub failed: u64,
 }

@@ -103,7 +103,7 @@ impl<const MAKES_LOGS: bool> Ingest<'_, MAKES_LOGS> {
         {
             return Ok(destination);
         }
-        let destination = self.logs.route(token, MAKES_LOGS)?;
+        let destination = self.logs.route(token, MAKES_LOGS, self.now)?;
         *self.last = Some((token, destination));
         Ok(destination)
     }
@@ -125,15 +125,22 @@ impl<const MAKES_LOGS: bool> Ingest<'_, MAKES_LOGS> {
 
 /// Takes entries that another shard received and counted as lines: the owner of their log counts what becomes of them.
 pub(super) fn absorb(run: Run<'_>, logs: &mut Logs, counters: &mut Counters, now: Time) {
-    match logs.route(run.token, run.kind.makes_logs()) {
-        Ok(Destination::Log(log)) => {
+    let log = match run.kind {
+        // These make no log: if the first piece was rejected, they go with it.
+        RunKind::Further => logs.find(run.token).ok_or(None),
+        kind => match logs.route(run.token, kind.makes_logs(), now) {
+            Ok(Destination::Log(log)) => Ok(log),
+            Ok(Destination::Shard(_)) => unreachable!("entries are handed to the owner of their log"),
+            Err(reason) => Err(Some(reason)),
+        },
+    };
+    match log {
+        Ok(log) => {
             count(counters, run.kind, run.entries, run.bytes.len() as u64);
             logs.append_run(log, run.bytes, now);
         }
-        Ok(Destination::Shard(_)) => debug_assert!(false, "entries are handed to the owner of their log"),
-        // Pieces go with the first one, which was counted.
-        Err(_) if run.kind == RunKind::Further => {}
-        Err(reason) => counters.reject_counted(reason, run.entries),
+        Err(Some(reason)) => counters.reject_counted(reason, run.entries),
+        Err(None) => {}
     }
 }
 

@@ -56,6 +56,8 @@ struct Log {
     trouble_told: bool,
     /// Written since the last look for a descriptor to free.
     recent: bool,
+    /// Opened, and no write has begun since.
+    unused: bool,
     /// Until then its entries linger.
     quiet_from: Time,
     /// When the write in flight was asked for.
@@ -89,8 +91,6 @@ pub(super) struct Logs {
     to_open: VecDeque<LogId>,
     /// Logs that cannot be opened for a reason of their own, and when each is tried again; in order.
     troubled: VecDeque<(Time, LogId)>,
-    /// Segments that were opened and not written since: nobody else may have their descriptor before that.
-    opened: VecDeque<LogId>,
     open: VecDeque<LogId>,
     writes_in_flight: usize,
     /// Capacity of the buffers of these writes, in bytes: memory that comes back without more to do.
@@ -126,7 +126,6 @@ impl Logs {
             largest: ByClass::default(),
             to_open: VecDeque::new(),
             troubled: VecDeque::new(),
-            opened: VecDeque::new(),
             open: VecDeque::new(),
             writes_in_flight: 0,
             writing_bytes: 0,
@@ -153,6 +152,7 @@ impl Logs {
             waits_to_open: false,
             trouble_told: false,
             recent: false,
+            unused: false,
             quiet_from: Time::default(),
             write_began: Time::default(),
         });
@@ -162,19 +162,27 @@ impl Logs {
 
     /// Where the token's entries go; to a new log, if this sender makes logs and there may be one more.
     #[inline]
-    pub(super) fn route(&mut self, token: Token, makes_logs: bool) -> Result<Destination, Reject> {
+    pub(super) fn route(&mut self, token: Token, makes_logs: bool, now: Time) -> Result<Destination, Reject> {
         match self.router.route(token) {
             Route::Mine(log) => Ok(Destination::Log(log)),
             Route::Foreign(shard) => Ok(Destination::Shard(shard)),
-            Route::New if makes_logs => self.create(token).map(Destination::Log).ok_or(Reject::TooManyTokens),
+            Route::New if makes_logs => self.create(token, now).map(Destination::Log).ok_or(Reject::TooManyTokens),
             Route::New => Err(Reject::UnknownToken),
+        }
+    }
+
+    /// The token's log, if this shard has it already.
+    pub(super) fn find(&self, token: Token) -> Option<LogId> {
+        match self.router.route(token) {
+            Route::Mine(log) => Some(log),
+            Route::Foreign(_) | Route::New => None,
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn create(&mut self, token: Token) -> Option<LogId> {
-        self.limits.tokens.take().then(|| self.add(token, Appender::new(token)))
+    fn create(&mut self, token: Token, now: Time) -> Option<LogId> {
+        self.limits.tokens.take(now).then(|| self.add(token, Appender::new(token)))
     }
 
     /// Stages an entry.
@@ -243,15 +251,12 @@ impl Logs {
             self.troubled.pop_front();
             self.to_open.push_back(id);
         }
-        while self.writes_in_flight < WRITES_IN_FLIGHT_MAX
-            && let Some(id) = self.opened.pop_front()
-        {
-            self.start_log(id, now, ops);
-        }
-        while self.opened.is_empty()
-            && self.opens_in_flight < OPENS_IN_FLIGHT_MAX
-            && let Some(id) = self.to_open.pop_front()
-        {
+        // Each once: those that still find no descriptor are back in the queue.
+        for _ in 0..self.to_open.len() {
+            if self.opens_in_flight >= OPENS_IN_FLIGHT_MAX || !self.has_a_descriptor(ops) {
+                break;
+            }
+            let Some(id) = self.to_open.pop_front() else { break };
             self.all[id.0 as usize].waits_to_open = false;
             self.start_log(id, now, ops);
         }
@@ -290,14 +295,12 @@ impl Logs {
             return false;
         }
         if log.appender.needs_file() {
-            if self.opens_in_flight >= OPENS_IN_FLIGHT_MAX {
-                log.waits_to_open = true;
+            let is_open = log.appender.is_open();
+            if self.opens_in_flight >= OPENS_IN_FLIGHT_MAX || !(is_open || self.has_a_descriptor(ops)) {
+                self.all[id.0 as usize].waits_to_open = true;
                 self.to_open.push_back(id);
                 self.largest.set(id.0, None);
                 return false;
-            }
-            if !log.appender.is_open() {
-                self.free_a_descriptor(ops);
             }
         }
         let log = &mut self.all[id.0 as usize];
@@ -305,6 +308,7 @@ impl Logs {
         log.recent = true;
         let Some(op) = log.appender.start() else { return false };
         if matches!(op, AppendOp::Write { .. }) {
+            log.unused = false;
             log.quiet_from = now + self.limits.linger;
             self.cooling.push_back((log.quiet_from, id));
         }
@@ -338,23 +342,26 @@ impl Logs {
         ops.push_back(op);
     }
 
-    /// Closes the segment that was not written for longest, if as many are open as may be.
-    fn free_a_descriptor(&mut self, ops: &mut VecDeque<Op>) {
+    /// Whether one more segment may be opened. If as many are open as may be, closes the one that was not written for
+    /// longest; none that was opened for a write which has yet to begin.
+    fn has_a_descriptor(&mut self, ops: &mut VecDeque<Op>) -> bool {
         if self.open.len() + self.opens_in_flight < self.limits.open_files_max {
-            return;
+            return true;
         }
         // Twice round: the first may find every log recently written.
         for _ in 0..2 * self.open.len() {
-            let Some(id) = self.open.pop_front() else { return };
+            let Some(id) = self.open.pop_front() else { break };
             let log = &mut self.all[id.0 as usize];
             if !std::mem::take(&mut log.recent)
+                && !log.unused
                 && let Some(file) = log.appender.close()
             {
                 ops.push_back(Op::CloseSegment(file));
-                return;
+                return true;
             }
             self.open.push_back(id);
         }
+        false
     }
 
     /// The driver opened a segment, or could not.
@@ -365,8 +372,8 @@ impl Logs {
             Ok(file) => {
                 self.measured.opened(appender);
                 appender.opened(file);
+                self.all[id.0 as usize].unused = true;
                 self.open.push_back(id);
-                self.opened.push_back(id);
                 self.accepted_again()
             }
             Err(error) if is_the_logs_own(&error) => {

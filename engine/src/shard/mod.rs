@@ -12,6 +12,10 @@
 //! given: receive buffers stay out of the driver's ring, the ring runs dry, receives end with `NoBuffer`, and TCP closes
 //! the windows. Nothing is dropped. Held buffers are bounded by the ring.
 //!
+//! **Fairness.** A connection whose peer is faster than the shard would take every receive buffer as soon as it is back in
+//! the ring. In a turn in which others find none it goes behind them, and beside connections that bring little it gets
+//! one buffer a turn for a while.
+//!
 //! Invariants: events of a connection are handled in the order in which they came; a connection is closed only when no
 //! receive is in flight on it; carries hold at most a quarter of the budget.
 
@@ -30,16 +34,16 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-pub use allowance::Allowance;
+pub use allowance::{Allowance, PerAddress};
 pub use ingest::Oversize;
 pub use logs::LogLimits;
 pub use op::{
-    Command, Completion, ConnectionId, Datagrams, ListenerId, Notice, Op, Received, ReceivedDatagrams, ShutdownSide,
-    UdpId,
+    Command, Completion, ConnectionId, Datagrams, ListenerId, Newcomer, Notice, Op, PeerAddress, Received,
+    ReceivedDatagrams, ShutdownSide, UdpId,
 };
 
 use by_class::ByClass;
-use connection::{Connection, Life};
+use connection::{Brought, Connection, Life};
 use datagrams::Udp;
 use drain::Phase;
 use ingest::{Ingest, absorb, count};
@@ -51,7 +55,8 @@ use crate::buf::RecvBuf;
 use crate::framing::{Foreign, Framing};
 use crate::handover::{Batch, Message, ShardId};
 use crate::limits::{
-    ACCEPT_RETRY, BUDGET_PARTS, BUDGET_RESUME_PARTS, HANDOVER_BATCH_BYTES, HANDOVER_BATCHES_MAX, NOTICE_GAP,
+    ACCEPT_RETRY, BUDGET_PARTS, BUDGET_RESUME_PARTS, CONNECTION_SLOTS, HANDOVER_BATCH_BYTES, HANDOVER_BATCHES_MAX,
+    NOTICE_GAP, RATION, RECV_BUFFER_BYTES, RECV_BUFFER_PARTS,
 };
 use crate::metrics::{Counters, ListenerCounters};
 use crate::route::{Ownership, Router};
@@ -74,6 +79,8 @@ pub struct ShardConfig {
     pub buffer_bytes: usize,
     /// Connections of all shards; past it accepting stops until one ends.
     pub connections: Allowance,
+    /// Connections of one address, of all shards; past it the newest is closed.
+    pub per_address: PerAddress,
     /// How long a drain waits for peers to close.
     pub drain_timeout: Duration,
     /// Listeners that the driver has: how the connections of each are cut into lines.
@@ -106,6 +113,12 @@ pub struct Shard {
     /// What came while there was no room, in order.
     held: VecDeque<(ConnectionId, Received)>,
     udp: Udp,
+    /// Who found no buffer in this turn and had none before in it …
+    starved: Starved,
+    /// … while these filled more than their part of the buffers.
+    greedy: Vec<ConnectionId>,
+    /// Connections that were parked in this turn after they had brought something: they go behind the others.
+    fed: Vec<ConnectionId>,
     outgoing: Outgoing,
     /// What other shards sent and there was no room for yet.
     incoming: VecDeque<(ShardId, Batch)>,
@@ -128,12 +141,22 @@ pub struct Shard {
     phase: Phase,
     ops: VecDeque<Op>,
     notices: VecDeque<Notice>,
-    foreign_seen: u64,
-    foreign_told: Option<Time>,
-    accept_failure_told: Option<Time>,
+    foreign: Recurring,
+    crowding: Recurring,
+    accept_failure: Recurring,
     /// A listener had to be closed with connections in its queue, or a socket with datagrams.
     abandoned_queue: bool,
     now: Time,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Starved {
+    #[default]
+    Nobody,
+    /// Somebody whose last turn brought at least a whole buffer.
+    Heavy,
+    /// Somebody who brings less.
+    Light,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,13 +199,16 @@ impl Shard {
         Self {
             counters: Counters::default(),
             logs: Logs::new(config.logs.clone(), router, config.buffer_bytes),
-            connections: Vec::new(),
+            connections: Vec::with_capacity(CONNECTION_SLOTS),
             open_connections: 0,
             carries: ByClass::default(),
             carry_bytes: 0,
             parked: VecDeque::new(),
             held: VecDeque::new(),
             udp: Udp::new(config.udp_sockets),
+            starved: Starved::Nobody,
+            greedy: Vec::new(),
+            fed: Vec::new(),
             outgoing: Outgoing::new(config.ownership.shards(), config.buffer_bytes),
             incoming: VecDeque::new(),
             finished: 0,
@@ -198,9 +224,9 @@ impl Shard {
             phase: Phase::Serving,
             ops: first_ops(&config),
             notices: VecDeque::new(),
-            foreign_seen: 0,
-            foreign_told: None,
-            accept_failure_told: None,
+            foreign: Recurring::default(),
+            crowding: Recurring::default(),
+            accept_failure: Recurring::default(),
             abandoned_queue: false,
             now: Time::default(),
             config,
@@ -261,6 +287,7 @@ impl Shard {
         // At the end nothing lingers, and what other shards send last neither.
         let memory_max = if self.phase.flushes() { 0 } else { self.budget(BUDGET_RESUME_PARTS) };
         self.logs.start(now, memory_max, &mut self.ops);
+        self.ration();
         self.receive_parked();
         self.resume_accepting();
         self.resume_udp();
@@ -350,10 +377,12 @@ impl Shard {
     fn take(&mut self, id: ConnectionId, received: Received) {
         match received {
             Received::Data(buf) => {
+                self.count_buffer(id, buf.len());
                 self.ingest(id, &buf);
                 self.ops.push_back(Op::Recycle(buf));
             }
-            Received::NoBuffer | Received::Cancelled => {}
+            Received::NoBuffer => self.found_no_buffer(id),
+            Received::Cancelled => {}
             Received::End => self.end(id),
             Received::Failed(_) => self.cut(id),
         }
@@ -368,9 +397,14 @@ impl Shard {
             return;
         }
         match connection.life {
+            Life::Open if connection.brought.turn == self.now => self.fed.push(id),
             Life::Open => self.parked.push_back(id),
             Life::Ending => {
                 connection.life = Life::Closing;
+                // Before the peer can see that it is closed, and come again.
+                if let Some(address) = connection.counted_for.take() {
+                    self.config.per_address.give_back(address);
+                }
                 self.ops.push_back(Op::Close { connection: id, reset });
             }
             Life::Closing => {}
@@ -431,11 +465,8 @@ impl Shard {
         if self.connection(id).is_some_and(|connection| connection.receiving) {
             self.ops.push_back(Op::CancelReceive(id));
         }
-        self.foreign_seen += 1;
-        if is_due(&mut self.foreign_told, self.now) {
-            let seen = std::mem::take(&mut self.foreign_seen);
-            self.notices.push_back(Notice::Foreign { reason: reason.name(), seen });
-        }
+        let notice = |seen| Notice::Closed { reason: reason.name(), seen };
+        self.notices.extend(self.foreign.again(self.now).map(notice));
     }
 
     fn stop_taking(&mut self, id: ConnectionId) {
@@ -553,29 +584,76 @@ impl Shard {
         }
     }
 
+    fn count_buffer(&mut self, id: ConnectionId, bytes: usize) {
+        let (turn, share) = (self.now, self.config.recv_buffers / RECV_BUFFER_PARTS);
+        let Some(connection) = self.connection(id) else { return };
+        let brought = &mut connection.brought;
+        if brought.turn != turn {
+            *brought = Brought { turn, ..Brought::default() };
+        }
+        brought.buffers += 1;
+        brought.bytes += bytes;
+        if brought.buffers == share + 1 {
+            self.greedy.push(id);
+        }
+    }
+
+    fn found_no_buffer(&mut self, id: ConnectionId) {
+        let turn = self.now;
+        if let Some(brought) = self.connection(id).map(|connection| connection.brought)
+            && brought.turn != turn
+        {
+            // Of one that has brought nothing yet nobody knows.
+            let little = (1..RECV_BUFFER_BYTES).contains(&brought.bytes);
+            self.starved = self.starved.max(if little { Starved::Light } else { Starved::Heavy });
+        }
+    }
+
+    /// Whoever has more to bring than there are buffers would take every one as soon as it is free. Where others found
+    /// none, it goes behind them; if they bring little, it gets one buffer a turn for a while.
+    fn ration(&mut self) {
+        let starved = std::mem::take(&mut self.starved);
+        let rationed_until = self.now + RATION;
+        while let Some(id) = self.greedy.pop() {
+            if let Some(connection) = self.connection(id).filter(|_| starved != Starved::Nobody)
+                && connection.life == Life::Open
+            {
+                if starved == Starved::Light {
+                    connection.rationed_until = rationed_until;
+                }
+                if connection.receiving {
+                    self.ops.push_back(Op::CancelReceive(id));
+                }
+            }
+        }
+        self.parked.extend(self.fed.drain(..));
+    }
+
     /// Connections that found no buffer go on, as many as there are buffers: what they bring is held if it has to be.
     fn receive_parked(&mut self) {
         for _ in 0..self.parked.len().min(self.config.recv_buffers - self.held.len().min(self.config.recv_buffers)) {
             let Some(id) = self.parked.pop_front() else { break };
+            let now = self.now;
             if let Some(connection) = self.connection(id)
                 && connection.life == Life::Open
                 && !connection.receiving
             {
                 connection.receiving = true;
-                self.ops.push_back(Op::Receive(id));
+                let rationed = now < connection.rationed_until;
+                self.ops.push_back(if rationed { Op::ReceiveOnce(id) } else { Op::Receive(id) });
             }
         }
     }
 
     // Connections come and go.
 
-    fn accepted(&mut self, listener: ListenerId, result: io::Result<ConnectionId>, more: bool) {
+    fn accepted(&mut self, listener: ListenerId, result: io::Result<Newcomer>, more: bool) {
         let before = self.listeners[listener.0 as usize];
         if !more {
             self.listeners[listener.0 as usize] = Listener::Idle;
         }
         match result {
-            Ok(id) => self.open(id, listener),
+            Ok(newcomer) => self.admit(newcomer, listener),
             Err(error) if before == Listener::Emptying && error.kind() == io::ErrorKind::WouldBlock => {
                 self.listeners[listener.0 as usize] = Listener::Closed;
                 self.ops.push_back(Op::CloseListener(listener));
@@ -583,9 +661,7 @@ impl Shard {
             Err(error) if before != Listener::Stopping && error.kind() != io::ErrorKind::ConnectionAborted => {
                 self.accept_from = self.now + ACCEPT_RETRY;
                 self.listener_counters[listener.0 as usize].failed += 1;
-                if is_due(&mut self.accept_failure_told, self.now) {
-                    self.notices.push_back(Notice::AcceptFailed(error));
-                }
+                self.notices.extend(self.accept_failure.again(self.now).map(|_| Notice::AcceptFailed(error)));
             }
             Err(_) => {}
         }
@@ -594,22 +670,37 @@ impl Shard {
         }
     }
 
-    fn open(&mut self, id: ConnectionId, listener: ListenerId) {
+    fn admit(&mut self, Newcomer { id, from }: Newcomer, listener: ListenerId) {
         let slot = id.0 as usize;
         if self.connections.len() <= slot {
             self.connections.resize_with(slot + 1, || None);
         }
         debug_assert!(self.connections[slot].is_none(), "a number is used again only after its connection closed");
-        let framing = self.config.listeners[listener.0 as usize];
-        self.connections[slot] = Some(Connection::new(listener, framing));
         self.open_connections += 1;
+        self.config.connections.take_anyway();
         let counters = &mut self.listener_counters[listener.0 as usize];
         counters.open += 1;
+        if from.is_some_and(|from| !self.config.per_address.take(from)) {
+            counters.refused += 1;
+            return self.turn_away(id, listener);
+        }
         counters.accepted += 1;
-        self.config.connections.take_anyway();
+        let framing = self.config.listeners[listener.0 as usize];
+        self.connections[slot] = Some(Connection::new(listener, framing, from));
         self.counters.connections += 1;
         self.ops.push_back(Op::Receive(id));
         self.ops.extend(self.phase.welcome(id).into_iter().flatten());
+    }
+
+    /// The address has as many connections as it may: nothing of this one is taken, and it ends.
+    #[cold]
+    fn turn_away(&mut self, id: ConnectionId, listener: ListenerId) {
+        self.connections[id.0 as usize] = Some(Connection::turned_away(listener));
+        self.counters.connections_refused += 1;
+        // By a reset, so that the peer learns of it before it has sent much.
+        self.ops.push_back(Op::Close { connection: id, reset: true });
+        let notice = |seen| Notice::Closed { reason: "connections_per_ip", seen };
+        self.notices.extend(self.crowding.again(self.now).map(notice));
     }
 
     fn closed(&mut self, id: ConnectionId) {
@@ -653,13 +744,24 @@ fn first_ops(config: &ShardConfig) -> VecDeque<Op> {
     accepts.chain(receives).collect()
 }
 
-/// Whether a notice of some kind may be told again; then it is told now.
-fn is_due(told: &mut Option<Time>, now: Time) -> bool {
-    let due = told.is_none_or(|told| now.since(told) >= NOTICE_GAP);
-    if due {
-        *told = Some(now);
+/// Something that may happen often and is told of now and then.
+#[derive(Debug, Default)]
+struct Recurring {
+    /// How often it happened since it was told of.
+    seen: u64,
+    told: Option<Time>,
+}
+
+impl Recurring {
+    /// It happened again; how often since it was told of, if that may be told now.
+    fn again(&mut self, now: Time) -> Option<u64> {
+        self.seen += 1;
+        let due = self.told.is_none_or(|told| now.since(told) >= NOTICE_GAP);
+        due.then(|| {
+            self.told = Some(now);
+            std::mem::take(&mut self.seen)
+        })
     }
-    due
 }
 
 fn listener_id(index: usize) -> ListenerId {

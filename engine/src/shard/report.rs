@@ -77,7 +77,7 @@ mod tests {
     use crate::handover::ShardId;
     use crate::metrics::ListenerCounters;
     use crate::route::Ownership;
-    use crate::shard::{Allowance, Command, LogLimits, Notice, Oversize, ShardConfig};
+    use crate::shard::{Allowance, Command, LogLimits, Notice, Oversize, PerAddress, ShardConfig};
 
     fn config() -> ShardConfig {
         ShardConfig {
@@ -87,6 +87,7 @@ mod tests {
             oversize: Oversize::Split,
             buffer_bytes: 4 << 20,
             connections: Allowance::new(10),
+            per_address: PerAddress::new(0),
             drain_timeout: Duration::from_secs(1),
             listeners: vec![Framing::Lf; 2],
             udp_sockets: 0,

@@ -70,6 +70,16 @@ impl Engine {
         engine
     }
 
+    /// The same with memory in small pages only: what is resident then is what was used, and not a huge page around it.
+    pub fn start_with_small_pages(args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = engine(&[]);
+        command.env("MIMALLOC_ALLOW_THP", "0");
+        let mut engine = Self::start_by(command, &folder.path().join("data"), args);
+        engine.folder = Some(folder);
+        engine
+    }
+
     /// The same with a data directory that the caller owns.
     pub fn start_in(data: &Path, args: &[&str]) -> Self {
         Self::start_by(engine(&[]), data, args)

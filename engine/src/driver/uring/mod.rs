@@ -38,12 +38,15 @@ pub use probe::{Feature, RING_LOCKED_BYTES, features, probe, refused, rings_of};
 
 use crate::buf::WriteBuf;
 use crate::limits::{
-    COMPLETION_ENTRIES, INLINE_WRITE_BYTES_MAX, RECV_BUFFER_BYTES, RECV_BUFFERS, RING_RETRY, SUBMISSION_ENTRIES,
+    COMPLETION_ENTRIES, CONNECTION_SLOTS, INLINE_WRITE_BYTES_MAX, RECV_BUFFER_BYTES, RECV_BUFFERS, RING_RETRY,
+    SUBMISSION_ENTRIES,
 };
 use crate::metrics::Load;
 use crate::route::LogId;
 use crate::segment::FileId;
-use crate::shard::{Completion, ConnectionId, ListenerId, Notice, Op, Outcome, Received, Shard, ShutdownSide, UdpId};
+use crate::shard::{
+    Completion, ConnectionId, ListenerId, Newcomer, Notice, Op, Outcome, Received, Shard, ShutdownSide, UdpId,
+};
 use crate::sys::{DataDir, listener};
 use crate::time::Time;
 
@@ -166,7 +169,7 @@ impl Uring {
             udp,
             writes: Slab::new(),
             receives: 0,
-            sockets: Slab::new(),
+            sockets: Slab::with_capacity(CONNECTION_SLOTS),
             files: Slab::new(),
             listeners: listeners.into_iter().map(Some).collect(),
             ready: VecDeque::new(),
@@ -255,7 +258,7 @@ impl Uring {
                 Some(Completion::Written { log, buf, result: result.map(|count| count as usize) })
             }
             Kind::Accept => {
-                let result = result.map(|fd| self.add_socket(fd));
+                let result = result.map(|fd| self.accepted(fd));
                 Some(Completion::Accepted { listener: ListenerId(slot), result, more })
             }
             Kind::Close => {
@@ -298,11 +301,16 @@ impl Uring {
         Completion::Received { connection: ConnectionId(slot), received, more }
     }
 
-    fn add_socket(&mut self, fd: u32) -> ConnectionId {
+    fn accepted(&mut self, fd: u32) -> Newcomer {
         let fd = RawFd::try_from(fd).expect("descriptors are not negative");
         // SAFETY: a successful accept gives a new descriptor that nobody else owns.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        ConnectionId(slot_of(self.sockets.insert(Socket { fd: Some(fd), shutdowns: 0, close: None })))
+        self.add_socket(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    fn add_socket(&mut self, fd: OwnedFd) -> Newcomer {
+        let from = listener::peer_address(&fd);
+        let id = ConnectionId(slot_of(self.sockets.insert(Socket { fd: Some(fd), shutdowns: 0, close: None })));
+        Newcomer { id, from }
     }
 
     fn take_mail(&mut self) {
@@ -343,7 +351,8 @@ impl Uring {
                 Ok(())
             }
             Op::Write { log, file, position, buf } => self.start_write(log, file, position.0, buf),
-            Op::Receive(ConnectionId(slot)) => self.start_receive(slot),
+            Op::Receive(ConnectionId(slot)) => self.start_receive(slot, false),
+            Op::ReceiveOnce(ConnectionId(slot)) => self.start_receive(slot, true),
             Op::CancelReceive(ConnectionId(slot)) => self.cancel(Kind::Receive.tag(slot)),
             Op::Deafen(ConnectionId(slot)) => {
                 if let Some(fd) = &self.sockets[slot as usize].fd {
@@ -406,9 +415,15 @@ impl Uring {
         unsafe { self.push(&entry.user_data(Kind::Write.tag(slot_of(slot)))) }
     }
 
-    fn start_receive(&mut self, slot: u32) -> io::Result<()> {
+    fn start_receive(&mut self, slot: u32, once: bool) -> io::Result<()> {
         let Some(fd) = &self.sockets[slot as usize].fd else { return Ok(()) };
-        let entry = opcode::RecvMulti::new(Fd(fd.as_raw_fd()), BUFFER_GROUP).build();
+        let fd = Fd(fd.as_raw_fd());
+        let entry = if once {
+            let entry = opcode::Recv::new(fd, std::ptr::null_mut(), 0).buf_group(BUFFER_GROUP).build();
+            entry.flags(Flags::BUFFER_SELECT)
+        } else {
+            opcode::RecvMulti::new(fd, BUFFER_GROUP).build()
+        };
         self.receives += 1;
         // SAFETY: the kernel takes buffers from the registered ring, which outlives the io_uring.
         unsafe { self.push(&entry.user_data(Kind::Receive.tag(slot))) }
@@ -433,9 +448,7 @@ impl Uring {
         loop {
             let result = listener::accept_now(&fd);
             let more = result.is_ok();
-            let result = result.map(|socket| {
-                ConnectionId(slot_of(self.sockets.insert(Socket { fd: Some(socket), shutdowns: 0, close: None })))
-            });
+            let result = result.map(|socket| self.add_socket(socket));
             self.ready.push_back(Completion::Accepted { listener, result, more });
             if !more {
                 break;
