@@ -140,15 +140,15 @@ fn floods_alone_with_each_other_take_turns() {
     let mut turns = Turns::new();
     turns.fill(OTHER_FLOOD, 2, true);
     assert_eq!(turns.end(), []);
-    turns.fill(FLOOD, BUFFERS, true);
-    turns.no_buffer(OTHER_FLOOD);
-    assert_eq!(turns.end(), [Asked::Cancel(FLOOD), Asked::Receive(OTHER_FLOOD)]);
-    turns.answer(FLOOD, Received::Cancelled, false);
-    turns.fill(OTHER_FLOOD, BUFFERS, true);
-    assert_eq!(turns.end(), [Asked::Receive(FLOOD)]);
-    turns.no_buffer(FLOOD);
-    // Its last turn brought much.
-    assert_eq!(turns.end(), [Asked::Receive(FLOOD)]);
+    for _ in 0..5 {
+        // What is asked for comes before what goes on.
+        turns.fill(FLOOD, BUFFERS, true);
+        turns.no_buffer(OTHER_FLOOD);
+        assert_eq!(turns.end(), [Asked::Receive(OTHER_FLOOD)]);
+        turns.fill(OTHER_FLOOD, BUFFERS, true);
+        turns.no_buffer(FLOOD);
+        assert_eq!(turns.end(), [Asked::Receive(FLOOD)]);
+    }
 }
 
 #[test]
@@ -156,9 +156,7 @@ fn a_connection_that_begins_is_no_reason_to_ration_another() {
     let mut turns = Turns::new();
     turns.fill(FLOOD, BUFFERS, true);
     turns.no_buffer(OTHER_FLOOD);
-    assert_eq!(turns.end(), [Asked::Cancel(FLOOD), Asked::Receive(OTHER_FLOOD)]);
-    turns.answer(FLOOD, Received::Cancelled, false);
-    assert_eq!(turns.end(), [Asked::Receive(FLOOD)]);
+    assert_eq!(turns.end(), [Asked::Receive(OTHER_FLOOD)]);
 }
 
 #[test]

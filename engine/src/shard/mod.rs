@@ -113,8 +113,8 @@ pub struct Shard {
     /// What came while there was no room, in order.
     held: VecDeque<(ConnectionId, Received)>,
     udp: Udp,
-    /// Who found no buffer in this turn and had none before in it …
-    starved: Starved,
+    /// Somebody who brings little found no buffer in this turn …
+    starved: bool,
     /// … while these filled more than their part of the buffers.
     greedy: Vec<ConnectionId>,
     /// Connections that were parked in this turn after they had brought something: they go behind the others.
@@ -147,16 +147,6 @@ pub struct Shard {
     /// A listener had to be closed with connections in its queue, or a socket with datagrams.
     abandoned_queue: bool,
     now: Time,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Starved {
-    #[default]
-    Nobody,
-    /// Somebody whose last turn brought at least a whole buffer.
-    Heavy,
-    /// Somebody who brings less.
-    Light,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,7 +196,7 @@ impl Shard {
             parked: VecDeque::new(),
             held: VecDeque::new(),
             udp: Udp::new(config.udp_sockets),
-            starved: Starved::Nobody,
+            starved: false,
             greedy: Vec::new(),
             fed: Vec::new(),
             outgoing: Outgoing::new(config.ownership.shards(), config.buffer_bytes),
@@ -604,23 +594,19 @@ impl Shard {
             && brought.turn != turn
         {
             // Of one that has brought nothing yet nobody knows.
-            let little = (1..RECV_BUFFER_BYTES).contains(&brought.bytes);
-            self.starved = self.starved.max(if little { Starved::Light } else { Starved::Heavy });
+            self.starved |= (1..RECV_BUFFER_BYTES).contains(&brought.bytes);
         }
     }
 
-    /// Whoever has more to bring than there are buffers would take every one as soon as it is free. Where others found
-    /// none, it goes behind them; if they bring little, it gets one buffer a turn for a while.
+    /// Whoever has more to bring than there are buffers takes every one that is free. Who found none goes before it; if
+    /// they bring little, it gets one buffer a turn for a while. Those who all bring much take turns by themselves.
     fn ration(&mut self) {
         let starved = std::mem::take(&mut self.starved);
         let rationed_until = self.now + RATION;
         while let Some(id) = self.greedy.pop() {
-            if let Some(connection) = self.connection(id).filter(|_| starved != Starved::Nobody)
-                && connection.life == Life::Open
+            if let Some(connection) = self.connection(id).filter(|connection| starved && connection.life == Life::Open)
             {
-                if starved == Starved::Light {
-                    connection.rationed_until = rationed_until;
-                }
+                connection.rationed_until = rationed_until;
                 if connection.receiving {
                     self.ops.push_back(Op::CancelReceive(id));
                 }
