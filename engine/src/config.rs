@@ -276,12 +276,12 @@ pub struct Descriptors {
 }
 
 impl Descriptors {
-    /// Shares out `limit` descriptors: connections as asked, the rest for segments, but never all.
+    /// Shares out `limit` descriptors: what shards need that listen on so many addresses, connections as asked, the rest for segments, but never all.
     ///
     /// # Errors
     /// The limit cannot hold the number that was asked for.
-    pub fn share(limit: u64, connections_max: Option<u64>, shards: u16) -> Result<Self, StartError> {
-        let reserved = DESCRIPTORS_RESERVED + DESCRIPTORS_PER_SHARD * u64::from(shards);
+    pub fn share(limit: u64, connections_max: Option<u64>, shards: u16, addresses: usize) -> Result<Self, StartError> {
+        let reserved = DESCRIPTORS_RESERVED + (DESCRIPTORS_PER_SHARD + addresses as u64) * u64::from(shards);
         let least = reserved + OPEN_FILES_MIN * u64::from(shards);
         let refused = |problem| StartError::new("--connections-max", problem);
         let Some(free) = limit.checked_sub(least).filter(|&free| free > 0) else {
@@ -392,12 +392,13 @@ mod tests {
 
     #[test]
     fn descriptors_are_shared() {
-        let share = |limit, asked| Descriptors::share(limit, asked, 1);
+        let share = |limit, asked| Descriptors::share(limit, asked, 1, 2);
         assert_eq!(share(1024, None).expect("enough").connections, 669);
         assert_eq!(share(1 << 20, None).expect("enough").connections, 65_536);
         assert!(share(1 << 20, Some(0)).expect("enough").connections > 700_000);
         assert_eq!(share(1024, Some(892)).expect("enough"), Descriptors { connections: 892, files: 64 });
         assert!(share(1024, Some(893)).is_err());
         assert!(share(128, None).is_err());
+        assert!(Descriptors::share(300, Some(120), 1, 60).is_err(), "every address takes one of each shard");
     }
 }

@@ -11,6 +11,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -126,15 +127,20 @@ fn say_held_back(held: &HeldBack) {
     write_line(*level, &format!("held back like_this={} lines={lines}", quoted(subject)));
 }
 
-#[expect(clippy::print_stderr, reason = "this is the log")]
+/// That nobody reads the log any more is no reason to stop, or to panic as `eprintln` would.
 fn write_line(level: Level, message: &str) {
     let message = shorten_tokens(message);
     let time = Timestamp::now();
     if FORMAT.load(Ordering::Relaxed) == Format::Json as u8 {
-        eprintln!("{}", json(time, level, &message));
+        put_line(&json(time, level, &message));
     } else {
-        eprintln!("{time:.6} {level} {message}");
+        put_line(&format!("{time:.6} {level} {message}"));
     }
+}
+
+/// One line on stderr, in one write; there is nobody to tell if that fails.
+pub fn put_line(line: &str) {
+    let _nobody_reads_it = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 // The rate limit.

@@ -15,6 +15,7 @@ use crate::driver::uring::{RING_LOCKED_BYTES, features, rings_of};
 use crate::error::{Exit, StartError, shown};
 use crate::limits::{BACKLOG, DISK_FREE_MIN_DEFAULT, UDP_RECEIVE_BUFFER_BYTES};
 use crate::sys::{DataDir, host};
+use crate::wire::token::shorten_tokens;
 
 /// Oldest kernel with all that the driver needs.
 const KERNEL_MIN: (u32, u32) = (6, 1);
@@ -93,11 +94,8 @@ impl fmt::Display for Finding {
             Verdict::Warn => "warn",
             Verdict::Fail => "fail",
         };
-        write!(f, "{verdict} {}: {}", self.subject, self.value)?;
-        match &self.remedy {
-            Some(remedy) => write!(f, "; {remedy}"),
-            None => Ok(()),
-        }
+        let remedy = self.remedy.as_ref().map(|remedy| format!("; {remedy}")).unwrap_or_default();
+        f.write_str(&shorten_tokens(&format!("{verdict} {}: {}{remedy}", self.subject, self.value)))
     }
 }
 
@@ -203,7 +201,9 @@ fn memlock(shards: u16) -> Finding {
 }
 
 fn descriptors(limit: u64, shards: u16) -> Finding {
-    match Descriptors::share(limit, None, shards) {
+    /// Where `run` listens unless it is told otherwise.
+    const ADDRESSES: usize = 2;
+    match Descriptors::share(limit, None, shards, ADDRESSES) {
         Err(error) => Finding { subject: "descriptors".to_owned(), ..Finding::fail(&error) },
         Ok(Descriptors { connections, files }) => {
             let shown = if limit == u64::MAX { "no limit".to_owned() } else { limit.to_string() };
@@ -224,9 +224,12 @@ fn somaxconn(value: Option<&str>) -> Finding {
 }
 
 fn rmem_max(value: Option<&str>) -> Finding {
-    let value = value.unwrap_or("unknown");
-    Finding::ok("net.core.rmem_max", value)
-        .remedy(format!("TCP does not depend on it; for UDP, sysctl it to {UDP_RECEIVE_BUFFER_BYTES}"))
+    const SUBJECT: &str = "net.core.rmem_max";
+    match value.map(|value| (value, value.parse::<usize>())) {
+        Some((value, Ok(bytes))) if bytes >= UDP_RECEIVE_BUFFER_BYTES => Finding::ok(SUBJECT, value),
+        value => Finding::warn(SUBJECT, value.map_or("unknown", |(value, _)| value))
+            .remedy(format!("TCP does not depend on it; for UDP, sysctl it to {UDP_RECEIVE_BUFFER_BYTES}")),
+    }
 }
 
 fn ports(first_free: Option<&str>, may_bind: bool) -> Finding {

@@ -12,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::admin::watch::{Desk, Progress, Reporter, Watch};
 use crate::config::{Config, Descriptors};
 use crate::diag::{self, Level, log, quoted, say};
 use crate::driver::uring::{Mailbox, Neighbours, Uring, probe, refused};
-use crate::error::{EngineError, StartError};
+use crate::error::{EngineError, Exit, StartError};
 use crate::handover::ShardId;
 use crate::limits::{
     DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, DRAIN_PROGRESS, NOTICES_MAX, RECV_BUFFERS,
@@ -47,6 +47,8 @@ pub struct Engine {
     udp_addresses: Vec<SocketAddr>,
     mailboxes: Vec<Mailbox>,
     shards: Vec<JoinHandle<io::Result<Outcome>>>,
+    /// Writes what the shards say; ends with them.
+    teller: JoinHandle<()>,
     /// Where [`Event`]s come from, and where they come in.
     events: (Sender<Event>, Receiver<Event>),
     watch: Arc<Watch>,
@@ -88,7 +90,8 @@ impl Engine {
         let limit = host::raise_descriptor_limit();
         probe()?;
         let shards = usize::from(config.shards);
-        let descriptors = Descriptors::share(limit, config.connections_max, config.shards)?;
+        let descriptors =
+            Descriptors::share(limit, config.connections_max, config.shards, config.tcp.len() + config.udp.len())?;
         let data = Arc::new(DataDir::open(&config.data)?);
         let lock = data.lock()?;
         data.meta()?;
@@ -125,9 +128,12 @@ impl Engine {
         let parts = share_out(configs, recovered.logs, listeners, udp, &mailboxes);
         let (reporters, desks) = mailboxes.iter().cloned().map(Desk::new).unzip();
         let events = channel();
-        let shards = start_shards(parts, reporters, &data, &events.0)?;
+        let (notices, notices_in) = sync_channel(NOTICES_MAX);
+        let tells = move || notices_in.into_iter().for_each(tell);
+        let teller = std::thread::Builder::new().name("notices".into()).spawn(tells).map_err(no_resources)?;
+        let shards = start_shards(parts, reporters, &data, &notices, &events.0)?;
         watch.serve(addresses.iter().map(SocketAddr::to_string).collect(), segments_sealed, desks);
-        Ok(Self { addresses, udp_addresses, mailboxes, shards, events, watch, disk_watch, admin, lock })
+        Ok(Self { addresses, udp_addresses, mailboxes, shards, teller, events, watch, disk_watch, admin, lock })
     }
 
     /// Where it takes connections, in the order of the flags, with real ports.
@@ -154,11 +160,13 @@ impl Engine {
     /// The ring failed.
     pub fn join(self) -> io::Result<Outcome> {
         self.wait_for_shards();
-        let Self { shards, disk_watch, admin, lock, .. } = self;
+        let Self { shards, teller, disk_watch, admin, lock, .. } = self;
         let mut all = Outcome::default();
         for shard in shards {
             all.add(&shard.join().expect("a panic of a shard ends the process")?);
         }
+        // What the shards said comes before what is said of their end.
+        teller.join().expect("a panic ends the process");
         drop(disk_watch);
         drop(admin);
         drop(lock);
@@ -218,10 +226,10 @@ pub fn run(config: &Config) -> Result<bool, EngineError> {
 
 fn tell_listening(tcp: &[Listener], udp: &[UdpListener]) {
     for listener in tcp {
-        log(Level::Info, format_args!("listening proto=tcp addr={}", listener.address));
+        say(Level::Info, format_args!("listening proto=tcp addr={}", listener.address));
     }
     for UdpListener { address, receive_buffer_bytes, .. } in udp {
-        log(
+        say(
             Level::Info,
             format_args!("listening proto=udp addr={address} receive_buffer_bytes={receive_buffer_bytes}"),
         );
@@ -231,9 +239,10 @@ fn tell_listening(tcp: &[Listener], udp: &[UdpListener]) {
 fn drain_on_signals(mut signals: Signals, drainer: Drainer) -> Result<(), StartError> {
     let work = move || {
         for signal in signals.forever() {
+            // First: a log that nobody reads may hold up who writes to it.
+            drainer.drain();
             let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
             say(Level::Info, format_args!("draining signal={name}"));
-            drainer.drain();
         }
     };
     // Lives as long as the process: it only waits.
@@ -354,13 +363,11 @@ fn start_shards(
     parts: Vec<Part>,
     reporters: Vec<Reporter>,
     data: &Arc<DataDir>,
+    notices: &SyncSender<Notice>,
     events: &Sender<Event>,
 ) -> Result<Vec<JoinHandle<io::Result<Outcome>>>, StartError> {
     let mut shards = Vec::new();
     let mut starts = Vec::new();
-    let (notices, notices_in) = sync_channel(NOTICES_MAX);
-    let tells = move || notices_in.into_iter().for_each(tell);
-    std::thread::Builder::new().name("notices".into()).spawn(tells).map_err(no_resources)?;
     for (part, reporter) in parts.into_iter().zip(reporters) {
         let (notices, events) = (notices.clone(), events.clone());
         let (started, start) = channel();
@@ -386,6 +393,12 @@ fn start_shards(
                 // A slow reader of stderr must not stop the shard: what it has no room for is not said.
                 notice => drop(notices.try_send(notice)),
             });
+            if let Err(error) = &outcome {
+                // The others would wait for this shard, and clients for all of them: no half-dead service.
+                say(Level::Error, format_args!("a shard's ring failed, the engine ends error={}", quoted(error)));
+                #[expect(clippy::exit, reason = "as after a panic: nothing can be finished without this shard")]
+                std::process::exit(Exit::Unexpected as i32);
+            }
             reporter.end(Report { load: driver.load(), ..shard.report(0) });
             let _told = events.send(Event::ShardEnded);
             outcome

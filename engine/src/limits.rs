@@ -120,10 +120,10 @@ pub const CONNECTIONS_PER_IP_MAX_DEFAULT: u64 = 0;
 /// Connections that the tables of a shard have room for from the start: a table that grew by doubling would hold copies of
 /// itself. What is not used is address space and no memory.
 pub const CONNECTION_SLOTS: usize = 65_536;
-/// Descriptors that are neither connections nor segments: ring, directory, lock, listeners, pipes.
+/// Descriptors that are neither connections nor segments nor a shard's: directory, lock, pipes, the admin endpoint.
 pub const DESCRIPTORS_RESERVED: u64 = 64;
-/// Descriptors of a shard: ring, eventfd, and a listener for each of two addresses; more of those come out of the reserve.
-pub const DESCRIPTORS_PER_SHARD: u64 = 4;
+/// Descriptors of a shard, besides one for each address that is listened on: ring and eventfd.
+pub const DESCRIPTORS_PER_SHARD: u64 = 2;
 /// Descriptors that the segments of a shard have at least.
 pub const OPEN_FILES_MIN: u64 = 64;
 /// One of so many parts of the descriptors that are left is for segments too, unless `--connections-max` asks for them. A
@@ -132,6 +132,9 @@ pub const OPEN_FILES_MIN: u64 = 64;
 pub const SEGMENT_PARTS: u64 = 4;
 /// Pending connections of a listener; the kernel caps it at net.core.somaxconn.
 pub const BACKLOG: i32 = 4096;
+/// The same as a number of connections: a multishot accept takes all of them before the shard hears of the first. With
+/// fewer places left they are accepted one by one, one a listener and turn.
+pub const ACCEPT_QUEUE: usize = 4096;
 /// After a refused accept (no descriptors, no memory) the next try waits this long.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// TCP keepalive: idle time, interval and count after which a dead peer's connection ends.
@@ -182,6 +185,7 @@ const _: () = assert!(OPENS_IN_FLIGHT_MAX as u64 <= OPEN_FILES_MIN);
 const _: () = assert!(SHARD_ANSWER.as_secs() < ADMIN_CONNECTION_TIME.as_secs());
 // Ring, directory, lock, listeners and pipes need about half of what is reserved.
 const _: () = assert!(2 * ADMIN_CONNECTIONS_MAX as u64 <= DESCRIPTORS_RESERVED);
+const _: () = assert!(ACCEPT_QUEUE == BACKLOG as usize);
 const _: () = assert!(CONNECTION_SLOTS as u64 >= CONNECTIONS_MAX_DEFAULT);
 // The pace counts below the default of what there may be in all.
 const _: () = assert!((TOKENS_UNPACED as u64) < TOKENS_MAX_DEFAULT);

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use engine::cli::{self, Command, Typed};
 use engine::config::{self, Config, RunFlags};
+use engine::diag::put_line;
 use engine::doctor::doctor;
 use engine::error::{EngineError, Exit, ReadError};
 use engine::store::reader::{cat, ls};
@@ -50,8 +51,8 @@ fn execute(command: Command) -> Result<Exit, EngineError> {
     Ok(Exit::Done)
 }
 
-#[expect(clippy::print_stderr, reason = "the one line that says why the command failed")]
+/// The one line that says why the command failed.
 fn fail(problem: &str, exit: Exit) -> ExitCode {
-    eprintln!("engine: {}", shorten_tokens(problem));
+    put_line(&format!("engine: {}", shorten_tokens(problem)));
     ExitCode::from(exit as u8)
 }

@@ -342,6 +342,27 @@ fn a_refused_log_is_shown_and_the_others_go_on() {
     engine.stop();
 }
 
+/// What waits for a log that cannot be opened may take all memory: then nothing is stored, and that is said.
+#[test]
+fn a_refused_log_that_fills_the_memory_is_no_readiness() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o750)).unwrap();
+    let mut engine = Engine::start_in(&data, &["--buffer-bytes", "4MiB", "--shards", "1", ADMIN[0], ADMIN[1]]);
+    let admin = engine.admin();
+    let in_the_way = data.join(T);
+    std::fs::write(&in_the_way, "a file where the log's directory belongs").unwrap();
+    let stream = engine.connect();
+    let line = format!("{T} {}\n", "x".repeat(1000));
+    let sender = std::thread::spawn(move || send(stream, &vec![line.as_bytes(); 20_000]).unwrap());
+    wait_for_status(admin, "/readyz", 503);
+    std::fs::remove_file(&in_the_way).unwrap();
+    sender.join().unwrap();
+    wait_for_status(admin, "/readyz", 200);
+    assert_eq!(engine.stop().get("entries"), 20_000);
+}
+
 #[test]
 fn a_draining_engine_answers_and_is_not_ready() {
     let mut engine = Engine::start(&["--drain-timeout", NEVER, ADMIN[0], ADMIN[1]]);

@@ -18,7 +18,8 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, se
 use socket2::{Domain, Socket, Type};
 
 use support::hostile::Random;
-use support::process::{Engine, logs, now, read_to_end, send};
+use support::http::get;
+use support::process::{Engine, logs, now, read_to_end, send, wait_until};
 use support::require_tool;
 
 const T: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
@@ -278,4 +279,28 @@ fn an_address_past_its_share_is_told_of_once() {
     let summary = engine.stop();
     assert_eq!((summary.get("connections"), summary.get("connections_refused")), (5, 3));
     assert!(!engine.stderr().contains(" 127.0.0.1"), "no peer is named");
+}
+
+/// However many connections wait: there are never more than may be, also where the kernel would hand over a whole queue.
+#[test]
+fn a_full_accept_queue_is_taken_one_by_one() {
+    const MAX: usize = 10;
+    const WAITING: usize = 300;
+    need_descriptors(MAX + WAITING);
+    let max = MAX.to_string();
+    let mut engine = Engine::start(&["--connections-max", &max, "--shards", "1", "--admin", "127.0.0.1:0"]);
+    let open = || {
+        let metrics = get(engine.admin(), "/metrics").body;
+        let gauge = metrics.lines().find_map(|line| line.strip_prefix("engine_connections{")).unwrap().to_owned();
+        gauge.rsplit(' ').next().unwrap().parse::<usize>().unwrap()
+    };
+    let mut held: Vec<TcpStream> = (0..MAX + WAITING).map(|_| engine.connect()).collect();
+    assert!(wait_until(|| open() == MAX));
+    for left in (0..3 * MAX).rev() {
+        drop(held.remove(0));
+        let most = open();
+        assert!(most <= MAX, "{most} connections, {left} to go");
+    }
+    drop(held);
+    assert_eq!(engine.stop().get("connections"), (MAX + WAITING) as u64);
 }

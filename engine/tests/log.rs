@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use support::disk::SmallDisk;
 use support::http::{get, wait_for_status};
-use support::process::{Engine, engine, finish, segments, send, wait_until};
+use support::process::{Engine, connect, engine, field, finish, log_bytes, segments, send, wait_until};
 
 /// In the file system and on the wire; `CANARY` is its text in the other case.
 const T: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
@@ -201,4 +201,46 @@ fn every_line_is_a_json_object() {
     let drained = about("drained");
     assert_eq!((&drained["lines"], &drained["rejected.http"]), (&Value::from(1), &Value::from(1)));
     assert_eq!(lines.last().unwrap(), drained);
+}
+
+/// Whoever read the log has gone: what clients make the engine say, and its own end, change nothing.
+#[test]
+fn a_log_that_nobody_reads_any_more_stops_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut command = engine(&["run", "--admin", "off", "--tcp", "127.0.0.1:0", "--data"]);
+    let mut child = command.arg(&data).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut addr = None;
+    for line in log.by_ref().lines().map(Result::unwrap) {
+        addr = addr.or_else(|| field(&line, "addr").map(|addr| addr.parse().unwrap()));
+        if line.ends_with("ready") {
+            break;
+        }
+    }
+    drop(log);
+    let addr = addr.unwrap();
+    send(connect(addr), &[b"GET / HTTP/1.1\r\n\r\n"]).unwrap();
+    send(connect(addr), &[format!("{T} still here\n").as_bytes()]).unwrap();
+    assert!(wait_until(|| log_bytes(&data, T) == b"still here\n"));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn every_listener_is_told_of() {
+    let mut engine = Engine::start(&["--tcp", "127.0.0.1:0"].repeat(15));
+    engine.stop();
+    assert_eq!(engine.stderr().matches("listening proto=tcp").count(), 16);
+}
+
+/// `doctor` meets names that are not the engine's, and they may hold a token.
+#[test]
+fn doctor_shortens_tokens_of_names() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(format!("{T}.bak")), "").unwrap();
+    let mut command = engine(&["doctor", "--data"]);
+    let output = command.arg(folder.path()).stdout(std::process::Stdio::piped()).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("2bfbea1e…") && !said.contains(T), "{said}");
 }

@@ -182,7 +182,7 @@ impl Driver {
                 let result = Ok(if self.batches_short { length.div_ceil(2) } else { length });
                 self.answers.push_back(Completion::Written { log, buf, result });
             }
-            Op::Accept(_) | Op::Receive(_) | Op::ReceiveOnce(_) | Op::ReceiveDatagrams { .. } => {}
+            Op::Accept(_) | Op::AcceptOne(_) | Op::Receive(_) | Op::ReceiveOnce(_) | Op::ReceiveDatagrams { .. } => {}
             other => panic!("{other:?} has no place here"),
         }
     }

@@ -312,6 +312,7 @@ impl Bench {
                 Some(Completion::Written { log: LogId(log), buf, result })
             }
             Op::Accept(_)
+            | Op::AcceptOne(_)
             | Op::Receive(_)
             | Op::ReceiveDatagrams { .. }
             | Op::Recycle(_)

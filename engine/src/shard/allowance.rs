@@ -60,10 +60,16 @@ impl Allowance {
         self.0.used.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// How many are left.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.0.max.saturating_sub(self.0.used.load(Ordering::Relaxed))
+    }
+
     /// Whether none is left.
     #[must_use]
     pub fn is_exhausted(&self) -> bool {
-        self.0.used.load(Ordering::Relaxed) >= self.0.max
+        self.left() == 0
     }
 }
 

@@ -163,7 +163,8 @@ impl Shard {
             feed_datagram(datagram, self.config.line_bytes_max, &mut sink);
             count += 1;
         }
-        self.counters.udp_datagrams += count;
+        // An empty one is one too.
+        self.counters.udp_datagrams += count.max(1);
         self.counters.received_bytes += bytes;
         self.counters.udp_received_bytes += bytes;
         self.counters.udp_lines += self.counters.lines - lines;

@@ -55,8 +55,8 @@ use crate::buf::RecvBuf;
 use crate::framing::{Foreign, Framing};
 use crate::handover::{Batch, Message, ShardId};
 use crate::limits::{
-    ACCEPT_RETRY, BUDGET_PARTS, BUDGET_RESUME_PARTS, CONNECTION_SLOTS, HANDOVER_BATCH_BYTES, HANDOVER_BATCHES_MAX,
-    NOTICE_GAP, RATION, RECV_BUFFER_BYTES, RECV_BUFFER_PARTS,
+    ACCEPT_QUEUE, ACCEPT_RETRY, BUDGET_PARTS, BUDGET_RESUME_PARTS, CONNECTION_SLOTS, HANDOVER_BATCH_BYTES,
+    HANDOVER_BATCHES_MAX, NOTICE_GAP, RATION, RECV_BUFFER_BYTES, RECV_BUFFER_PARTS,
 };
 use crate::metrics::{Counters, ListenerCounters};
 use crate::route::{Ownership, Router};
@@ -153,7 +153,10 @@ pub struct Shard {
 enum Listener {
     /// No accept in flight: too many connections, or a failure not long ago.
     Idle,
-    Accepting,
+    /// An accept is in flight: of one connection, or of `many`, the whole accept queue if it has to be.
+    Accepting {
+        many: bool,
+    },
     /// A cancelled accept has not ended yet.
     Stopping,
     /// Takes what is left in the accept queue.
@@ -186,7 +189,7 @@ impl Shard {
     #[must_use]
     pub fn new(config: ShardConfig) -> Self {
         let router = Router::new(config.ownership.clone(), config.id);
-        Self {
+        let mut shard = Self {
             counters: Counters::default(),
             logs: Logs::new(config.logs.clone(), router, config.buffer_bytes),
             connections: Vec::with_capacity(CONNECTION_SLOTS),
@@ -206,7 +209,7 @@ impl Shard {
             full: false,
             paused: false,
             disk_low: false,
-            listeners: vec![Listener::Accepting; config.listeners.len()],
+            listeners: vec![Listener::Idle; config.listeners.len()],
             listener_counters: vec![ListenerCounters::default(); config.listeners.len()],
             backpressure: Stopwatch::default(),
             accept_from: Time::default(),
@@ -220,7 +223,9 @@ impl Shard {
             abandoned_queue: false,
             now: Time::default(),
             config,
-        }
+        };
+        shard.resume_accepting();
+        shard
     }
 
     /// Adds a log that recovery found: the base and the length of its newest segment.
@@ -656,6 +661,12 @@ impl Shard {
         }
     }
 
+    /// Whether there is room for all that may wait in accept queues: an accept of many takes a whole queue at once.
+    fn may_accept_many(&self) -> bool {
+        let listeners = self.listeners.len() * usize::from(self.config.ownership.shards());
+        self.config.connections.left() >= listeners * ACCEPT_QUEUE
+    }
+
     fn admit(&mut self, Newcomer { id, from }: Newcomer, listener: ListenerId) {
         let slot = id.0 as usize;
         if self.connections.len() <= slot {
@@ -697,8 +708,12 @@ impl Shard {
     }
 
     fn stop_accepting(&mut self) {
+        self.stop_accepts(|_| true);
+    }
+
+    fn stop_accepts(&mut self, which: impl Fn(bool) -> bool) {
         for (index, state) in self.listeners.iter_mut().enumerate() {
-            if *state == Listener::Accepting {
+            if matches!(*state, Listener::Accepting { many } if which(many)) {
                 *state = Listener::Stopping;
                 self.ops.push_back(Op::CancelAccept(listener_id(index)));
             }
@@ -706,7 +721,14 @@ impl Shard {
     }
 
     fn resume_accepting(&mut self) {
-        if self.phase != Phase::Serving || self.now < self.accept_from || !self.listeners.contains(&Listener::Idle) {
+        if self.phase != Phase::Serving || self.now < self.accept_from {
+            return;
+        }
+        let many = self.may_accept_many();
+        if !many {
+            self.stop_accepts(|many| many);
+        }
+        if !self.listeners.contains(&Listener::Idle) {
             return;
         }
         if self.config.connections.is_exhausted() {
@@ -716,18 +738,17 @@ impl Shard {
         }
         for (index, state) in self.listeners.iter_mut().enumerate() {
             if *state == Listener::Idle {
-                *state = Listener::Accepting;
-                self.ops.push_back(Op::Accept(listener_id(index)));
+                *state = Listener::Accepting { many };
+                let listener = listener_id(index);
+                self.ops.push_back(if many { Op::Accept(listener) } else { Op::AcceptOne(listener) });
             }
         }
     }
 }
 
-/// Every listener accepts, every UDP socket receives.
+/// Every UDP socket receives.
 fn first_ops(config: &ShardConfig) -> VecDeque<Op> {
-    let accepts = (0..config.listeners.len()).map(|index| Op::Accept(listener_id(index)));
-    let receives = (0..config.udp_sockets).map(|id| Op::ReceiveDatagrams { socket: UdpId(id), rest: false });
-    accepts.chain(receives).collect()
+    (0..config.udp_sockets).map(|id| Op::ReceiveDatagrams { socket: UdpId(id), rest: false }).collect()
 }
 
 /// Something that may happen often and is told of now and then.

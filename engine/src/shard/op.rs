@@ -70,7 +70,9 @@ pub enum ShutdownSide {
 pub enum Op {
     /// Multishot: [`Completion::Accepted`].
     Accept(ListenerId),
-    /// Order: ends an [`Op::Accept`].
+    /// [`Completion::Accepted`] for one connection, with `more: false`.
+    AcceptOne(ListenerId),
+    /// Order: ends an [`Op::Accept`] or [`Op::AcceptOne`].
     CancelAccept(ListenerId),
     /// Order: the listener answers no new handshake from now on.
     RefuseNew(ListenerId),

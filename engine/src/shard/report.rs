@@ -57,11 +57,13 @@ impl Shard {
     }
 
     fn storage_state(&self) -> StorageState {
-        if self.logs.is_refused() {
+        let some_refused = self.logs.measured().logs_refused > 0;
+        // What waits for logs that cannot be opened may take all memory: then nothing is stored any more.
+        if self.logs.is_refused() || (some_refused && self.full) {
             StorageState::Refuses
         } else if self.disk_low {
             StorageState::Low
-        } else if self.logs.measured().logs_refused > 0 {
+        } else if some_refused {
             StorageState::Partial
         } else {
             StorageState::Ok

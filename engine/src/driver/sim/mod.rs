@@ -33,7 +33,7 @@ use agenda::{Agenda, Event};
 use chance::Chance;
 use datagrams::DatagramNetwork;
 use disk::Disk;
-use network::Network;
+use network::{Accepting, Network};
 use post::Post;
 use trace::Trace;
 
@@ -514,8 +514,9 @@ impl Sim {
             Op::DeafenUdp(socket) => datagrams.deafen((id, socket), agenda, chance),
             Op::RecycleDatagrams(buf) => datagrams.recycle(id, buf),
             Op::CloseUdp(socket) => datagrams.close((id, socket)),
-            Op::Accept(listener) => network.accept(id, listener, false, agenda, chance),
-            Op::AcceptRest(listener) => network.accept(id, listener, true, agenda, chance),
+            Op::Accept(listener) => network.accept(id, listener, Accepting::Forever, agenda, chance),
+            Op::AcceptOne(listener) => network.accept(id, listener, Accepting::One, agenda, chance),
+            Op::AcceptRest(listener) => network.accept(id, listener, Accepting::Rest, agenda, chance),
             Op::CancelAccept(listener) => agenda.plan(chance.delay(), Event::AcceptCancelled(id, listener)),
             Op::RefuseNew(listener) => network.refuse_new(id, listener),
             Op::CloseListener(listener) => network.close_listener(id, listener),

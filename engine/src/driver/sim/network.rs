@@ -75,8 +75,9 @@ struct Listener {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Accepting {
+pub(super) enum Accepting {
     Forever,
+    One,
     Rest,
 }
 
@@ -257,13 +258,13 @@ impl Network {
         &mut self,
         shard: ShardId,
         id: ListenerId,
-        rest: bool,
+        accepting: Accepting,
         agenda: &mut Agenda,
         chance: &mut Chance,
     ) {
         let listener = self.side(shard).listener(id);
         assert!(listener.accepting.is_none() && !listener.closed, "{id:?} is accepting already");
-        listener.accepting = Some(if rest { Accepting::Rest } else { Accepting::Forever });
+        listener.accepting = Some(accepting);
         agenda.plan(chance.delay(), Event::Acceptable(shard, id));
     }
 
@@ -290,7 +291,7 @@ impl Network {
         let listener = &mut self.sides[usize::from(shard.0)].listeners[id.0 as usize];
         let accepting = listener.accepting?;
         let answer = |result, more| Some(Completion::Accepted { listener: id, result, more });
-        if listener.queue.is_empty() && accepting == Accepting::Forever {
+        if listener.queue.is_empty() && accepting != Accepting::Rest {
             return None;
         }
         let ends = |error: io::Error| (Err(error), false);
@@ -304,7 +305,7 @@ impl Network {
             ends(io::ErrorKind::ConnectionAborted.into())
         } else {
             let peer = listener.queue.pop_front().expect("it is not empty");
-            (Ok(peer), !chance.strikes(Fault::AcceptEnds))
+            (Ok(peer), accepting != Accepting::One && !chance.strikes(Fault::AcceptEnds))
         };
         if more {
             agenda.plan(chance.delay(), Event::Acceptable(shard, id));

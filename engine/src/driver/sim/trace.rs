@@ -74,6 +74,7 @@ impl Trace {
         self.at(shard, now);
         match op {
             Op::Accept(id) => self.note(&[10, u64::from(id.0)], &[]),
+            Op::AcceptOne(id) => self.note(&[30, u64::from(id.0)], &[]),
             Op::CancelAccept(id) => self.note(&[11, u64::from(id.0)], &[]),
             Op::RefuseNew(id) => self.note(&[12, u64::from(id.0)], &[]),
             Op::AcceptRest(id) => self.note(&[13, u64::from(id.0)], &[]),

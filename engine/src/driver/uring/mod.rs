@@ -381,7 +381,8 @@ impl Uring {
                 let fd = self.files.remove(slot as usize);
                 self.close(fd, Kind::Ignored.tag(0))
             }
-            Op::Accept(listener) => self.start_accept(listener),
+            Op::Accept(listener) => self.start_accept(listener, true),
+            Op::AcceptOne(listener) => self.start_accept(listener, false),
             Op::CancelAccept(ListenerId(slot)) => self.cancel(Kind::Accept.tag(slot)),
             Op::RefuseNew(ListenerId(slot)) => match &self.listeners[slot as usize] {
                 Some(fd) => listener::refuse_new(fd),
@@ -436,9 +437,14 @@ impl Uring {
         unsafe { self.push(&entry.user_data(Kind::Datagrams.tag(socket.0))) }
     }
 
-    fn start_accept(&mut self, ListenerId(slot): ListenerId) -> io::Result<()> {
+    fn start_accept(&mut self, ListenerId(slot): ListenerId, many: bool) -> io::Result<()> {
         let Some(fd) = &self.listeners[slot as usize] else { return Ok(()) };
-        let entry = opcode::AcceptMulti::new(Fd(fd.as_raw_fd())).flags(libc::SOCK_CLOEXEC).build();
+        let fd = Fd(fd.as_raw_fd());
+        let entry = if many {
+            opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build()
+        } else {
+            opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut()).flags(libc::SOCK_CLOEXEC).build()
+        };
         // SAFETY: the entry names no memory.
         unsafe { self.push(&entry.user_data(Kind::Accept.tag(slot))) }
     }
