@@ -19,7 +19,8 @@ use engine::handover::ShardId;
 use engine::route::Ownership;
 use engine::segment::FileId;
 use engine::shard::{
-    Allowance, Command, Completion, ConnectionId, ListenerId, LogLimits, Op, Oversize, Received, Shard, ShardConfig,
+    Allowance, Command, Completion, ConnectionId, ListenerConfig, ListenerId, LogLimits, Op, Oversize, Received, Shard,
+    ShardConfig,
 };
 use engine::time::Time;
 
@@ -61,7 +62,9 @@ fn config() -> ShardConfig {
         buffer_bytes: 64 << 20,
         connections: Allowance::new(1_000),
         drain_timeout: Duration::ZERO,
-        listeners: vec![Framing::Lf],
+        listeners: vec![ListenerConfig::plain(Framing::Lf)],
+        tls: None,
+        handshakes_max: 1,
         udp_sockets: 0,
         udp_buffers: 0,
         udp_creates: false,

@@ -4,8 +4,11 @@
 //!  main thread     probe ─► lock ─► recover ─► bind ─► all rings up ─► ready ─► waits for the shards
 //!  shard threads                                 └─► ring, shard ──┴─► serves … drains ─► outcome
 //!  signal thread                                               SIGTERM ─► mailboxes
+//!  certificates thread           files changed, SIGHUP ─► what new handshakes show
 //!  disk thread                                      free space low, or not ─► mailboxes
 //! ```
+
+mod certificates;
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,8 +18,10 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+
+use certificates::Certificates;
 
 use crate::config::{Config, Descriptors};
 use crate::diag::{self, Level, log};
@@ -34,6 +39,7 @@ use crate::sys::affinity::{allowed_cores, pin};
 use crate::sys::listener::{Listener, listen};
 use crate::sys::udp::{UdpListener, listen_udp};
 use crate::sys::{DataDir, DataLock};
+use crate::tls;
 
 /// A running engine.
 #[derive(Debug)]
@@ -43,6 +49,7 @@ pub struct Engine {
     mailboxes: Vec<Mailbox>,
     shards: Vec<JoinHandle<io::Result<Outcome>>>,
     disk_watch: DiskWatch,
+    certificates: Option<Certificates>,
     // Released last: until then nobody else may use the directory.
     lock: DataLock,
 }
@@ -58,12 +65,29 @@ impl Drainer {
     }
 }
 
+/// Tells a running engine to read its files again, from any thread.
+#[derive(Clone, Debug)]
+pub struct Reloader(Option<Sender<()>>);
+
+impl Reloader {
+    /// Reads certificates again; what is wrong with them is said, and the old ones stay.
+    pub fn reload(&self) {
+        match &self.0 {
+            // Nobody reads any more if the engine has ended.
+            Some(certificates) => drop(certificates.send(())),
+            None => log(Level::Info, format_args!("nothing to read again")),
+        }
+    }
+}
+
 impl Engine {
     /// Starts an engine: when this returns, every listener is bound and entries are stored.
     ///
     /// # Errors
     /// The host or the data directory refuses.
     pub fn start(config: &Config) -> Result<Self, EngineError> {
+        // What is wrong with a flag is said before anything is touched.
+        let certificates = config.certificates.clone().map(Certificates::load).transpose()?;
         probe()?;
         let shards = usize::from(config.shards);
         let descriptors = Descriptors::share(raise_descriptor_limit(), config.connections_max, config.shards)?;
@@ -83,19 +107,22 @@ impl Engine {
                 recovered.unknown
             ),
         );
-        let bound = config.tcp.iter().map(|tcp| listen(tcp.address, shards));
+        let bound = config.tcp.iter().map(|tcp| {
+            let flag = if tcp.spoken.tls { "--tls" } else { "--tcp" };
+            listen(tcp.address, flag, shards)
+        });
         let listeners = bound.collect::<Result<Vec<_>, _>>()?;
         let bound = config.udp.iter().map(|address| listen_udp(*address, shards));
         let udp = bound.collect::<Result<Vec<_>, _>>()?;
-        tell_listening(&listeners, &udp);
+        tell_listening(config, &listeners, &udp);
         let addresses = listeners.iter().map(|listener| listener.address).collect();
         let udp_addresses = udp.iter().map(|listener| listener.address).collect();
         let mailboxes = (0..shards).map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>().map_err(no_resources)?;
         let disk_watch = DiskWatch::start(Arc::clone(&data), config.disk_free_min, mailboxes.clone())?;
-        let configs = shard_configs(config, descriptors);
+        let configs = shard_configs(config, descriptors, certificates.as_ref().map(Certificates::server));
         let parts = share_out(configs, recovered.logs, listeners, udp, &mailboxes);
         let shards = start_shards(parts, &data)?;
-        Ok(Self { addresses, udp_addresses, mailboxes, shards, disk_watch, lock })
+        Ok(Self { addresses, udp_addresses, mailboxes, shards, disk_watch, certificates, lock })
     }
 
     /// Where it takes connections, in the order of the flags, with real ports.
@@ -114,6 +141,12 @@ impl Engine {
     #[must_use]
     pub fn drainer(&self) -> Drainer {
         Drainer(self.mailboxes.clone())
+    }
+
+    /// A handle that makes it read its files again.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        Reloader(self.certificates.as_ref().map(Certificates::reloads))
     }
 
     /// Waits until the engine has ended.
@@ -139,9 +172,9 @@ impl Engine {
 pub fn run(config: &Config) -> Result<bool, EngineError> {
     diag::set_level(config.log_level);
     // From here on a signal drains, also during the start.
-    let signals = Signals::new([SIGTERM, SIGINT]).map_err(no_resources)?;
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(no_resources)?;
     let engine = Engine::start(config)?;
-    drain_on_signals(signals, engine.drainer())?;
+    obey_signals(signals, engine.drainer(), engine.reloader())?;
     log(Level::Info, format_args!("ready"));
     let outcome = engine.join().map_err(EngineError::Ring)?;
     let unstored = outcome.unstored_bytes;
@@ -163,9 +196,10 @@ pub fn run(config: &Config) -> Result<bool, EngineError> {
     Ok(unstored == 0 && !outcome.abandoned_queue)
 }
 
-fn tell_listening(tcp: &[Listener], udp: &[UdpListener]) {
-    for listener in tcp {
-        log(Level::Info, format_args!("listening proto=tcp addr={}", listener.address));
+fn tell_listening(config: &Config, tcp: &[Listener], udp: &[UdpListener]) {
+    for (listener, flag) in tcp.iter().zip(&config.tcp) {
+        let proto = if flag.spoken.tls { "tls" } else { "tcp" };
+        log(Level::Info, format_args!("listening proto={proto} addr={}", listener.address));
     }
     for UdpListener { address, receive_buffer_bytes, .. } in udp {
         log(
@@ -175,9 +209,13 @@ fn tell_listening(tcp: &[Listener], udp: &[UdpListener]) {
     }
 }
 
-fn drain_on_signals(mut signals: Signals, drainer: Drainer) -> Result<(), StartError> {
+fn obey_signals(mut signals: Signals, drainer: Drainer, reloader: Reloader) -> Result<(), StartError> {
     let work = move || {
         for signal in signals.forever() {
+            if signal == SIGHUP {
+                reloader.reload();
+                continue;
+            }
             let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
             log(Level::Info, format_args!("draining signal={name}"));
             drainer.drain();
@@ -193,7 +231,7 @@ fn tell_all(mailboxes: &[Mailbox], command: Command) {
     }
 }
 
-fn shard_configs(config: &Config, descriptors: Descriptors) -> Vec<ShardConfig> {
+fn shard_configs(config: &Config, descriptors: Descriptors, tls: Option<tls::Server>) -> Vec<ShardConfig> {
     let ownership = Ownership::over(config.shards);
     let connections = Allowance::new(descriptors.connections);
     let tokens = Allowance::new(config.tokens_max);
@@ -205,7 +243,9 @@ fn shard_configs(config: &Config, descriptors: Descriptors) -> Vec<ShardConfig> 
         buffer_bytes: config.buffer_bytes,
         connections: connections.clone(),
         drain_timeout: config.drain_timeout,
-        listeners: config.tcp.iter().map(|tcp| tcp.framing).collect(),
+        listeners: config.tcp.iter().map(|tcp| tcp.spoken).collect(),
+        tls: tls.clone(),
+        handshakes_max: config.handshakes_max,
         recv_buffers: usize::from(RECV_BUFFERS),
         udp_sockets: u32::try_from(config.udp.len()).expect("a command line has fewer than 2^32 flags"),
         udp_buffers: usize::from(UDP_BUFFERS),
@@ -326,6 +366,15 @@ fn tell(notice: Notice) {
     match notice {
         Notice::Foreign { reason, seen } => {
             log(Level::Warn, format_args!("connection closed reason={reason} seen={seen}"));
+        }
+        Notice::HandshakeFailed { reason, seen } => {
+            log(Level::Warn, format_args!("tls handshake failed seen={seen}: {reason}"));
+        }
+        Notice::TlsBroken { reason, seen } => {
+            log(Level::Warn, format_args!("tls connection broken off seen={seen}: {reason}"));
+        }
+        Notice::HandshakesCrowded { waiting } => {
+            log(Level::Warn, format_args!("as many tls handshakes as --handshakes-max allows waiting={waiting}"));
         }
         Notice::UdpFailed(error) => log(Level::Warn, format_args!("receiving datagrams failed, trying again: {error}")),
         Notice::AcceptFailed(error) => log(Level::Warn, format_args!("accept failed, trying again: {error}")),

@@ -54,6 +54,8 @@ pub enum Foreign {
     Tls,
     /// Where the length of a frame should be there is something else.
     BadFrame,
+    /// The first two bytes of a connection to a TLS listener open no handshake.
+    NotTls,
 }
 
 /// Takes the lines of one connection.
@@ -385,15 +387,7 @@ impl LineDecoder {
         if bytes.is_empty() {
             return;
         }
-        let carry = match self.carry.take() {
-            None => memory.take(class_for(bytes.len())),
-            Some(carry) if carry.room() >= bytes.len() => carry,
-            Some(carry) => {
-                let class = class_for(carry.content().len() + bytes.len());
-                memory.grow(carry, class)
-            }
-        };
-        self.carry.insert(carry).push(bytes);
+        self.carry = Some(memory.append(self.carry.take(), bytes));
     }
 }
 

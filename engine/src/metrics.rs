@@ -35,7 +35,44 @@ pub struct Counters {
     pub split_pieces: u64,
     /// Writes that completed, short ones too.
     pub batches: u64,
+    /// TLS connections that waited because as many handshakes as may be were in progress.
+    pub tls_handshakes_waited: u64,
+    /// TLS connections that ended with a damaged record or an alert, after their handshake.
+    pub tls_broken: u64,
+    tls_handshakes: [u64; HandshakeResult::ALL.len()],
     rejected: [u64; Reject::ALL.len()],
+}
+
+/// What became of a TLS handshake. Every connection to a TLS listener that had its turn has exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandshakeResult {
+    /// Made, with certificates.
+    Full,
+    /// Made, with a ticket of an earlier one.
+    Resumed,
+    /// The two sides found nothing in common, or one of them refused the other, or it was no TLS.
+    Failed,
+    /// The peer ended the connection before.
+    Left,
+    /// It took longer than a handshake may.
+    Timeout,
+}
+
+impl HandshakeResult {
+    /// Every result, in the order of the summary line.
+    pub const ALL: [Self; 5] = [Self::Full, Self::Resumed, Self::Failed, Self::Left, Self::Timeout];
+
+    /// Its name in counters.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Resumed => "resumed",
+            Self::Failed => "failed",
+            Self::Left => "left",
+            Self::Timeout => "timeout",
+        }
+    }
 }
 
 impl Counters {
@@ -48,6 +85,17 @@ impl Counters {
     /// Counts rejections of lines that another shard counted as such.
     pub fn reject_counted(&mut self, reason: Reject, lines: u64) {
         self.rejected[reason as usize] += lines;
+    }
+
+    /// Counts a handshake.
+    pub fn handshake(&mut self, result: HandshakeResult) {
+        self.tls_handshakes[result as usize] += 1;
+    }
+
+    /// Handshakes that ended so.
+    #[must_use]
+    pub fn handshakes(&self, result: HandshakeResult) -> u64 {
+        self.tls_handshakes[result as usize]
     }
 
     /// Adds what another shard did.
@@ -65,6 +113,9 @@ impl Counters {
             split_lines,
             split_pieces,
             batches,
+            tls_handshakes_waited,
+            tls_broken,
+            tls_handshakes,
             rejected,
         } = other;
         self.connections += connections;
@@ -79,6 +130,11 @@ impl Counters {
         self.split_lines += split_lines;
         self.split_pieces += split_pieces;
         self.batches += batches;
+        self.tls_handshakes_waited += tls_handshakes_waited;
+        self.tls_broken += tls_broken;
+        for (count, more) in self.tls_handshakes.iter_mut().zip(tls_handshakes) {
+            *count += more;
+        }
         for (count, more) in self.rejected.iter_mut().zip(rejected) {
             *count += more;
         }
@@ -111,6 +167,10 @@ impl fmt::Display for Counters {
             " udp_datagrams={} udp_received_bytes={} udp_lines={} udp_kernel_drops={}",
             self.udp_datagrams, self.udp_received_bytes, self.udp_lines, self.udp_kernel_drops
         )?;
+        for result in HandshakeResult::ALL {
+            write!(f, " tls_handshakes.{}={}", result.name(), self.handshakes(result))?;
+        }
+        write!(f, " tls_handshakes_waited={} tls_broken={}", self.tls_handshakes_waited, self.tls_broken)?;
         for reason in Reject::ALL {
             write!(f, " rejected.{}={}", reason.name(), self.rejected(reason))?;
         }

@@ -18,7 +18,9 @@ use std::time::Duration;
 use engine::buf::RecvArena;
 use engine::framing::Framing;
 use engine::segment::FileId;
-use engine::shard::{Completion, ConnectionId, Datagrams, ListenerId, Op, Received, ReceivedDatagrams, Shard, UdpId};
+use engine::shard::{
+    Completion, ConnectionId, Datagrams, ListenerConfig, ListenerId, Op, Received, ReceivedDatagrams, Shard, UdpId,
+};
 use engine::time::Time;
 
 use support::hostile::Random;
@@ -101,7 +103,7 @@ impl Driver {
     fn new() -> Self {
         let mut config = config(2000);
         config.recv_buffers = usize::from(BUFFERS);
-        config.listeners = vec![Framing::Lf, Framing::Octet];
+        config.listeners = vec![ListenerConfig::plain(Framing::Lf), ListenerConfig::plain(Framing::Octet)];
         config.udp_sockets = 1;
         config.udp_buffers = usize::from(BUFFERS);
         let accepted = |id| {

@@ -23,7 +23,7 @@ const NOT_IN_CORE: [&str; 8] =
     ["std::fs", "std::net", "std::os", "std::thread", "std::process", "Instant", "SystemTime", "async"];
 
 /// Crates, and the only places in `src/` that name them.
-const HOMES: [(&str, &[&str]); 11] = [
+const HOMES: [(&str, &[&str]); 12] = [
     ("io_uring", &["engine/src/driver/uring/"]),
     ("libc", &["engine/src/driver/uring/", "engine/src/sys/", "loadgen/src/tcp_info.rs"]),
     // The process's own limits are the control side's business.
@@ -35,6 +35,7 @@ const HOMES: [(&str, &[&str]); 11] = [
     ("bytes", &["engine/src/buf/"]),
     // A node id is a UUID too.
     ("uuid", &["engine/src/wire/token.rs", "engine/src/segment/meta.rs", "loadgen/src/tokens.rs"]),
+    ("rustls", &["engine/src/tls.rs", "engine/src/tls/", "loadgen/src/tls.rs"]),
     ("tokio", &["loadgen/src/sender/"]),
     ("tokio_uring", &["loadgen/src/sender/"]),
 ];

@@ -1,6 +1,7 @@
 //! One client's stream: what the shard remembers of it between receives.
 
 use super::logs::Destination;
+use super::secure::Secure;
 use crate::framing::{Framing, LineDecoder};
 use crate::wire::Token;
 
@@ -28,6 +29,8 @@ pub(super) struct Connection {
     /// How many of its events are held.
     pub(super) held: u32,
     pub(super) decoder: LineDecoder,
+    /// What stands between the bytes and the decoder, where TLS is spoken.
+    pub(super) tls: Option<Box<Secure>>,
     /// The token of the last line and where it went: consecutive lines often share it.
     pub(super) last: Option<(Token, Destination)>,
     /// Where the further pieces of the line in progress go.
@@ -41,9 +44,20 @@ impl Connection {
             receiving: true,
             held: 0,
             decoder: LineDecoder::new(framing),
+            tls: None,
             last: None,
             pieces_to: None,
         }
+    }
+
+    /// The size class of the record that is not all there.
+    pub(super) fn record_class(&self) -> Option<usize> {
+        self.tls.as_ref().and_then(|tls| tls.session.carry_class())
+    }
+
+    /// Bytes are on their way to the peer.
+    pub(super) fn is_sending(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.sending)
     }
 }
 

@@ -24,6 +24,7 @@ mod ingest;
 mod logs;
 mod op;
 mod outgoing;
+mod secure;
 
 use std::collections::VecDeque;
 use std::io;
@@ -44,17 +45,19 @@ use drain::Phase;
 use ingest::{Ingest, absorb, count};
 use logs::Logs;
 use outgoing::Outgoing;
+use secure::Handshakes;
 
-use crate::buf::RecvBuf;
+use crate::buf::{RecvBuf, class_bytes};
 use crate::framing::{Foreign, Framing};
 use crate::handover::{Batch, Message, ShardId};
 use crate::limits::{
     ACCEPT_RETRY, BUDGET_PARTS, BUDGET_RESUME_PARTS, HANDOVER_BATCH_BYTES, HANDOVER_BATCHES_MAX, NOTICE_GAP,
 };
-use crate::metrics::Counters;
+use crate::metrics::{Counters, HandshakeResult};
 use crate::route::{Ownership, Router};
 use crate::segment::{Offset, Position};
 use crate::time::Time;
+use crate::tls;
 use crate::wire::{Reject, Token};
 
 /// What a shard is allowed and told.
@@ -74,8 +77,12 @@ pub struct ShardConfig {
     pub connections: Allowance,
     /// How long a drain waits for peers to close.
     pub drain_timeout: Duration,
-    /// Listeners that the driver has: how the connections of each are cut into lines.
-    pub listeners: Vec<Framing>,
+    /// Listeners that the driver has.
+    pub listeners: Vec<ListenerConfig>,
+    /// What TLS connections are shown; there if a listener speaks TLS.
+    pub tls: Option<tls::Server>,
+    /// TLS handshakes in progress at a time; past it connections wait for their turn.
+    pub handshakes_max: usize,
     /// Receive buffers that the driver has.
     pub recv_buffers: usize,
     /// UDP sockets that the driver has.
@@ -88,6 +95,29 @@ pub struct ShardConfig {
     pub logs: LogLimits,
 }
 
+/// What is spoken at a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerConfig {
+    /// How its connections are cut into lines.
+    pub framing: Framing,
+    /// Whether they speak TLS.
+    pub tls: bool,
+}
+
+impl ListenerConfig {
+    /// Without TLS.
+    #[must_use]
+    pub fn plain(framing: Framing) -> Self {
+        Self { framing, tls: false }
+    }
+
+    /// With TLS.
+    #[must_use]
+    pub fn tls(framing: Framing) -> Self {
+        Self { framing, tls: true }
+    }
+}
+
 /// One core of the engine.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about memory, disk and listeners")]
@@ -98,7 +128,11 @@ pub struct Shard {
     connections: Vec<Option<Connection>>,
     open_connections: usize,
     carries: ByClass,
+    /// TLS connections by the record that is not all there.
+    records: ByClass,
+    /// Capacity of carries and unfinished records.
     carry_bytes: usize,
+    handshakes: Handshakes,
     /// Connections whose receive found no buffer, in the order in which they go on.
     parked: VecDeque<ConnectionId>,
     /// What came while there was no room, in order.
@@ -175,7 +209,9 @@ impl Shard {
             connections: Vec::new(),
             open_connections: 0,
             carries: ByClass::default(),
+            records: ByClass::default(),
             carry_bytes: 0,
+            handshakes: Handshakes::default(),
             parked: VecDeque::new(),
             held: VecDeque::new(),
             udp: Udp::new(config.udp_sockets),
@@ -218,6 +254,7 @@ impl Shard {
             }
             Completion::Datagrams { socket, received, more } => self.datagrams_received(socket, received, more),
             Completion::Accepted { listener, result, more } => self.accepted(listener, result, more),
+            Completion::Transmitted { connection, buf, result } => self.transmitted(connection, buf, result),
             Completion::Closed(connection) => self.closed(connection),
             Completion::Opened { log, result } => self.notices.extend(self.logs.opened(log, result, now)),
             Completion::Sent { from, message: Message::Batch(batch) } => self.incoming.push_back((from, batch)),
@@ -243,6 +280,7 @@ impl Shard {
             self.give_up_incoming();
             return self.outgoing.publish(&mut self.ops);
         }
+        self.expire_handshakes();
         self.look_for_room();
         self.take_up();
         self.take_datagrams();
@@ -251,6 +289,7 @@ impl Shard {
         let memory_max = if self.phase.flushes() { 0 } else { self.budget(BUDGET_RESUME_PARTS) };
         self.logs.start(now, memory_max, &mut self.ops);
         self.receive_parked();
+        self.begin_handshakes();
         self.resume_accepting();
         self.resume_udp();
     }
@@ -271,11 +310,12 @@ impl Shard {
         let later = |at: &Time| *at > self.now;
         let own = [self.phase.timeout(), Some(self.accept_from), Some(self.crowded_until)];
         let own = own.into_iter().flatten().filter(later);
-        let logs = if self.phase.gives_up() { None } else { self.logs.timeout() };
+        let working = [self.logs.timeout(), self.handshakes_timeout()];
+        let working = working.into_iter().flatten().filter(|_| !self.phase.gives_up());
         // Of more parked connections than there are buffers the next ones take their turn at once: those that went
         // before may have nothing to receive, and then no completion would come.
         let parked = (!self.paused && !self.parked.is_empty()).then_some(self.now);
-        own.chain(logs).chain(parked).chain(self.udp_timeout()).min()
+        own.chain(working).chain(parked).chain(self.udp_timeout()).min()
     }
 
     /// How the shard ended, once it has.
@@ -338,13 +378,14 @@ impl Shard {
 
     fn take(&mut self, id: ConnectionId, received: Received) {
         match received {
-            Received::Data(buf) => {
-                self.ingest(id, &buf);
+            Received::Data(mut buf) => {
+                self.ingest(id, &mut buf);
                 self.ops.push_back(Op::Recycle(buf));
             }
             Received::NoBuffer | Received::Cancelled => {}
-            Received::End => self.end(id),
-            Received::Failed(_) => self.cut(id),
+            Received::End if self.ends_in_order(id) => self.end(id),
+            Received::End => {}
+            Received::Failed(_) => self.cut(id, false),
         }
         self.after_receive(id);
     }
@@ -358,6 +399,7 @@ impl Shard {
         }
         match connection.life {
             Life::Open => self.parked.push_back(id),
+            Life::Ending if connection.is_sending() => self.limit_last_word(id),
             Life::Ending => {
                 connection.life = Life::Closing;
                 self.ops.push_back(Op::Close { connection: id, reset });
@@ -366,9 +408,13 @@ impl Shard {
         }
     }
 
-    fn ingest(&mut self, id: ConnectionId, buf: &RecvBuf) {
+    fn ingest(&mut self, id: ConnectionId, buf: &mut RecvBuf) {
         self.counters.received_bytes += buf.len() as u64;
         self.udp.connections_took(buf.len());
+        if self.connection(id).is_some_and(|connection| connection.tls.is_some()) {
+            self.ingest_tls(id, buf);
+            return self.relieve();
+        }
         let limit = self.config.line_bytes_max;
         let result = self.with_sink(id, |connection, sink| match connection.life {
             Life::Open => connection.decoder.feed(buf, limit, sink),
@@ -395,10 +441,14 @@ impl Shard {
         self.stop_taking(id);
     }
 
-    /// The stream ended at an arbitrary byte: an unterminated rest is dropped and counted.
-    fn cut(&mut self, id: ConnectionId) {
+    /// The stream ended at an arbitrary byte: an unterminated rest is dropped and counted; so is what `lost` says of.
+    fn cut(&mut self, id: ConnectionId, lost: bool) {
+        if self.end_handshake(id, HandshakeResult::Left) {
+            return self.stop_taking(id);
+        }
         let rest = self.with_sink(id, |connection, sink| {
-            connection.life == Life::Open && connection.decoder.abandon(&mut sink.logs.pool)
+            let lost = lost || connection.record_class().is_some();
+            connection.life == Life::Open && (connection.decoder.abandon(&mut sink.logs.pool) || lost)
         });
         if rest == Some(true) {
             self.counters.reject(Reject::Cut);
@@ -413,6 +463,7 @@ impl Shard {
             Foreign::Http => Reject::Http,
             Foreign::Tls => Reject::TlsOnPlain,
             Foreign::BadFrame => Reject::BadFrame,
+            Foreign::NotTls => Reject::PlainOnTls,
         };
         self.counters.reject(reason);
         self.with_sink(id, |connection, sink| connection.decoder.abandon(&mut sink.logs.pool));
@@ -432,6 +483,7 @@ impl Shard {
             && connection.life == Life::Open
         {
             connection.life = Life::Ending;
+            self.abandon_record(id);
         }
     }
 
@@ -442,7 +494,7 @@ impl Shard {
         work: impl FnOnce(&mut Connection, &mut Ingest<'_, true>) -> T,
     ) -> Option<T> {
         let mut connection = self.connections.get_mut(id.0 as usize)?.take()?;
-        let before = connection.decoder.carry_class();
+        let (before, record_before) = (connection.decoder.carry_class(), connection.record_class());
         let (mut last, mut pieces_to) = (connection.last, connection.pieces_to);
         let mut sink = Ingest::<true> {
             logs: &mut self.logs,
@@ -457,9 +509,15 @@ impl Shard {
         (connection.last, connection.pieces_to) = (last, pieces_to);
         let after = connection.decoder.carry_class();
         if before != after {
-            self.carry_bytes += after.map_or(0, crate::buf::class_bytes);
-            self.carry_bytes -= before.map_or(0, crate::buf::class_bytes);
+            self.carry_bytes += after.map_or(0, class_bytes);
+            self.carry_bytes -= before.map_or(0, class_bytes);
             self.carries.set(id.0, after);
+        }
+        let record_after = connection.record_class();
+        if record_before != record_after {
+            self.carry_bytes += record_after.map_or(0, class_bytes);
+            self.carry_bytes -= record_before.map_or(0, class_bytes);
+            self.records.set(id.0, record_after);
         }
         self.connections[id.0 as usize] = Some(connection);
         Some(result)
@@ -473,10 +531,12 @@ impl Shard {
 
     /// Keeps carries within their part, and pauses when the budget is used up.
     fn relieve(&mut self) {
-        while self.carry_bytes > self.budget(1)
-            && let Some(longest) = self.carries.largest()
-        {
-            self.with_sink(ConnectionId(longest), |connection, sink| connection.decoder.cut_early(sink));
+        while self.carry_bytes > self.budget(1) {
+            if let Some(longest) = self.carries.largest() {
+                self.with_sink(ConnectionId(longest), |connection, sink| connection.decoder.cut_early(sink));
+            } else if !self.break_largest_record() {
+                break;
+            }
         }
         self.full |= self.logs.pool.used() >= self.config.buffer_bytes;
         self.paused |= self.full || self.outgoing.is_over(self.budget(1), HANDOVER_BATCHES_MAX);
@@ -582,21 +642,26 @@ impl Shard {
         }
     }
 
-    fn open(&mut self, id: ConnectionId, framing: Framing) {
+    fn open(&mut self, id: ConnectionId, listener: ListenerConfig) {
         let slot = id.0 as usize;
         if self.connections.len() <= slot {
             self.connections.resize_with(slot + 1, || None);
         }
         debug_assert!(self.connections[slot].is_none(), "a number is used again only after its connection closed");
-        self.connections[slot] = Some(Connection::new(framing));
+        self.connections[slot] = Some(Connection::new(listener.framing));
         self.open_connections += 1;
         self.config.connections.take_anyway();
         self.counters.connections += 1;
-        self.ops.push_back(Op::Receive(id));
-        self.ops.extend(self.phase.welcome(id).into_iter().flatten());
+        if listener.tls {
+            self.open_tls(id);
+        } else {
+            self.ops.push_back(Op::Receive(id));
+        }
+        self.ops.extend(self.phase.welcome(id, listener.tls).into_iter().flatten());
     }
 
     fn closed(&mut self, id: ConnectionId) {
+        self.forget_tls(id);
         self.connections[id.0 as usize] = None;
         self.open_connections -= 1;
         self.config.connections.give_back();

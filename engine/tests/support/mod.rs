@@ -8,6 +8,7 @@ pub mod captures;
 pub mod hostile;
 pub mod oracle;
 pub mod process;
+pub mod tls;
 pub mod world;
 
 use std::path::{Path, PathBuf};

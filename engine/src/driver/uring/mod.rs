@@ -5,10 +5,10 @@
 //!  CreateSegment, OpenSegment ──► file thread ──► mailbox ──► eventfd ──► Completion
 //! ```
 //! `user_data` is a kind and a slot of a table here, never a pointer. A slot is freed only by the last answer that can
-//! name it: a socket's by its close, which waits for its shutdowns and follows its last receive; a write's by its one
+//! name it: a socket's by its close, which waits for its shutdowns and follows its last receive and transmit; a write's by its one
 //! answer. So no answer can reach a slot's next user.
 //!
-//! Memory safety rests on two facts: a write's buffer stays in `writes` until its completion was seen; receive buffers
+//! Memory safety rests on two facts: the buffer of a write or a transmit stays here until its completion was seen; receive buffers
 //! live in the arena until the ring is gone. A driver that ends with requests in flight leaks both (see `drop`).
 
 #![allow(unsafe_code, reason = "submission entries name memory and descriptors that the kernel uses later")]
@@ -57,6 +57,7 @@ enum Kind {
     Accept,
     Receive,
     Datagrams,
+    Transmit,
     Shutdown,
     Close,
     Write,
@@ -67,11 +68,12 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Wake,
         Self::Accept,
         Self::Receive,
         Self::Datagrams,
+        Self::Transmit,
         Self::Shutdown,
         Self::Close,
         Self::Write,
@@ -95,9 +97,17 @@ impl Kind {
 struct Socket {
     /// Absent once the close has been submitted.
     fd: Option<OwnedFd>,
+    /// What is on its way to the peer.
+    transmit: Option<WriteBuf>,
     shutdowns: u32,
     /// A close that waits for the shutdowns, and whether it is a reset.
     close: Option<bool>,
+}
+
+impl Socket {
+    fn new(fd: OwnedFd) -> Self {
+        Self { fd: Some(fd), transmit: None, shutdowns: 0, close: None }
+    }
 }
 
 #[derive(Debug)]
@@ -115,6 +125,7 @@ pub struct Uring {
     udp: Option<UdpSockets>,
     writes: Slab<WriteInFlight>,
     receives: usize,
+    transmits: usize,
     sockets: Slab<Socket>,
     files: Slab<OwnedFd>,
     listeners: Vec<Option<OwnedFd>>,
@@ -159,6 +170,7 @@ impl Uring {
             udp,
             writes: Slab::new(),
             receives: 0,
+            transmits: 0,
             sockets: Slab::new(),
             files: Slab::new(),
             listeners: listeners.into_iter().map(Some).collect(),
@@ -232,6 +244,12 @@ impl Uring {
                 let received = udp.received(result, cqueue::buffer_select(entry.flags()));
                 Some(Completion::Datagrams { socket: UdpId(slot), received, more })
             }
+            Kind::Transmit => {
+                self.transmits -= 1;
+                let buf = self.sockets[slot as usize].transmit.take().expect("it stays there until the answer");
+                let result = result.map(|count| count as usize);
+                Some(Completion::Transmitted { connection: ConnectionId(slot), buf, result })
+            }
             Kind::Write => {
                 let WriteInFlight { log, buf } = self.writes.remove(slot as usize);
                 Some(Completion::Written { log, buf, result: result.map(|count| count as usize) })
@@ -284,7 +302,7 @@ impl Uring {
         let fd = RawFd::try_from(fd).expect("descriptors are not negative");
         // SAFETY: a successful accept gives a new descriptor that nobody else owns.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        ConnectionId(slot_of(self.sockets.insert(Socket { fd: Some(fd), shutdowns: 0, close: None })))
+        ConnectionId(slot_of(self.sockets.insert(Socket::new(fd))))
     }
 
     fn take_mail(&mut self) {
@@ -326,6 +344,7 @@ impl Uring {
             }
             Op::Write { log, file, position, buf } => self.start_write(log, file, position.0, buf),
             Op::Receive(ConnectionId(slot)) => self.start_receive(slot),
+            Op::Transmit { connection: ConnectionId(slot), buf } => self.start_transmit(slot, buf),
             Op::CancelReceive(ConnectionId(slot)) => self.cancel(Kind::Receive.tag(slot)),
             Op::Deafen(ConnectionId(slot)) => {
                 if let Some(fd) = &self.sockets[slot as usize].fd {
@@ -396,6 +415,18 @@ impl Uring {
         unsafe { self.push(&entry.user_data(Kind::Receive.tag(slot))) }
     }
 
+    fn start_transmit(&mut self, slot: u32, buf: WriteBuf) -> io::Result<()> {
+        let socket = &mut self.sockets[slot as usize];
+        let Some(fd) = socket.fd.as_ref().map(|fd| Fd(fd.as_raw_fd())) else { return Ok(()) };
+        let rest = socket.transmit.insert(buf).rest();
+        let length = u32::try_from(rest.len()).expect("write buffers are below 4 GiB");
+        let entry = opcode::Send::new(fd, rest.as_ptr(), length).flags(libc::MSG_NOSIGNAL).build();
+        self.transmits += 1;
+        // SAFETY: the buffer's memory does not move with the WriteBuf and stays in the socket's slot until the completion;
+        // the shard does not close a connection with a transmit in flight.
+        unsafe { self.push(&entry.user_data(Kind::Transmit.tag(slot))) }
+    }
+
     fn start_receive_datagrams(&mut self, socket: UdpId, rest: bool) -> io::Result<()> {
         let Some(entry) = self.udp.as_ref().and_then(|udp| udp.receive(socket, rest)) else { return Ok(()) };
         self.receives += 1;
@@ -415,9 +446,7 @@ impl Uring {
         loop {
             let result = listener::accept_now(&fd);
             let more = result.is_ok();
-            let result = result.map(|socket| {
-                ConnectionId(slot_of(self.sockets.insert(Socket { fd: Some(socket), shutdowns: 0, close: None })))
-            });
+            let result = result.map(|socket| ConnectionId(slot_of(self.sockets.insert(Socket::new(socket)))));
             self.ready.push_back(Completion::Accepted { listener, result, more });
             if !more {
                 break;
@@ -526,9 +555,12 @@ impl Uring {
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        if self.receives > 0 || !self.writes.is_empty() {
+        if self.receives > 0 || self.transmits > 0 || !self.writes.is_empty() {
             // The kernel ends requests of a closed ring in its own time, and may use their memory until then.
             std::mem::forget(std::mem::take(&mut self.writes));
+            for (_, socket) in &mut self.sockets {
+                std::mem::forget(socket.transmit.take());
+            }
             self.recv_ring.leak();
             if let Some(udp) = &mut self.udp {
                 udp.leak();
@@ -549,9 +581,10 @@ fn build_ring() -> io::Result<IoUring> {
 }
 
 /// The operations that the driver uses, and what each is for.
-const OPERATIONS: [(u8, &str); 9] = [
+const OPERATIONS: [(u8, &str); 10] = [
     (opcode::AcceptMulti::CODE, "accept"),
     (opcode::RecvMulti::CODE, "receive"),
+    (opcode::Send::CODE, "send"),
     (opcode::RecvMsgMulti::CODE, "receive datagrams"),
     (opcode::Write::CODE, "write"),
     (opcode::Close::CODE, "close"),
