@@ -231,7 +231,7 @@ fn tell_all(mailboxes: &[Mailbox], command: Command) {
     }
 }
 
-fn shard_configs(config: &Config, descriptors: Descriptors, tls: Option<tls::Server>) -> Vec<ShardConfig> {
+fn shard_configs(config: &Config, descriptors: Descriptors, tls: Option<&tls::Server>) -> Vec<ShardConfig> {
     let ownership = Ownership::over(config.shards);
     let connections = Allowance::new(descriptors.connections);
     let tokens = Allowance::new(config.tokens_max);
@@ -244,7 +244,7 @@ fn shard_configs(config: &Config, descriptors: Descriptors, tls: Option<tls::Ser
         connections: connections.clone(),
         drain_timeout: config.drain_timeout,
         listeners: config.tcp.iter().map(|tcp| tcp.spoken).collect(),
-        tls: tls.clone(),
+        tls: tls.cloned(),
         handshakes_max: config.handshakes_max,
         recv_buffers: usize::from(RECV_BUFFERS),
         udp_sockets: u32::try_from(config.udp.len()).expect("a command line has fewer than 2^32 flags"),

@@ -30,7 +30,7 @@ use crate::wire::entry::TLS_HELLO;
 
 /// Bytes of a record before its payload: type, version, length.
 const HEADER_BYTES: usize = 5;
-/// More than a close_notify with all that the cipher adds.
+/// More than a `close_notify` with all that the cipher adds.
 const CLOSE_NOTIFY_BYTES_MAX: usize = 64;
 
 /// Why nothing more is taken of a connection.

@@ -254,7 +254,7 @@ impl Shard {
             }
             Completion::Datagrams { socket, received, more } => self.datagrams_received(socket, received, more),
             Completion::Accepted { listener, result, more } => self.accepted(listener, result, more),
-            Completion::Transmitted { connection, buf, result } => self.transmitted(connection, buf, result),
+            Completion::Transmitted { connection, buf, result } => self.transmitted(connection, buf, &result),
             Completion::Closed(connection) => self.closed(connection),
             Completion::Opened { log, result } => self.notices.extend(self.logs.opened(log, result, now)),
             Completion::Sent { from, message: Message::Batch(batch) } => self.incoming.push_back((from, batch)),
@@ -383,8 +383,7 @@ impl Shard {
                 self.ops.push_back(Op::Recycle(buf));
             }
             Received::NoBuffer | Received::Cancelled => {}
-            Received::End if self.ends_in_order(id) => self.end(id),
-            Received::End => {}
+            Received::End => self.end_of_stream(id),
             Received::Failed(_) => self.cut(id, false),
         }
         self.after_receive(id);

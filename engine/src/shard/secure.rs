@@ -43,7 +43,7 @@ pub(super) struct Secure {
 enum Leave {
     /// Not begun.
     Stay,
-    /// As soon as the handshake allows a close_notify.
+    /// As soon as the handshake allows a `close_notify`.
     Wanted,
     /// The last bytes are in the session or on their way.
     Said,
@@ -98,7 +98,7 @@ impl Shard {
         while self.handshakes.in_progress < self.config.handshakes_max || self.phase != Phase::Serving {
             let Some(id) = self.handshakes.waiting.pop_front() else { return };
             let Some(server) = self.config.tls.clone() else { return };
-            let deadline = self.deadline(id);
+            let deadline = Some(self.deadline(id));
             let leaves = matches!(self.phase, Phase::Waiting { .. });
             let Some(connection) = self.connection(id) else { continue };
             let leave = if leaves { Leave::Wanted } else { Leave::Stay };
@@ -109,10 +109,10 @@ impl Shard {
         }
     }
 
-    fn deadline(&mut self, id: ConnectionId) -> Option<Time> {
+    fn deadline(&mut self, id: ConnectionId) -> Time {
         let deadline = self.now + HANDSHAKE_TIMEOUT;
         self.handshakes.deadlines.push_back((deadline, id));
-        Some(deadline)
+        deadline
     }
 
     fn secure(&mut self, id: ConnectionId) -> Option<&mut Secure> {
@@ -181,7 +181,7 @@ impl Shard {
                 }
             }
         }
-        let deadline = self.deadline(id);
+        let deadline = Some(self.deadline(id));
         if let Some(secure) = self.secure(id) {
             secure.deadline = deadline;
         }
@@ -203,9 +203,16 @@ impl Shard {
         self.cut(id, loses_a_record);
     }
 
-    /// The stream has ended, by whomever, with or without a close_notify. Says whether that was in order: not within a
+    /// The stream has ended: in order, or within a record.
+    pub(super) fn end_of_stream(&mut self, id: ConnectionId) {
+        if self.ends_in_order(id) {
+            self.end(id);
+        }
+    }
+
+    /// The stream has ended, by whomever, with or without a `close_notify`. Says whether that was in order: not within a
     /// handshake, nor within a record.
-    pub(super) fn ends_in_order(&mut self, id: ConnectionId) -> bool {
+    fn ends_in_order(&mut self, id: ConnectionId) -> bool {
         if self.end_handshake(id, HandshakeResult::Left) {
             self.stop_taking(id);
             return false;
@@ -233,7 +240,7 @@ impl Shard {
         true
     }
 
-    /// Our side ends, in order: a close_notify, and then the half-close.
+    /// Our side ends, in order: a `close_notify`, and then the half-close.
     pub(super) fn leave(&mut self, id: ConnectionId) {
         if let Some(secure) = self.secure(id) {
             secure.leave = if secure.leave == Leave::Stay { Leave::Wanted } else { secure.leave };
@@ -262,11 +269,11 @@ impl Shard {
     }
 
     /// Some of what was to be sent has gone out, or cannot.
-    pub(super) fn transmitted(&mut self, id: ConnectionId, mut buf: WriteBuf, result: io::Result<usize>) {
+    pub(super) fn transmitted(&mut self, id: ConnectionId, mut buf: WriteBuf, result: &io::Result<usize>) {
         let sent = match result {
             Ok(0) | Err(_) => None,
             Ok(count) => {
-                buf.advance(count);
+                buf.advance(*count);
                 Some(!buf.rest().is_empty())
             }
         };
@@ -310,7 +317,7 @@ impl Shard {
         let waits_for_us = |connection: &mut Connection| {
             connection.life == Life::Open && (connection.held > 0 || !connection.receiving)
         };
-        let deadline = if self.connection(id).is_some_and(waits_for_us) { self.deadline(id) } else { None };
+        let deadline = if self.connection(id).is_some_and(waits_for_us) { Some(self.deadline(id)) } else { None };
         if let Some(secure) = self.secure(id) {
             secure.deadline = deadline;
         }
@@ -328,7 +335,7 @@ impl Shard {
     /// A connection that only waits for its last bytes to go out does not wait for ever.
     pub(super) fn limit_last_word(&mut self, id: ConnectionId) {
         if self.secure(id).is_some_and(|secure| secure.deadline.is_none()) {
-            let deadline = self.deadline(id);
+            let deadline = Some(self.deadline(id));
             if let Some(secure) = self.secure(id) {
                 secure.deadline = deadline;
             }
