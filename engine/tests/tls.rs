@@ -292,6 +292,54 @@ fn damage_is_told_to_the_peer_and_loses_a_record() {
     }
 }
 
+/// Bytes changed, dropped, doubled or put in, in the handshake and behind it: what was whole before is taken, the session
+/// ends or waits, and its memory stays small.
+#[test]
+fn whatever_happens_to_the_bytes_the_session_survives() {
+    let authority = Authority::new();
+    let mut credentials = credentials(&[&authority.pair("localhost", ED25519)]);
+    credentials.require_clients(authority.pem().as_bytes()).unwrap();
+    let server = Server::new(credentials);
+    let own = authority.pair("client", ED25519);
+    let configs = VERSIONS.map(|version| Arc::new(authority.client_with(&[version], &own)));
+    let (mut stopped, mut open) = (0, 0);
+    for seed in 0..600 {
+        let mut random = Random::new(seed);
+        let mut both = Both::new(&server, &configs[usize::try_from(seed % 2).unwrap()]);
+        let flights_untouched = random.below(4);
+        let mut survived = true;
+        for flight in 0..6 {
+            let mut wire = match both.client.connection.is_handshaking() {
+                true => both.client.take(),
+                false => [both.client.take(), both.client.seal(&[b"one\ntw", b"o\n"])].concat(),
+            };
+            if flight >= flights_untouched && !wire.is_empty() {
+                let at = random.below(wire.len());
+                match random.below(5) {
+                    0 => wire[at] ^= 1 << random.below(8),
+                    1 => drop(wire.drain(at..(at + 1 + random.below(8)).min(wire.len()))),
+                    2 => wire.splice(at..at, [0x16, 3, 3, 0, 1, 0x18]).for_each(drop),
+                    3 => wire.splice(at..at, [0x17, 3, 3, 0, 0]).for_each(drop),
+                    _ => wire.extend_from_within(at..),
+                }
+            }
+            let piece = 1 + random.below(wire.len() + 1);
+            survived = wire.chunks(piece).all(|bytes| both.receive(bytes).is_ok());
+            if both.answer().is_err() || !survived {
+                break;
+            }
+            assert!(both.sink.memory.used() <= 64 * 1024, "{seed}");
+        }
+        assert!(both.sink.lines.iter().all(|line| *line == b"one" || *line == b"two"), "{seed}");
+        both.session.abandon_record(&mut both.sink.memory);
+        both.decoder.abandon(&mut both.sink.memory);
+        let unsent = both.session.outgoing().map_or(0, |buf| buf.capacity());
+        assert_eq!(both.sink.memory.used(), unsent, "{seed}");
+        if survived { open += 1 } else { stopped += 1 }
+    }
+    assert!(stopped > 300 && open > 10, "{stopped} {open}");
+}
+
 // Certificates.
 
 #[test]
