@@ -1,9 +1,11 @@
 //! TLS clients without sockets, and certificates for both sides.
 
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use engine::driver::sim::{Ending, PeerId, Sim};
+use engine::metrics::{Counters, HandshakeResult};
 use engine::shard::{ListenerConfig, ShardConfig};
 use engine::tls::{Credentials, Server};
 use rcgen::{
@@ -13,8 +15,8 @@ use rcgen::{
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
-use std::io::{Read as _, Write as _};
 
 pub static ECDSA: &SignatureAlgorithm = &PKCS_ECDSA_P256_SHA256;
 pub static ED25519: &SignatureAlgorithm = &PKCS_ED25519;
@@ -220,4 +222,24 @@ pub fn close(sim: &mut Sim, peer: PeerId, client: &mut Client) {
     sim.send(peer, &wire);
     sim.close(peer);
     sim.run_until(|sim| sim.ending(peer) != Ending::Open);
+}
+
+/// Both versions.
+pub const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
+
+/// A server for `localhost`, and clients that trust it.
+pub fn both(versions: &[&'static SupportedProtocolVersion]) -> (Server, Arc<ClientConfig>) {
+    let authority = Authority::new();
+    let pair = authority.pair("localhost", ED25519);
+    (server(&[&pair]), Arc::new(authority.client(versions)))
+}
+
+/// The counters of a run that has ended.
+pub fn counters(sim: &Sim) -> Counters {
+    sim.outcome().unwrap().counters
+}
+
+/// Handshakes by result.
+pub fn handshakes(counters: &Counters) -> [u64; 5] {
+    HandshakeResult::ALL.map(|result| counters.handshakes(result))
 }
