@@ -63,9 +63,11 @@ fn by_marks(
     buffer: &[u8],
     found: &mut Found,
     mark_lines: impl Fn(&[u8], &mut [LineMark]) -> usize,
-    find_token: impl Fn(&[u8], usize) -> Option<(usize, Token)>,
+    find_token: impl Fn(&[u8], usize) -> Option<usize>,
+    token_at_start: impl Fn(&[u8]) -> Option<Token>,
 ) {
     let value = |token: Token| *token.as_bytes();
+    let search = |line: &[u8], from| find_token(line, from).and_then(|at| token_at_start(&line[at..]));
     let mut marks = [LineMark::EMPTY; MARKS];
     let mut rest = buffer;
     loop {
@@ -73,7 +75,7 @@ fn by_marks(
         let mut start = 0;
         for mark in &marks[..count] {
             let end = mark.end as usize;
-            let token = mark.token.or_else(|| find_token(&rest[start..end], 1).map(|(_, token)| token));
+            let token = mark.token.or_else(|| search(&rest[start..end], 1));
             found.line(end - start, token.map(value));
             start = end + 1;
         }
@@ -83,16 +85,16 @@ fn by_marks(
         }
     }
     if !rest.is_empty() {
-        found.line(rest.len(), find_token(rest, 0).map(|(_, token)| value(token)));
+        found.line(rest.len(), search(rest, 0).map(value));
     }
 }
 
 fn engine(buffer: &[u8], found: &mut Found) {
-    by_marks(buffer, found, scan::mark_lines, scan::find_token);
+    by_marks(buffer, found, scan::mark_lines, scan::find_token, scan::token_at_start);
 }
 
 fn scalar(buffer: &[u8], found: &mut Found) {
-    by_marks(buffer, found, scan::scalar::mark_lines, scan::scalar::find_token);
+    by_marks(buffer, found, scan::scalar::mark_lines, scan::scalar::find_token, scan::scalar::token_at_start);
 }
 
 /// The usual way: memchr for LF; `Uuid` at the start of the line, then wherever memchr finds a dash.

@@ -19,8 +19,8 @@ use engine::handover::ShardId;
 use engine::route::Ownership;
 use engine::segment::FileId;
 use engine::shard::{
-    Allowance, Command, Completion, ConnectionId, ListenerConfig, ListenerId, LogLimits, Op, Oversize, Received, Shard,
-    ShardConfig,
+    Allowance, Command, Completion, ConnectionId, ListenerConfig, ListenerId, LogLimits, Newcomer, Op, Oversize,
+    PerAddress, Received, Shard, ShardConfig,
 };
 use engine::time::Time;
 
@@ -61,6 +61,7 @@ fn config() -> ShardConfig {
         oversize: Oversize::Split,
         buffer_bytes: 64 << 20,
         connections: Allowance::new(1_000),
+        per_address: PerAddress::new(0),
         drain_timeout: Duration::ZERO,
         listeners: vec![ListenerConfig::plain(Framing::Lf)],
         tls: None,
@@ -95,7 +96,8 @@ struct Driver {
 impl Driver {
     fn new(job: &Job) -> Self {
         let buffers = u16::try_from(2 * CONNECTIONS).expect("a few");
-        let accepted = |id| Completion::Accepted { listener: ListenerId(0), result: Ok(ConnectionId(id)), more: true };
+        let newcomer = |id| Newcomer { id: ConnectionId(id), from: None };
+        let accepted = |id| Completion::Accepted { listener: ListenerId(0), result: Ok(newcomer(id)), more: true };
         let tokens = benches::tokens(job.logs);
         let stream = |connection| {
             let first = connection * job.logs / CONNECTIONS as usize;

@@ -8,12 +8,13 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::RunFlags;
-use crate::diag::Level;
+use crate::config::{AdminAddress, RunFlags};
+use crate::diag::{Format, Level};
 use crate::framing::Framing;
 use crate::limits::{
-    BUFFER_BYTES_DEFAULT, DRAIN_TIMEOUT_DEFAULT, HANDSHAKES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT,
-    SEGMENT_BYTES_DEFAULT, TOKENS_MAX_DEFAULT,
+    ADMIN_ADDRESS_DEFAULT, BUFFER_BYTES_DEFAULT, CONNECTIONS_PER_IP_MAX_DEFAULT, DRAIN_TIMEOUT_DEFAULT,
+    HANDSHAKES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, SEGMENT_BYTES_DEFAULT, TOKENS_MAX_DEFAULT,
+    TOKENS_PER_SECOND_DEFAULT,
 };
 use crate::shard::Oversize;
 use crate::wire::Token;
@@ -36,6 +37,8 @@ pub enum Command {
     Ls(LsArgs),
     /// Print the entries of a log, oldest first
     Cat(CatArgs),
+    /// Say what this host allows, and what to do about the rest; exit 3 if `run` would fail
+    Doctor(DoctorArgs),
 }
 
 /// Flags of `ls`.
@@ -61,6 +64,17 @@ pub struct CatArgs {
     /// Show U+2028, a line break inside an entry, as a line break
     #[arg(long)]
     pub newlines: bool,
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The data directory that `run` would use
+    #[arg(long, value_name = "DIR", default_value = "./data")]
+    pub data: PathBuf,
+    /// The cores that `run` would use [default: as many as this process may use]
+    #[arg(long, value_name = "N")]
+    pub shards: Option<u64>,
 }
 
 /// Flags of `run`.
@@ -103,10 +117,16 @@ pub struct RunArgs {
     /// Logs that may exist; lines for more are rejected
     #[arg(long, value_name = "N", default_value_t = TOKENS_MAX_DEFAULT, value_parser = count)]
     tokens_max: u64,
+    /// Logs that may be made in a second once there are 10000; lines for more are rejected; 0 = no limit
+    #[arg(long, value_name = "N", default_value_t = TOKENS_PER_SECOND_DEFAULT, value_parser = count)]
+    tokens_per_second: u64,
     /// Connections at a time; past it accepting stops until one ends; 0 = no limit [default: as many as the
     /// descriptor limit leaves, at most 65536]
     #[arg(long, value_name = "N", value_parser = count)]
     connections_max: Option<u64>,
+    /// Connections of one IPv4 address or IPv6 /64 network at a time; the newest past it is closed; 0 = no limit
+    #[arg(long, value_name = "N", default_value_t = CONNECTIONS_PER_IP_MAX_DEFAULT, value_parser = count)]
+    connections_per_ip_max: u64,
     /// Longest line in bytes, token included; at most a sixteenth of --buffer-bytes
     #[arg(long, value_name = "SIZE", default_value_t = Size(LINE_BYTES_MAX_DEFAULT))]
     line_bytes_max: Size,
@@ -132,6 +152,12 @@ pub struct RunArgs {
     /// How long peers may take to close after SIGTERM before they are cut
     #[arg(long, value_name = "TIME", default_value_t = Span(DRAIN_TIMEOUT_DEFAULT))]
     drain_timeout: Span,
+    /// Answer /metrics, /healthz and /readyz here: an address, unix:PATH, or off
+    #[arg(long, value_name = "ADDR", default_value = ADMIN_ADDRESS_DEFAULT)]
+    admin: AdminAddress,
+    /// What the engine's own log on stderr looks like; json is one object a line
+    #[arg(long, value_enum, default_value_t = FormatArg::Text)]
+    log_format: FormatArg,
     /// How much the engine says on stderr: error, warn, info or debug
     #[arg(long, value_name = "LEVEL", default_value_t = Level::Info)]
     log_level: Level,
@@ -155,6 +181,14 @@ enum OversizeArg {
     Truncate,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FormatArg {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
 impl From<RunArgs> for RunFlags {
     fn from(args: RunArgs) -> Self {
         Self {
@@ -174,7 +208,9 @@ impl From<RunArgs> for RunFlags {
             },
             open: args.open,
             tokens_max: args.tokens_max,
+            tokens_per_second: args.tokens_per_second,
             connections_max: args.connections_max,
+            connections_per_ip_max: args.connections_per_ip_max,
             line_bytes_max: args.line_bytes_max.0,
             oversize: match args.oversize {
                 OversizeArg::Split => Oversize::Split,
@@ -186,6 +222,11 @@ impl From<RunArgs> for RunFlags {
             segment_bytes: args.segment_bytes.0,
             disk_free_min: args.disk_free_min.map(|size| size.0),
             drain_timeout: args.drain_timeout.0,
+            admin: args.admin,
+            log_format: match args.log_format {
+                FormatArg::Text => Format::Text,
+                FormatArg::Json => Format::Json,
+            },
             log_level: args.log_level,
         }
     }
@@ -314,10 +355,10 @@ fn one_line(error: &clap::Error) -> String {
         ErrorKind::UnknownArgument => format!("{flag}: unexpected; see engine run --help"),
         ErrorKind::InvalidSubcommand => {
             let command = context(ContextKind::InvalidSubcommand).unwrap_or_default();
-            format!("{command}: no such command; give run, ls or cat")
+            format!("{command}: no such command; give run, ls, cat or doctor")
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            "command line: no command; give run, ls or cat".into()
+            "command line: no command; give run, ls, cat or doctor".into()
         }
         ErrorKind::MissingRequiredArgument => format!("{flag}: missing; see engine --help"),
         ErrorKind::ArgumentConflict => format!("{flag}: given twice, or against another flag; see engine --help"),
@@ -368,8 +409,8 @@ mod tests {
         assert_eq!(wrong(&["run", "extra"]), "extra: unexpected; see engine run --help");
         assert!(wrong(&["run", "--oversize", "keep"]).contains("split, truncate"));
         assert_eq!(wrong(&["run", "--nothing"]), "--nothing: no such flag; see engine run --help");
-        assert_eq!(wrong(&["start"]), "start: no such command; give run, ls or cat");
-        assert_eq!(wrong(&[]), "command line: no command; give run, ls or cat");
+        assert_eq!(wrong(&["start"]), "start: no such command; give run, ls, cat or doctor");
+        assert_eq!(wrong(&[]), "command line: no command; give run, ls, cat or doctor");
         assert!(wrong(&["cat", "nonsense"]).contains("not a token"));
         for args in [&["run", "--data"][..], &["cat"], &["run", "--shards", "x"], &["run", "--open", "--open"]] {
             assert!(!wrong(args).contains('\n'), "{args:?}");

@@ -2,18 +2,20 @@
 
 mod certificates;
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 pub use certificates::CertificateFiles;
 
-use crate::diag::Level;
-use crate::error::{ConfigError, StartError};
+use crate::diag::{Format, Level};
+use crate::error::{ConfigError, StartError, shown};
 use crate::framing::Framing;
 use crate::limits::{
     BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED, LINE_BYTES_MAX_MIN,
-    LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, SHARDS_MAX,
+    LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, SEGMENT_PARTS, SHARDS_MAX,
 };
 use crate::shard::{ListenerConfig, Oversize};
 
@@ -47,8 +49,12 @@ pub struct RunFlags {
     pub open: bool,
     /// `--tokens-max`
     pub tokens_max: u64,
+    /// `--tokens-per-second`
+    pub tokens_per_second: u64,
     /// `--connections-max`
     pub connections_max: Option<u64>,
+    /// `--connections-per-ip-max`
+    pub connections_per_ip_max: u64,
     /// `--line-bytes-max`
     pub line_bytes_max: u64,
     /// `--oversize`
@@ -65,6 +71,10 @@ pub struct RunFlags {
     pub disk_free_min: Option<u64>,
     /// `--drain-timeout`
     pub drain_timeout: Duration,
+    /// `--admin`
+    pub admin: AdminAddress,
+    /// `--log-format`
+    pub log_format: Format,
     /// `--log-level`
     pub log_level: Level,
 }
@@ -97,8 +107,12 @@ pub struct Config {
     pub shards: u16,
     /// Logs that may exist.
     pub tokens_max: usize,
+    /// Logs that may be made in a second, once there are many; `None`: no limit.
+    pub tokens_per_second: Option<u32>,
     /// Connections at a time; `None`: as many as descriptors allow, at most the default; 0: as many as they allow.
     pub connections_max: Option<u64>,
+    /// Connections of one address at a time; 0: no limit.
+    pub connections_per_ip_max: usize,
     /// Longest line in bytes.
     pub line_bytes_max: usize,
     /// What happens to longer ones.
@@ -113,8 +127,49 @@ pub struct Config {
     pub disk_free_min: Option<u64>,
     /// How long peers may take to close.
     pub drain_timeout: Duration,
+    /// Where the admin endpoint listens.
+    pub admin: AdminAddress,
+    /// What the engine's own log looks like.
+    pub log_format: Format,
     /// How much the engine says.
     pub log_level: Level,
+}
+
+/// Where the admin endpoint listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// Nowhere.
+    Off,
+    /// On a TCP port.
+    Tcp(SocketAddr),
+    /// On a socket with a name in the file system.
+    Unix(PathBuf),
+}
+
+impl FromStr for AdminAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err("unix: needs a path".to_owned()),
+            Some(path) => Ok(Self::Unix(path.into())),
+            None if text == "off" => Ok(Self::Off),
+            None => text
+                .parse()
+                .map(Self::Tcp)
+                .map_err(|_| format!("{text} is no address; give one such as 127.0.0.1:9600, unix:PATH, or off")),
+        }
+    }
+}
+
+impl fmt::Display for AdminAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", shown(path)),
+        }
+    }
 }
 
 impl TryFrom<RunFlags> for Config {
@@ -138,7 +193,13 @@ impl TryFrom<RunFlags> for Config {
             udp_creates: flags.udp_creates,
             shards: shards(flags.shards)?,
             tokens_max: narrow("--tokens-max", flags.tokens_max, u64::from(u32::MAX))?,
+            tokens_per_second: tokens_per_second(flags.tokens_per_second)?,
             connections_max: flags.connections_max,
+            connections_per_ip_max: narrow(
+                "--connections-per-ip-max",
+                flags.connections_per_ip_max,
+                u64::from(u32::MAX),
+            )?,
             line_bytes_max: narrow("--line-bytes-max", flags.line_bytes_max, u64::from(u32::MAX))?,
             oversize: flags.oversize,
             buffer_bytes: narrow("--buffer-bytes", flags.buffer_bytes, 1 << 40)?,
@@ -146,13 +207,18 @@ impl TryFrom<RunFlags> for Config {
             segment_bytes: flags.segment_bytes,
             disk_free_min: flags.disk_free_min,
             drain_timeout: flags.drain_timeout,
+            admin: flags.admin,
+            log_format: flags.log_format,
             log_level: flags.log_level,
         })
     }
 }
 
 /// As many as asked for, or as this process may use cores.
-fn shards(asked: Option<u64>) -> Result<u16, ConfigError> {
+///
+/// # Errors
+/// Nobody can have that many.
+pub fn shards(asked: Option<u64>) -> Result<u16, ConfigError> {
     let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64).min(SHARDS_MAX);
     let shards = asked.unwrap_or_else(cores);
     let allowed = u16::try_from(shards).ok().filter(|_| (1..=SHARDS_MAX).contains(&shards));
@@ -183,6 +249,13 @@ fn certificate_files(flags: &RunFlags) -> Result<Option<CertificateFiles>, Confi
     }
     let pairs = flags.cert.iter().cloned().zip(flags.key.iter().cloned()).collect();
     Ok(Some(CertificateFiles { pairs, client_ca: flags.client_ca.clone() }))
+}
+
+/// 0 is no limit.
+fn tokens_per_second(asked: u64) -> Result<Option<u32>, ConfigError> {
+    let fits =
+        |_| wrong("--tokens-per-second", format!("{asked} is too large; give {} or less, or 0 for no limit", u32::MAX));
+    u32::try_from(asked).map(|asked| (asked > 0).then_some(asked)).map_err(fits)
 }
 
 fn check_sizes(flags: &RunFlags) -> Result<(), ConfigError> {
@@ -269,8 +342,7 @@ impl Descriptors {
                 "the descriptor limit is {limit}, and the engine needs {least} besides connections; raise it (ulimit -n)"
             )));
         };
-        // A quarter for segments, so that many logs are not opened and closed all the time.
-        let comfortable = free - free / 4;
+        let comfortable = free - free / SEGMENT_PARTS;
         let connections = match connections_max {
             None => comfortable.min(CONNECTIONS_MAX_DEFAULT),
             Some(0) => comfortable,
@@ -306,7 +378,9 @@ mod tests {
             framing: Framing::Lf,
             open: false,
             tokens_max: 1,
+            tokens_per_second: 500,
             connections_max: None,
+            connections_per_ip_max: 0,
             line_bytes_max: LINE_BYTES_MAX_DEFAULT,
             oversize: Oversize::Split,
             shards: Some(1),
@@ -315,6 +389,8 @@ mod tests {
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             disk_free_min: None,
             drain_timeout: Duration::ZERO,
+            admin: AdminAddress::Off,
+            log_format: Format::Text,
             log_level: Level::Info,
         }
     }
@@ -336,6 +412,10 @@ mod tests {
         }
         assert_eq!(Config::try_from(RunFlags { shards: Some(256), ..flags() }).expect("allowed").shards, 256);
         assert_eq!(refused(RunFlags { tokens_max: 0, ..flags() }), "--tokens-max");
+        assert_eq!(refused(RunFlags { tokens_per_second: 1 << 32, ..flags() }), "--tokens-per-second");
+        assert_eq!(refused(RunFlags { connections_per_ip_max: 1 << 32, ..flags() }), "--connections-per-ip-max");
+        let unpaced = Config::try_from(RunFlags { tokens_per_second: 0, ..flags() }).expect("0 is no limit");
+        assert_eq!(unpaced.tokens_per_second, None);
     }
 
     #[test]
@@ -344,6 +424,16 @@ mod tests {
         assert_eq!(refused(RunFlags { tcp: everywhere.clone(), ..flags() }), "--tcp");
         assert_eq!(refused(RunFlags { udp: everywhere.clone(), ..flags() }), "--udp");
         assert!(Config::try_from(RunFlags { tcp: everywhere, open: true, ..flags() }).is_ok());
+    }
+
+    #[test]
+    fn the_admin_address_has_three_forms() {
+        for text in ["off", "127.0.0.1:9600", "[::1]:0", "unix:run/engine.sock"] {
+            assert_eq!(text.parse::<AdminAddress>().expect("a form of it").to_string(), text);
+        }
+        for text in ["", "on", "unix:", "127.0.0.1", "localhost:1"] {
+            assert!(text.parse::<AdminAddress>().is_err(), "{text}");
+        }
     }
 
     #[test]

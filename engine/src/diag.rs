@@ -1,8 +1,24 @@
-//! The engine's own log: one line each, `level subject key=value …`, on stderr. Nothing per line of a client, no token.
+//! The engine's own log, on stderr: one line each, as text or as a JSON object. Nothing per line of a client, no token.
+//!
+//! ```text
+//! 2026-11-23T14:00:00.000000Z warn accept failed, trying again error="Too …"      time, level, subject, key=value …
+//! {"time":"2026-11-23T14:00:00.000000Z","level":"warn","message":"accept failed, trying again","error":"Too …"}
+//! ```
+//! A line of [`log`] may be held back when its kind, which is its level and subject, comes too often; how many were is
+//! said as soon as the kind has been quiet, or at the end. Lines of [`say`] are start and stop, and always come. Whole
+//! tokens are shortened in both, wherever they come from.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+
+use crate::limits::{LOG_KINDS_MAX, LOG_LINES_PER_KIND, LOG_WINDOW};
+use crate::wire::token::shorten_tokens;
 
 /// How much is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,19 +63,183 @@ impl FromStr for Level {
     }
 }
 
-static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
-
-/// Says no more than `level` from now on.
-pub fn set_level(level: Level) {
-    LEVEL.store(level as u8, Ordering::Relaxed);
+/// What a line looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Format {
+    /// For people: `time level subject key=value …`.
+    Text,
+    /// For programs: an object with time, level, message and the pairs.
+    Json,
 }
 
-/// Writes a line, if the level is one that is said.
-#[expect(clippy::print_stderr, reason = "this is the log")]
+static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
+static FORMAT: AtomicU8 = AtomicU8::new(Format::Text as u8);
+static LIMITER: Mutex<Limiter> = Mutex::new(Limiter { kinds: BTreeMap::new() });
+
+/// Says no more than `level` from now on, in this format.
+pub fn configure(level: Level, format: Format) {
+    LEVEL.store(level as u8, Ordering::Relaxed);
+    FORMAT.store(format as u8, Ordering::Relaxed);
+}
+
+/// Writes a line about something that may happen again and again: not more often than the limit allows.
 pub fn log(level: Level, message: fmt::Arguments<'_>) {
-    if level as u8 <= LEVEL.load(Ordering::Relaxed) {
-        eprintln!("{level} {message}");
+    if is_silent(level) {
+        return;
     }
+    let message = message.to_string();
+    let mut limiter = LIMITER.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = Timestamp::now();
+    limiter.take_overdue(now).iter().for_each(say_held_back);
+    let admitted = limiter.admit(level, &parts(&message).0, now);
+    drop(limiter);
+    if admitted {
+        write_line(level, &message);
+    }
+}
+
+/// Writes a line about the engine's own life: start, stop, and what an operator asked for.
+pub fn say(level: Level, message: fmt::Arguments<'_>) {
+    if !is_silent(level) {
+        write_line(level, &message.to_string());
+    }
+}
+
+/// Says what is still held back: nothing more will come.
+pub fn finish() {
+    let mut limiter = LIMITER.lock().unwrap_or_else(PoisonError::into_inner);
+    limiter.take_all().iter().for_each(say_held_back);
+}
+
+/// A value that may hold blanks, for `key=value`: as a JSON string.
+pub fn quoted(value: &impl fmt::Display) -> String {
+    serde_json::Value::from(value.to_string()).to_string()
+}
+
+fn is_silent(level: Level) -> bool {
+    level as u8 > LEVEL.load(Ordering::Relaxed)
+}
+
+fn say_held_back(held: &HeldBack) {
+    let HeldBack { level, subject, lines } = held;
+    write_line(*level, &format!("held back like_this={} lines={lines}", quoted(subject)));
+}
+
+#[expect(clippy::print_stderr, reason = "this is the log")]
+fn write_line(level: Level, message: &str) {
+    let message = shorten_tokens(message);
+    let time = Timestamp::now();
+    if FORMAT.load(Ordering::Relaxed) == Format::Json as u8 {
+        eprintln!("{}", json(time, level, &message));
+    } else {
+        eprintln!("{time:.6} {level} {message}");
+    }
+}
+
+// The rate limit.
+
+/// Lines by kind in the current window of each.
+#[derive(Debug)]
+struct Limiter {
+    kinds: BTreeMap<(u8, String), Window>,
+}
+
+#[derive(Debug)]
+struct Window {
+    level: Level,
+    from: Timestamp,
+    lines: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct HeldBack {
+    level: Level,
+    subject: String,
+    lines: u64,
+}
+
+impl Limiter {
+    /// Whether a line of this kind may be written now. Kinds beyond the limit share one.
+    fn admit(&mut self, level: Level, subject: &str, now: Timestamp) -> bool {
+        let key = (level as u8, subject.to_owned());
+        let known = self.kinds.len() < LOG_KINDS_MAX || self.kinds.contains_key(&key);
+        let key = if known { key } else { (level as u8, "other lines".to_owned()) };
+        let window = self.kinds.entry(key).or_insert(Window { level, from: now, lines: 0 });
+        window.lines += 1;
+        window.lines <= LOG_LINES_PER_KIND
+    }
+
+    /// Ends the windows that are over, and gives those that held something back.
+    fn take_overdue(&mut self, now: Timestamp) -> Vec<HeldBack> {
+        // A clock that was set back ends them too.
+        self.take(|window| !(window.from..window.from + LOG_WINDOW).contains(&now))
+    }
+
+    fn take_all(&mut self) -> Vec<HeldBack> {
+        self.take(|_| true)
+    }
+
+    fn take(&mut self, is_over: impl Fn(&Window) -> bool) -> Vec<HeldBack> {
+        let over = self.kinds.extract_if(.., |_, window| is_over(window));
+        over.filter(|(_, window)| window.lines > LOG_LINES_PER_KIND)
+            .map(|((_, subject), Window { level, lines, .. })| HeldBack {
+                level,
+                subject,
+                lines: lines - LOG_LINES_PER_KIND,
+            })
+            .collect()
+    }
+}
+
+// The grammar of a line.
+
+/// A line taken apart: the words that are no pairs, and the pairs.
+fn parts(message: &str) -> (String, Vec<(&str, Cow<'_, str>)>) {
+    let (mut words, mut pairs) = (Vec::new(), Vec::new());
+    let mut rest = message.trim_start();
+    while !rest.is_empty() {
+        if let Some((key, value)) = pair(rest) {
+            let (value, behind) = value_of(value);
+            pairs.push((key, value));
+            rest = behind.trim_start();
+        } else {
+            let (word, behind) = rest.split_at(rest.find(' ').unwrap_or(rest.len()));
+            words.push(word);
+            rest = behind.trim_start();
+        }
+    }
+    (words.join(" "), pairs)
+}
+
+/// `key=value` at the start of the text: the key, and the value with all that follows.
+fn pair(text: &str) -> Option<(&str, &str)> {
+    let (key, value) = text.split_once('=')?;
+    let is_key = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'.'));
+    is_key.then_some((key, value))
+}
+
+/// A value, and what stands behind it.
+fn value_of(text: &str) -> (Cow<'_, str>, &str) {
+    let mut quoted = serde_json::Deserializer::from_str(text).into_iter::<String>();
+    if text.starts_with('"')
+        && let Some(Ok(value)) = quoted.next()
+    {
+        return (Cow::Owned(value), &text[quoted.byte_offset()..]);
+    }
+    let (value, behind) = text.split_at(text.find(' ').unwrap_or(text.len()));
+    (Cow::Borrowed(value), behind)
+}
+
+fn json(time: Timestamp, level: Level, message: &str) -> String {
+    let (words, pairs) = parts(message);
+    let mut line = format!("{{\"time\":\"{time:.6}\",\"level\":\"{level}\",\"message\":{}", quoted(&words));
+    for (key, value) in pairs {
+        let is_number = value.parse::<u64>().is_ok_and(|number| number.to_string() == value);
+        let value = if is_number { value.into_owned() } else { quoted(&value) };
+        write!(line, ",\"{key}\":{value}").expect("a string takes all that its memory takes");
+    }
+    line + "}"
 }
 
 #[cfg(test)]
@@ -72,5 +252,48 @@ mod tests {
             assert_eq!(level.to_string().parse(), Ok(level));
         }
         assert!("loud".parse::<Level>().is_err());
+    }
+
+    #[test]
+    fn json_has_the_pairs_as_fields() {
+        let time = Timestamp::from_second(1_700_000_000).unwrap();
+        let error = quoted(&"a \"b\" = \u{1b}c (os error 5)");
+        let line =
+            json(time, Level::Warn, &format!("accept failed, again error={error} seen=3 rejected.cut=007 reason=x"));
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let expected = serde_json::json!({
+            "time": "2023-11-14T22:13:20.000000Z", "level": "warn", "message": "accept failed, again",
+            "error": "a \"b\" = \u{1b}c (os error 5)", "seen": 3, "rejected.cut": "007", "reason": "x",
+        });
+        assert_eq!(value, expected);
+        let plain: serde_json::Value = serde_json::from_str(&json(time, Level::Info, "ready")).unwrap();
+        assert_eq!(plain["message"], "ready");
+        let broken: serde_json::Value = serde_json::from_str(&json(time, Level::Info, "a=\"b c K=1 = d=")).unwrap();
+        assert_eq!((&broken["message"], &broken["a"], &broken["d"]), (&"c K=1 =".into(), &"\"b".into(), &"".into()));
+    }
+
+    #[test]
+    fn a_kind_that_comes_too_often_is_held_back_and_counted() {
+        let mut limiter = Limiter { kinds: BTreeMap::new() };
+        let start = Timestamp::now();
+        let admitted = (0..LOG_LINES_PER_KIND + 5).filter(|_| limiter.admit(Level::Warn, "loud", start)).count();
+        assert_eq!(admitted as u64, LOG_LINES_PER_KIND);
+        assert!(limiter.admit(Level::Error, "loud", start) && limiter.admit(Level::Warn, "other", start));
+        assert_eq!(limiter.take_overdue(start), []);
+        let held = HeldBack { level: Level::Warn, subject: "loud".to_owned(), lines: 5 };
+        assert_eq!(limiter.take_overdue(start + LOG_WINDOW), [held]);
+        assert!(limiter.admit(Level::Warn, "loud", start + LOG_WINDOW));
+    }
+
+    #[test]
+    fn kinds_are_bounded() {
+        let mut limiter = Limiter { kinds: BTreeMap::new() };
+        let start = Timestamp::now();
+        for kind in 0..10 * LOG_KINDS_MAX {
+            limiter.admit(Level::Warn, &kind.to_string(), start);
+        }
+        assert_eq!(limiter.kinds.len(), LOG_KINDS_MAX + 1);
+        let held: u64 = limiter.take_all().iter().map(|held| held.lines).sum();
+        assert_eq!(held, (9 * LOG_KINDS_MAX) as u64 - LOG_LINES_PER_KIND);
     }
 }

@@ -1,11 +1,12 @@
 //! The life of the process: start (probe, lock, recover, bind, serve), drain, end.
 //!
 //! ```text
-//!  main thread     probe ─► lock ─► recover ─► bind ─► all rings up ─► ready ─► waits for the shards
-//!  shard threads                                 └─► ring, shard ──┴─► serves … drains ─► outcome
-//!  signal thread                                               SIGTERM ─► mailboxes
-//!  certificates thread           files changed, SIGHUP ─► what new handshakes show
-//!  disk thread                                      free space low, or not ─► mailboxes
+//!  main thread     probe ─► lock ─► admin ─► recover ─► bind ─► all rings up ─► ready ─► waits for the shards
+//!  shard threads                                           └─► ring, shard ──┴─► serves … drains ─► outcome
+//!  signal thread                                                         SIGTERM ─► mailboxes
+//!  certificates thread                     files changed, SIGHUP ─► what new handshakes show
+//!  admin thread                     └─► /metrics /healthz /readyz, until the shards have ended
+//!  disk thread                                                free space low, or not ─► mailboxes
 //! ```
 
 mod certificates;
@@ -14,31 +15,35 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use certificates::Certificates;
 
+use crate::admin::Admin;
+use crate::admin::watch::{Desk, Progress, Reporter, Watch};
 use crate::config::{Config, Descriptors};
-use crate::diag::{self, Level, log};
-use crate::driver::uring::{Mailbox, Neighbours, Uring, probe};
+use crate::diag::{self, Level, log, quoted, say};
+use crate::driver::uring::{Mailbox, Neighbours, Uring, probe, refused};
 use crate::error::{EngineError, StartError};
 use crate::handover::ShardId;
 use crate::limits::{
-    DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, NOTICES_MAX, RECV_BUFFERS, UDP_BUFFERS,
+    DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, DRAIN_PROGRESS, NOTICES_MAX, RECV_BUFFERS,
+    TOKENS_UNPACED, UDP_BUFFERS,
 };
+use crate::metrics::{Limit, Report, constants};
 use crate::route::Ownership;
 use crate::segment::Position;
-use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, Shard, ShardConfig};
+use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, PerAddress, Shard, ShardConfig};
 use crate::store::recover::{RecoveredLog, recover};
 use crate::sys::affinity::{allowed_cores, pin};
 use crate::sys::listener::{Listener, listen};
 use crate::sys::udp::{UdpListener, listen_udp};
-use crate::sys::{DataDir, DataLock};
+use crate::sys::{DataDir, DataLock, host};
 use crate::tls;
 
 /// A running engine.
@@ -48,20 +53,36 @@ pub struct Engine {
     udp_addresses: Vec<SocketAddr>,
     mailboxes: Vec<Mailbox>,
     shards: Vec<JoinHandle<io::Result<Outcome>>>,
+    /// Where [`Event`]s come from, and where they come in.
+    events: (Sender<Event>, Receiver<Event>),
+    watch: Arc<Watch>,
     disk_watch: DiskWatch,
     certificates: Option<Certificates>,
+    admin: Option<Admin>,
     // Released last: until then nobody else may use the directory.
     lock: DataLock,
 }
 
+/// What the main thread waits for while the shards run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    Draining,
+    ShardEnded,
+}
+
 /// Tells a running engine to end, from any thread.
 #[derive(Clone, Debug)]
-pub struct Drainer(Vec<Mailbox>);
+pub struct Drainer {
+    mailboxes: Vec<Mailbox>,
+    events: Sender<Event>,
+}
 
 impl Drainer {
     /// Finishes what is under way; a second call cuts that short.
     pub fn drain(&self) {
-        tell_all(&self.0, Command::Drain);
+        tell_all(&self.mailboxes, Command::Drain);
+        // Nobody waits any more if the engine has ended.
+        let _told = self.events.send(Event::Draining);
     }
 }
 
@@ -75,7 +96,7 @@ impl Reloader {
         match &self.0 {
             // Nobody reads any more if the engine has ended.
             Some(certificates) => drop(certificates.send(())),
-            None => log(Level::Info, format_args!("nothing to read again")),
+            None => say(Level::Info, format_args!("nothing to read again")),
         }
     }
 }
@@ -88,14 +109,24 @@ impl Engine {
     pub fn start(config: &Config) -> Result<Self, EngineError> {
         // What is wrong with a flag is said before anything is touched.
         let certificates = config.certificates.clone().map(Certificates::load).transpose()?;
+        let limit = host::raise_descriptor_limit();
         probe()?;
         let shards = usize::from(config.shards);
-        let descriptors = Descriptors::share(raise_descriptor_limit(), config.connections_max, config.shards)?;
+        let descriptors = Descriptors::share(limit, config.connections_max, config.shards)?;
         let data = Arc::new(DataDir::open(&config.data)?);
         let lock = data.lock()?;
         data.meta()?;
+        let disk_free_min = disk_free_min(config, &data)?;
+        let limits = limits_in_force(config, descriptors, disk_free_min);
+        let server = certificates.as_ref().map(Certificates::server);
+        let watch = Arc::new(Watch::new(Arc::clone(&data), limits, server.cloned()));
+        let admin = Admin::start(&config.admin, Arc::clone(&watch))?;
+        if let Some(admin) = &admin {
+            say(Level::Info, format_args!("listening proto=admin addr={}", admin.address()));
+        }
         let recovered = recover(&data)?;
-        log(
+        let segments_sealed = recovered.segments - recovered.logs.len() as u64;
+        say(
             Level::Info,
             format_args!(
                 "recovered logs={} segments={} bytes={} quarantined_files={} quarantined_bytes={} unknown={}",
@@ -115,14 +146,17 @@ impl Engine {
         let bound = config.udp.iter().map(|address| listen_udp(*address, shards));
         let udp = bound.collect::<Result<Vec<_>, _>>()?;
         tell_listening(config, &listeners, &udp);
-        let addresses = listeners.iter().map(|listener| listener.address).collect();
+        let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
         let udp_addresses = udp.iter().map(|listener| listener.address).collect();
         let mailboxes = (0..shards).map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>().map_err(no_resources)?;
-        let disk_watch = DiskWatch::start(Arc::clone(&data), config.disk_free_min, mailboxes.clone())?;
-        let configs = shard_configs(config, descriptors, certificates.as_ref().map(Certificates::server));
+        let disk_watch = DiskWatch::start(Arc::clone(&data), disk_free_min, mailboxes.clone())?;
+        let configs = shard_configs(config, descriptors, server);
         let parts = share_out(configs, recovered.logs, listeners, udp, &mailboxes);
-        let shards = start_shards(parts, &data)?;
-        Ok(Self { addresses, udp_addresses, mailboxes, shards, disk_watch, certificates, lock })
+        let (reporters, desks) = mailboxes.iter().cloned().map(Desk::new).unzip();
+        let events = channel();
+        let shards = start_shards(parts, reporters, &data, &events.0)?;
+        watch.serve(addresses.iter().map(SocketAddr::to_string).collect(), segments_sealed, desks);
+        Ok(Self { addresses, udp_addresses, mailboxes, shards, events, watch, disk_watch, certificates, admin, lock })
     }
 
     /// Where it takes connections, in the order of the flags, with real ports.
@@ -140,7 +174,7 @@ impl Engine {
     /// A handle that ends it.
     #[must_use]
     pub fn drainer(&self) -> Drainer {
-        Drainer(self.mailboxes.clone())
+        Drainer { mailboxes: self.mailboxes.clone(), events: self.events.0.clone() }
     }
 
     /// A handle that makes it read its files again.
@@ -154,14 +188,34 @@ impl Engine {
     /// # Errors
     /// The ring failed.
     pub fn join(self) -> io::Result<Outcome> {
-        let Self { shards, disk_watch, lock, .. } = self;
+        self.wait_for_shards();
+        let Self { shards, disk_watch, admin, lock, .. } = self;
         let mut all = Outcome::default();
         for shard in shards {
             all.add(&shard.join().expect("a panic of a shard ends the process")?);
         }
         drop(disk_watch);
+        drop(admin);
         drop(lock);
         Ok(all)
+    }
+
+    /// Until all shards have ended. A drain may take its time: what it waits for is said again and again.
+    fn wait_for_shards(&self) {
+        let (mut running, mut draining) = (self.shards.len(), false);
+        while running > 0 {
+            let wait = if draining { DRAIN_PROGRESS } else { Duration::MAX };
+            match self.events.1.recv_timeout(wait) {
+                Ok(Event::Draining) => draining = true,
+                Ok(Event::ShardEnded) => running -= 1,
+                Err(_) => self.say_progress(),
+            }
+        }
+    }
+
+    fn say_progress(&self) {
+        let Some(Progress { connections, unwritten_bytes }) = self.watch.progress() else { return };
+        say(Level::Info, format_args!("still draining connections={connections} unwritten_bytes={unwritten_bytes}"));
     }
 }
 
@@ -170,39 +224,40 @@ impl Engine {
 /// # Errors
 /// The host or the data directory refuses, or the ring fails.
 pub fn run(config: &Config) -> Result<bool, EngineError> {
-    diag::set_level(config.log_level);
+    diag::configure(config.log_level, config.log_format);
     // From here on a signal drains, also during the start.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(no_resources)?;
     let engine = Engine::start(config)?;
     obey_signals(signals, engine.drainer(), engine.reloader())?;
-    log(Level::Info, format_args!("ready"));
+    say(Level::Info, format_args!("ready"));
     let outcome = engine.join().map_err(EngineError::Ring)?;
+    diag::finish();
     let unstored = outcome.unstored_bytes;
     if unstored > 0 {
-        log(
+        say(
             Level::Error,
             format_args!("storage still refuses; lost with what sockets still held: unstored_bytes={unstored}"),
         );
     }
     if outcome.abandoned_queue {
-        log(
+        say(
             Level::Error,
             format_args!(
                 "connections or datagrams left in a queue: taking them failed to the end; raise the descriptor limit"
             ),
         );
     }
-    log(Level::Info, format_args!("drained {}", outcome.counters));
+    say(Level::Info, format_args!("drained {}", outcome.counters));
     Ok(unstored == 0 && !outcome.abandoned_queue)
 }
 
 fn tell_listening(config: &Config, tcp: &[Listener], udp: &[UdpListener]) {
     for (listener, flag) in tcp.iter().zip(&config.tcp) {
         let proto = if flag.spoken.tls { "tls" } else { "tcp" };
-        log(Level::Info, format_args!("listening proto={proto} addr={}", listener.address));
+        say(Level::Info, format_args!("listening proto={proto} addr={}", listener.address));
     }
     for UdpListener { address, receive_buffer_bytes, .. } in udp {
-        log(
+        say(
             Level::Info,
             format_args!("listening proto=udp addr={address} receive_buffer_bytes={receive_buffer_bytes}"),
         );
@@ -217,7 +272,7 @@ fn obey_signals(mut signals: Signals, drainer: Drainer, reloader: Reloader) -> R
                 continue;
             }
             let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
-            log(Level::Info, format_args!("draining signal={name}"));
+            say(Level::Info, format_args!("draining signal={name}"));
             drainer.drain();
         }
     };
@@ -231,10 +286,43 @@ fn tell_all(mailboxes: &[Mailbox], command: Command) {
     }
 }
 
+fn disk_free_min(config: &Config, data: &DataDir) -> Result<u64, StartError> {
+    if let Some(bytes) = config.disk_free_min {
+        return Ok(bytes);
+    }
+    let total = data.total_bytes().map_err(no_resources)?;
+    Ok(DISK_FREE_MIN_DEFAULT.min(total / 100 * DISK_FREE_PERCENT_DEFAULT))
+}
+
+/// What flags and the host allow, and the constants.
+fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64) -> Vec<Limit> {
+    let mut limits = vec![
+        Limit::new("tokens_max", config.tokens_max),
+        Limit::new("tokens_per_second", config.tokens_per_second.unwrap_or(0)),
+        Limit::new("connections_max", descriptors.connections),
+        Limit::new("connections_per_ip_max", config.connections_per_ip_max),
+        Limit::new("handshakes_max", config.handshakes_max),
+        Limit::new("open_files_max", descriptors.files),
+        Limit::new("line_bytes_max", config.line_bytes_max),
+        Limit::new("shards", config.shards),
+        Limit::new("buffer_bytes", config.buffer_bytes),
+        Limit::new("linger", config.linger),
+        Limit::new("segment_bytes", config.segment_bytes),
+        Limit::new("disk_free_min", disk_free_min),
+        Limit::new("drain_timeout", config.drain_timeout),
+    ];
+    limits.extend(constants());
+    limits
+}
+
 fn shard_configs(config: &Config, descriptors: Descriptors, tls: Option<&tls::Server>) -> Vec<ShardConfig> {
     let ownership = Ownership::over(config.shards);
     let connections = Allowance::new(descriptors.connections);
-    let tokens = Allowance::new(config.tokens_max);
+    let tokens = match config.tokens_per_second {
+        Some(per_second) => Allowance::paced(config.tokens_max, TOKENS_UNPACED, per_second),
+        None => Allowance::new(config.tokens_max),
+    };
+    let per_address = PerAddress::new(config.connections_per_ip_max);
     let shard = |id| ShardConfig {
         id: ShardId(id),
         ownership: ownership.clone(),
@@ -242,6 +330,7 @@ fn shard_configs(config: &Config, descriptors: Descriptors, tls: Option<&tls::Se
         oversize: config.oversize,
         buffer_bytes: config.buffer_bytes,
         connections: connections.clone(),
+        per_address: per_address.clone(),
         drain_timeout: config.drain_timeout,
         listeners: config.tcp.iter().map(|tcp| tcp.spoken).collect(),
         tls: tls.cloned(),
@@ -282,7 +371,7 @@ fn share_out(
 ) -> Vec<Part> {
     let cores = allowed_cores();
     if configs.len() > cores.len() {
-        log(Level::Warn, format_args!("more shards than cores shards={} cores={}", configs.len(), cores.len()));
+        say(Level::Warn, format_args!("more shards than cores shards={} cores={}", configs.len(), cores.len()));
     }
     let shards = u16::try_from(configs.len()).expect("--shards is at most 256");
     let part = |((config, core), (mailbox, neighbours)): ((_, &usize), (&Mailbox, _))| Part {
@@ -304,14 +393,19 @@ fn share_out(
 }
 
 /// Starts the shards' threads and lets them run when every ring is there: from then on each may wake each other.
-fn start_shards(parts: Vec<Part>, data: &Arc<DataDir>) -> Result<Vec<JoinHandle<io::Result<Outcome>>>, StartError> {
+fn start_shards(
+    parts: Vec<Part>,
+    reporters: Vec<Reporter>,
+    data: &Arc<DataDir>,
+    events: &Sender<Event>,
+) -> Result<Vec<JoinHandle<io::Result<Outcome>>>, StartError> {
     let mut shards = Vec::new();
     let mut starts = Vec::new();
     let (notices, notices_in) = sync_channel(NOTICES_MAX);
     let tells = move || notices_in.into_iter().for_each(tell);
     std::thread::Builder::new().name("notices".into()).spawn(tells).map_err(no_resources)?;
-    for part in parts {
-        let notices = notices.clone();
+    for (part, reporter) in parts.into_iter().zip(reporters) {
+        let (notices, events) = (notices.clone(), events.clone());
         let (started, start) = channel();
         let (go, may_go) = channel::<()>();
         let data = Arc::clone(data);
@@ -330,14 +424,20 @@ fn start_shards(parts: Vec<Part>, data: &Arc<DataDir>) -> Result<Vec<JoinHandle<
             if may_go.recv().is_err() {
                 return Err(io::ErrorKind::Other.into());
             }
-            // A slow reader of stderr must not stop the shard: what it has no room for is not said.
-            driver.run(&mut shard, |notice| drop(notices.try_send(notice)))
+            let outcome = driver.run(&mut shard, |notice| match notice {
+                Notice::Report(report) => reporter.post(*report),
+                // A slow reader of stderr must not stop the shard: what it has no room for is not said.
+                notice => drop(notices.try_send(notice)),
+            });
+            reporter.end(Report { load: driver.load(), ..shard.report(0) });
+            let _told = events.send(Event::ShardEnded);
+            outcome
         };
         shards.push(std::thread::Builder::new().name(name).spawn(work).map_err(no_resources)?);
         starts.push((start, go));
     }
     for (start, _) in &starts {
-        start.recv().expect("a shard's thread answers before it ends, or ends the process").map_err(no_resources)?;
+        start.recv().expect("a shard's thread answers before it ends, or ends the process").map_err(refused)?;
     }
     for (_, go) in &starts {
         go.send(()).expect("a shard's thread waits for this");
@@ -364,45 +464,46 @@ fn no_resources(error: io::Error) -> StartError {
 
 fn tell(notice: Notice) {
     match notice {
-        Notice::Foreign { reason, seen } => {
+        Notice::Closed { reason, seen } => {
             log(Level::Warn, format_args!("connection closed reason={reason} seen={seen}"));
         }
         Notice::HandshakeFailed { reason, seen } => {
-            log(Level::Warn, format_args!("tls handshake failed seen={seen}: {reason}"));
+            log(Level::Warn, format_args!("tls handshake failed seen={seen} error={}", quoted(&reason)));
         }
         Notice::TlsBroken { reason, seen } => {
-            log(Level::Warn, format_args!("tls connection broken off seen={seen}: {reason}"));
+            log(Level::Warn, format_args!("tls connection broken off seen={seen} error={}", quoted(&reason)));
         }
         Notice::HandshakesCrowded { waiting } => {
             log(Level::Warn, format_args!("as many tls handshakes as --handshakes-max allows waiting={waiting}"));
         }
-        Notice::UdpFailed(error) => log(Level::Warn, format_args!("receiving datagrams failed, trying again: {error}")),
-        Notice::AcceptFailed(error) => log(Level::Warn, format_args!("accept failed, trying again: {error}")),
+        Notice::UdpFailed(error) => {
+            log(Level::Warn, format_args!("receiving datagrams failed, trying again error={}", quoted(&error)));
+        }
+        Notice::AcceptFailed(error) => {
+            log(Level::Warn, format_args!("accept failed, trying again error={}", quoted(&error)));
+        }
         Notice::StorageRefused(error) => {
-            log(Level::Error, format_args!("storage refuses, reading stops until it works again: {error}"));
+            let error = quoted(&error);
+            log(Level::Error, format_args!("storage refuses, reading stops until it works again error={error}"));
         }
         Notice::LogRefused { token, error } => {
             let log_name = token.shortened();
             log(
                 Level::Error,
-                format_args!("log={log_name} cannot be opened, its entries wait: {error}; mend its directory"),
+                format_args!(
+                    "a log cannot be opened, its entries wait; mend its directory log={log_name} error={}",
+                    quoted(&error)
+                ),
             );
         }
         Notice::StorageResumed => log(Level::Info, format_args!("storage works again")),
         Notice::DiskLow(true) => {
             log(Level::Warn, format_args!("free space is below --disk-free-min, reading stops until there is room"));
         }
+        // The control side's: taken before.
+        Notice::Report(_) => {}
         Notice::DiskLow(false) => log(Level::Info, format_args!("free space is above --disk-free-min again")),
     }
-}
-
-/// Raises the soft descriptor limit to the hard one and returns it.
-fn raise_descriptor_limit() -> u64 {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    // A refusal leaves the soft limit as it was.
-    let now = if setrlimit(Resource::Nofile, raised).is_ok() { raised.current } else { limit.current };
-    now.unwrap_or(u64::MAX)
 }
 
 /// Looks at the free space from time to time and tells the shard when it falls below the minimum, or is above again.
@@ -414,13 +515,7 @@ struct DiskWatch {
 }
 
 impl DiskWatch {
-    fn start(data: Arc<DataDir>, free_min: Option<u64>, mailboxes: Vec<Mailbox>) -> Result<Self, StartError> {
-        let free_min = if let Some(bytes) = free_min {
-            bytes
-        } else {
-            let total = data.total_bytes().map_err(no_resources)?;
-            DISK_FREE_MIN_DEFAULT.min(total / 100 * DISK_FREE_PERCENT_DEFAULT)
-        };
+    fn start(data: Arc<DataDir>, free_min: u64, mailboxes: Vec<Mailbox>) -> Result<Self, StartError> {
         if free_min == 0 {
             return Ok(Self { end: None, thread: None });
         }

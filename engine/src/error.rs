@@ -123,7 +123,7 @@ impl FileError {
         match self.source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some("make room, then start again"),
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                Some("give this user its ownership and permission")
+                Some("chown it to this user, or give permission (chmod)")
             }
             _ => None,
         }

@@ -31,7 +31,7 @@ use crate::wire::Token;
 use crate::wire::entry::{LINE_SEPARATOR, TLS_HELLO, is_http_request, strip_cr};
 
 /// Whole lines marked at once: enough to leave the scan's loop rarely, few enough to stay in the first-level cache.
-const MARKS: usize = 128;
+const MARKS: usize = 64;
 
 /// How a listener's connections are cut into lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -387,7 +387,11 @@ impl LineDecoder {
         if bytes.is_empty() {
             return;
         }
-        self.carry = Some(memory.append(self.carry.take(), bytes));
+        let carry = self.carry.get_or_insert_with(|| memory.take(class_for(bytes.len())));
+        if carry.room() < bytes.len() {
+            memory.grow(carry, class_for(carry.content().len() + bytes.len()));
+        }
+        carry.push(bytes);
     }
 }
 

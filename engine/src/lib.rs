@@ -23,7 +23,9 @@ pub mod sys;
 
 pub mod store;
 
+pub mod admin;
 pub mod config;
+pub mod doctor;
 pub mod engine;
 
 pub mod cli;

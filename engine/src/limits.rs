@@ -27,13 +27,20 @@ pub const SEGMENT_BYTES_DEFAULT: u64 = 256 * MIB;
 pub const SHARDS_MAX: u64 = 256;
 /// `--tokens-max`: logs that open mode may have in all.
 pub const TOKENS_MAX_DEFAULT: u64 = 100_000;
+/// `--tokens-per-second`: a second of it takes some 50 ms of a file thread (100 µs for a log, on ext4), so that made-up
+/// tokens leave time for logs that exist.
+pub const TOKENS_PER_SECOND_DEFAULT: u64 = 500;
+/// Only past so many logs `--tokens-per-second` counts: the first start with many clients is not held up.
+pub const TOKENS_UNPACED: usize = 10_000;
 /// `--disk-free-min` is the smaller of this and `DISK_FREE_PERCENT_DEFAULT` of the disk.
 pub const DISK_FREE_MIN_DEFAULT: u64 = GIB;
 /// See [`DISK_FREE_MIN_DEFAULT`].
 pub const DISK_FREE_PERCENT_DEFAULT: u64 = 5;
 
-/// Least capacity of a staging buffer, in bytes: one small write costs 2-4 µs whatever it holds.
-pub const STAGING_BYTES_MIN: usize = 4 * 1024;
+/// Least capacity of a staging buffer, in bytes. Small, because many logs with little staged share the budget: 10,000 logs
+/// at 256 B filled it at 4 KiB a log, so that batches of 3 entries went out; from 512 bytes on they grow to 21 (0.9 and
+/// 1.8 M entries per core-second, medians of 3).
+pub const STAGING_BYTES_MIN: usize = 512;
 /// The write target: a batch of this many bytes is due at once. 100 logs at 256 B: 1.8-2.1 M entries per core-second
 /// when flushed each turn, 2.0-2.8 with 64 KiB batches, 3.3-3.7 with 256 KiB.
 pub const STAGING_BYTES_MAX: usize = 256 * 1024;
@@ -55,10 +62,16 @@ pub const STORAGE_RETRY: Duration = Duration::from_millis(250);
 /// How often free space is looked at.
 pub const DISK_WATCH: Duration = Duration::from_millis(100);
 
-/// Entries of a shard's submission queue; a full one is submitted early.
-pub const SUBMISSION_ENTRIES: u32 = 4096;
-/// Entries of its completion queue; the kernel keeps what overflows, at a cost.
-pub const COMPLETION_ENTRIES: u32 = 16_384;
+/// Entries of a shard's submission queue; a full one is submitted early. Both queues count against the user's memlock
+/// limit. Four times as many of both took 536 KiB a shard instead of 140 and gained nothing: M entries per core-second at
+/// 256 B to 100 logs, medians of 5 interleaved runs, on a machine that others used too: 8 connections 3.5 (here) and 3.0,
+/// 1,000 connections 3.0 and 2.7; neither queue ever overflowed, not with 4,000 connections either.
+pub const SUBMISSION_ENTRIES: u32 = 1024;
+/// Entries of its completion queue; the kernel keeps what overflows, at a cost: `ring_overflow_total` counts it.
+pub const COMPLETION_ENTRIES: u32 = 4096;
+
+/// A ring that finds no memory is tried for this long: the kernel gives back that of a closed one late.
+pub const RING_RETRY: Duration = Duration::from_secs(2);
 
 /// Usual capacity of a batch that one shard hands to another.
 pub const HANDOVER_BATCH_BYTES: usize = 64 * 1024;
@@ -87,6 +100,14 @@ pub const UDP_RECEIVE_BUFFER_BYTES: usize = 16 * 1024 * 1024;
 pub const DATAGRAM_COST_BYTES: usize = 2 * 1024;
 /// The share of a turn that datagrams have at least, however little connections bring.
 pub const UDP_TURN_BYTES_MIN: usize = 64 * 1024;
+/// In a turn in which others, who bring little, find no receive buffer, one connection may fill one of this many parts of
+/// them …
+pub const RECV_BUFFER_PARTS: usize = 4;
+/// … and past it gets one buffer a turn for this long. 100 connections of 100 lines a second beside one that sends empty
+/// lines at full speed, sent to visible, p99 on a busy machine: 0.4-2.4 s without it, 12-96 ms with it; without the flood
+/// 7-34 ms. Where all bring much it only costs: 1 KiB over 8 connections ran 1.19 instead of 1.65 M entries per
+/// core-second (medians of 10).
+pub const RATION: Duration = Duration::from_secs(1);
 /// Reading stops when this many parts of `--buffer-bytes` are in use …
 pub const BUDGET_PARTS: usize = 4;
 /// … and goes on below this many; carries alone never hold more than one part.
@@ -94,12 +115,21 @@ pub const BUDGET_RESUME_PARTS: usize = 3;
 
 /// `--connections-max` where the descriptor limit leaves more.
 pub const CONNECTIONS_MAX_DEFAULT: u64 = 65_536;
+/// `--connections-per-ip-max`: none, because many clients may come through one address.
+pub const CONNECTIONS_PER_IP_MAX_DEFAULT: u64 = 0;
+/// Connections that the tables of a shard have room for from the start: a table that grew by doubling would hold copies of
+/// itself. What is not used is address space and no memory.
+pub const CONNECTION_SLOTS: usize = 65_536;
 /// Descriptors that are neither connections nor segments: ring, directory, lock, listeners, pipes.
 pub const DESCRIPTORS_RESERVED: u64 = 64;
 /// Descriptors of a shard: ring, eventfd, and a listener for each of two addresses; more of those come out of the reserve.
 pub const DESCRIPTORS_PER_SHARD: u64 = 4;
 /// Descriptors that the segments of a shard have at least.
 pub const OPEN_FILES_MIN: u64 = 64;
+/// One of so many parts of the descriptors that are left is for segments too, unless `--connections-max` asks for them. A
+/// connection too many is not served at all; too few segments cost time: with 512 descriptors, 200 logs in turn take half
+/// as much again with 64 segments as with 160, and 10,000 logs the same with 64, 160 and 430.
+pub const SEGMENT_PARTS: u64 = 4;
 /// Pending connections of a listener; the kernel caps it at net.core.somaxconn.
 pub const BACKLOG: i32 = 4096;
 /// After a refused accept (no descriptors, no memory) the next try waits this long.
@@ -133,14 +163,42 @@ pub const ACKNOWLEDGE_SETTLE: Duration = Duration::from_millis(210);
 pub const CUT_NUDGE: Duration = Duration::from_millis(100);
 /// After the cut, accepting may fail this long with no connection left before a queue is given up, and said to be.
 pub const QUEUE_ABANDON: Duration = Duration::from_secs(2);
+/// During a drain the engine says this often what it still waits for.
+pub const DRAIN_PROGRESS: Duration = Duration::from_secs(2);
 /// Messages of the shards that wait to be written to the engine's own log; more are not said.
 pub const NOTICES_MAX: usize = 64;
+/// Lines of the engine's own log of one kind that are written in one `LOG_WINDOW`; more are counted and held back.
+pub const LOG_LINES_PER_KIND: u64 = 10;
+/// See [`LOG_LINES_PER_KIND`].
+pub const LOG_WINDOW: Duration = Duration::from_secs(10);
+/// Kinds that are told apart at a time: far more than the engine has; what comes beyond shares one limit.
+pub const LOG_KINDS_MAX: usize = 64;
+
+/// `--admin`: for this host only.
+pub const ADMIN_ADDRESS_DEFAULT: &str = "127.0.0.1:9600";
+/// Connections to the admin endpoint at a time; more wait in its accept queue.
+pub const ADMIN_CONNECTIONS_MAX: usize = 16;
+/// A connection to the admin endpoint ends after this long, whatever it does: longer than any answer takes.
+pub const ADMIN_CONNECTION_TIME: Duration = Duration::from_secs(15);
+/// A shard that has not answered the admin endpoint for this long stands still. A turn may be throttled by the kernel for
+/// some seconds when dirty pages are many; no turn is that long otherwise.
+pub const SHARD_ANSWER: Duration = Duration::from_secs(5);
+/// Shortest time over which `shard_busy_ratio` is measured.
+pub const BUSY_WINDOW: Duration = Duration::from_secs(1);
+
 /// At most one log line per client's mistake or failed accept and this time.
 pub const NOTICE_GAP: Duration = Duration::from_secs(1);
 
 // While that many segments are being opened, none of them may be the one to close.
 const _: () = assert!(OPENS_IN_FLIGHT_MAX as u64 <= OPEN_FILES_MIN);
+const _: () = assert!(SHARD_ANSWER.as_secs() < ADMIN_CONNECTION_TIME.as_secs());
+// Ring, directory, lock, listeners and pipes need about half of what is reserved.
+const _: () = assert!(2 * ADMIN_CONNECTIONS_MAX as u64 <= DESCRIPTORS_RESERVED);
+const _: () = assert!(CONNECTION_SLOTS as u64 >= CONNECTIONS_MAX_DEFAULT);
+// The pace counts below the default of what there may be in all.
+const _: () = assert!((TOKENS_UNPACED as u64) < TOKENS_MAX_DEFAULT);
 const _: () = assert!(RECV_BUFFERS.is_power_of_two() && UDP_BUFFERS.is_power_of_two());
+const _: () = assert!(RECV_BUFFERS as usize / RECV_BUFFER_PARTS > 1);
 const _: () = assert!(BUDGET_RESUME_PARTS < BUDGET_PARTS);
 const _: () = assert!(LINE_BYTES_MAX_DEFAULT * LINE_PARTS_OF_BUFFER <= BUFFER_BYTES_DEFAULT);
 const _: () = assert!(LINE_BYTES_MAX_MIN * LINE_PARTS_OF_BUFFER <= BUFFER_BYTES_MIN);

@@ -4,10 +4,12 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use engine::cli::{self, Command, Typed};
-use engine::config::{Config, RunFlags};
-use engine::error::{EngineError, Exit};
+use engine::config::{self, Config, RunFlags};
+use engine::doctor::doctor;
+use engine::error::{EngineError, Exit, ReadError};
 use engine::store::reader::{cat, ls};
 use engine::store::show::Style;
+use engine::wire::token::shorten_tokens;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -40,12 +42,16 @@ fn execute(command: Command) -> Result<Exit, EngineError> {
             let style = Style { newlines: args.newlines, escape: stdout.is_terminal() };
             cat(&args.data, args.log, style, &mut stdout)?;
         }
+        Command::Doctor(args) => {
+            let examined = doctor(&args.data, config::shards(args.shards)?, &mut stdout);
+            return examined.map_err(|error| ReadError::Output(error).into());
+        }
     }
     Ok(Exit::Done)
 }
 
 #[expect(clippy::print_stderr, reason = "the one line that says why the command failed")]
 fn fail(problem: &str, exit: Exit) -> ExitCode {
-    eprintln!("engine: {problem}");
+    eprintln!("engine: {}", shorten_tokens(problem));
     ExitCode::from(exit as u8)
 }

@@ -14,16 +14,18 @@ pub struct LogId(pub u32);
 /// The token that decides where a line goes, and its position: one at offset 0; else the leftmost with a blank on its
 /// left; if none has one, the leftmost.
 #[must_use]
+#[inline]
 pub fn deciding_token(line: &[u8]) -> Option<(usize, Token)> {
     let leftmost = scan::find_token(line, 0)?;
-    let mut found = Some(leftmost);
-    while let Some((at, _)) = found {
-        if at == 0 || is_blank_byte(line[at - 1]) {
-            return found;
-        }
-        found = scan::find_token(line, at + 1);
+    let mut at = leftmost;
+    while at > 0 && !is_blank_byte(line[at - 1]) {
+        let Some(next) = scan::find_token(line, at + 1) else {
+            at = leftmost;
+            break;
+        };
+        at = next;
     }
-    Some(leftmost)
+    Some((at, scan::token_at_start(&line[at..])?))
 }
 
 /// Which shard owns a log, and under which hash its token is filed. The same for all shards of a process.

@@ -14,6 +14,12 @@ impl Time {
         Self(u64::try_from(since_start.as_nanos()).unwrap_or(u64::MAX))
     }
 
+    /// Nanoseconds since the start.
+    #[must_use]
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
     /// How long ago `earlier` was; zero if it is still to come.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {

@@ -13,7 +13,7 @@ use std::process::Output;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use support::process::{Engine, engine, log_bytes, segments, send};
+use support::process::{Engine, engine, finish, log_bytes, segments, send};
 
 const T: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
 const U: &str = "00112233-4455-6677-8899-aabbccddeeff";
@@ -31,7 +31,7 @@ fn utf8(path: &Path) -> &str {
 }
 
 fn run(args: &[&str]) -> Output {
-    engine(args).output().unwrap()
+    finish(engine(args))
 }
 
 /// Exactly one line on stderr, beginning as asked, and this exit code.
@@ -69,6 +69,9 @@ fn wrong_values_of_flags_are_named() {
         ("--drain-timeout", "soon"),
         ("--segment-bytes", "12"),
         ("--oversize", "keep"),
+        ("--admin", "localhost:9600"),
+        ("--admin", "unix:"),
+        ("--log-format", "xml"),
     ];
     for (flag, value) in cases {
         let args = ["run", "--data", utf8(&data), flag, value];
@@ -131,7 +134,7 @@ fn a_second_engine_does_not_share_the_port() {
 /// The engine tries for some seconds: a killed predecessor frees its ports late. Its own log may say so meanwhile.
 #[track_caller]
 fn assert_busy(data: &Path, addr: &str) {
-    let output = run(&["run", "--data", utf8(data), "--tcp", addr]);
+    let output = run(&["run", "--data", utf8(data), "--admin", "off", "--tcp", addr]);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), ENVIRONMENT, "{stderr}");
     let last = stderr.lines().last().unwrap();
@@ -142,7 +145,7 @@ fn assert_busy(data: &Path, addr: &str) {
 #[test]
 fn a_second_engine_on_the_directory_is_refused() {
     let mut first = Engine::start(&[]);
-    let args = ["run", "--tcp", "127.0.0.1:0", "--data", utf8(first.data())];
+    let args = ["run", "--tcp", "127.0.0.1:0", "--admin", "off", "--data", utf8(first.data())];
     assert_refused(&args, ENVIRONMENT, "engine: ");
     send(first.connect(), &[format!("{T} still here\n").as_bytes()]).unwrap();
     first.stop();

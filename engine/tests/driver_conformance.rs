@@ -6,20 +6,21 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::config::{CertificateFiles, Config, TcpListen};
-use engine::diag::Level;
+use engine::config::{AdminAddress, CertificateFiles, Config, TcpListen};
+use engine::diag::{Format, Level};
 use engine::driver::sim::{Ending, Faults, PeerId, Sim};
 use engine::engine::Engine;
 use engine::framing::Framing;
 use engine::metrics::Counters;
 use engine::segment::parse_segment_name;
-use engine::shard::{Command, ListenerConfig, ShardConfig};
+use engine::shard::{Command, ListenerConfig, PeerAddress, PerAddress, ShardConfig};
 use engine::wire::{Reject, Token};
+use socket2::{Domain, Socket, Type};
 
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, SupportedProtocolVersion};
@@ -32,12 +33,18 @@ use support::world::{Expected, assert_conserved, config, finish_drain, token};
 const LINE_BYTES_MAX: usize = 4096;
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 const SEGMENT_BYTES: u64 = 2000;
+/// Connections that one address may have.
+const PER_ADDRESS: usize = 50;
 
 /// An engine with peers around it. Nothing here waits longer than a minute.
 trait World {
     type Peer;
 
-    fn connect(&mut self) -> Self::Peer;
+    fn connect(&mut self) -> Self::Peer {
+        self.connect_from(1)
+    }
+    /// The same as 127.0.0.`host`.
+    fn connect_from(&mut self, host: u8) -> Self::Peer;
     /// Sends all of it; waits while the window is closed.
     fn send(&mut self, peer: &mut Self::Peer, bytes: &[u8]);
     /// Sends a datagram.
@@ -81,6 +88,7 @@ fn conformance<W: World>(mut new_with: impl FnMut(Framing) -> W) {
     a_drain_takes_what_was_sent(new());
     a_drain_cuts_those_who_stay(new());
     an_idle_engine_drains(new());
+    an_address_has_its_share_of_connections(new());
 }
 
 fn lines_are_stored_as_they_come<W: World>(mut world: W) {
@@ -354,6 +362,29 @@ fn an_idle_engine_drains<W: World>(mut world: W) {
     assert_eq!(counters, Counters::default());
 }
 
+fn an_address_has_its_share_of_connections<W: World>(mut world: W) {
+    let mut stored = Vec::new();
+    let mut admitted = |world: &mut W, host| {
+        let mut peer = world.connect_from(host);
+        world.send(&mut peer, format!("{} x\n", token(1)).as_bytes());
+        stored.extend(b"x\n");
+        world.wait_until_stored(token(1), &stored);
+        peer
+    };
+    let mut peers: Vec<W::Peer> = (0..PER_ADDRESS).map(|_| admitted(&mut world, 2)).collect();
+    for _ in 0..3 {
+        let mut newest = world.connect_from(2);
+        world.wait_until_closed(&mut newest);
+    }
+    peers.push(admitted(&mut world, 3));
+    world.close(&mut peers[7]);
+    world.wait_until_closed(&mut peers[7]);
+    peers[7] = admitted(&mut world, 2);
+    let counters = world.drain(peers);
+    assert_eq!((counters.connections, counters.connections_refused), (PER_ADDRESS as u64 + 2, 3));
+    assert_eq!((counters.entries, counters.lines), (PER_ADDRESS as u64 + 2, PER_ADDRESS as u64 + 2));
+}
+
 fn log_bytes(world: &impl World, token: Token) -> Vec<u8> {
     world.segments(token).into_iter().flat_map(|(_, bytes)| bytes).collect()
 }
@@ -363,6 +394,7 @@ fn conformance_config(framing: Framing) -> ShardConfig {
     config.listeners = vec![ListenerConfig::plain(framing)];
     config.udp_sockets = 1;
     config.logs.segment_bytes = SEGMENT_BYTES;
+    config.per_address = PerAddress::new(PER_ADDRESS);
     config
 }
 
@@ -372,6 +404,11 @@ fn conformance_config(framing: Framing) -> ShardConfig {
 const DEADLINE: Duration = Duration::from_mins(1);
 /// Between two looks at a file.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+fn is_reset(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    matches!(error.kind(), ConnectionReset | NotConnected | BrokenPipe)
+}
 
 struct Real {
     engine: Option<Engine>,
@@ -404,7 +441,9 @@ impl Real {
             udp_creates: shard.udp_creates,
             shards,
             tokens_max: 1000,
+            tokens_per_second: None,
             connections_max: None,
+            connections_per_ip_max: PER_ADDRESS,
             line_bytes_max: shard.line_bytes_max,
             oversize: shard.oversize,
             buffer_bytes: shard.buffer_bytes,
@@ -412,6 +451,8 @@ impl Real {
             segment_bytes: shard.logs.segment_bytes,
             disk_free_min: Some(0),
             drain_timeout: shard.drain_timeout,
+            admin: AdminAddress::Off,
+            log_format: Format::Text,
             log_level: Level::Warn,
         };
         let engine = Engine::start(&config).unwrap();
@@ -431,21 +472,28 @@ impl RealPeer {
     fn read_to_end(&mut self) {
         let mut read = Vec::new();
         if let Err(error) = self.stream.read_to_end(&mut read) {
-            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+            assert!(is_reset(&error), "{error}");
         }
         let Some(client) = &mut self.tls else { return assert_eq!(read, b"", "the engine never writes") };
         client.give(&read).unwrap();
         assert_eq!(client.heard, b"", "the engine never writes");
     }
 
+    /// Stops where the engine turns the connection away.
     fn shake_hands(&mut self) {
         let Some(client) = &mut self.tls else { return };
         let mut read = [0; 16_384];
         while client.connection.is_handshaking() {
-            self.stream.write_all(&client.take()).unwrap();
+            if self.stream.write_all(&client.take()).as_ref().is_err_and(is_reset) {
+                return;
+            }
             match self.stream.read(&mut read) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                count => client.give(&read[..count.unwrap()]).unwrap(),
+                Err(error) if is_reset(&error) => return,
+                count => match count.unwrap() {
+                    0 => return,
+                    count => client.give(&read[..count]).unwrap(),
+                },
             }
         }
         self.stream.write_all(&client.take()).unwrap();
@@ -455,8 +503,13 @@ impl RealPeer {
 impl World for Real {
     type Peer = RealPeer;
 
-    fn connect(&mut self) -> RealPeer {
-        let peer = TcpStream::connect(self.engine.as_ref().unwrap().addresses()[0]).unwrap();
+    fn connect_from(&mut self, host: u8) -> RealPeer {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, host], 0)).into()).unwrap();
+        let connected = socket.connect(&self.engine.as_ref().unwrap().addresses()[0].into());
+        // Whom the engine turns away may hear of it so soon.
+        assert!(connected.as_ref().err().is_none_or(is_reset), "{connected:?}");
+        let peer = TcpStream::from(socket);
         peer.set_read_timeout(Some(DEADLINE)).unwrap();
         peer.set_write_timeout(Some(DEADLINE)).unwrap();
         peer.set_nodelay(true).unwrap();
@@ -564,13 +617,16 @@ struct Simulated(Sim, Option<Arc<ClientConfig>>);
 impl World for Simulated {
     type Peer = (PeerId, Option<Client>);
 
-    fn connect(&mut self) -> Self::Peer {
+    fn connect_from(&mut self, host: u8) -> Self::Peer {
+        let from = PeerAddress::v4([127, 0, 0, host]);
         match &self.1 {
             Some(config) => {
-                let (peer, client) = tls::connect(&mut self.0, config);
+                let (peer, mut client) = (self.0.connect_from(from), Client::new(config, "localhost"));
+                let turned_away = !tls::shake_hands(&mut self.0, peer, &mut client);
+                assert!(!turned_away || self.0.is_gone(peer), "the handshake fails");
                 (peer, Some(client))
             }
-            None => (self.0.connect(), None),
+            None => (self.0.connect_from(from), None),
         }
     }
 

@@ -20,7 +20,8 @@ use engine::buf::{BufferPool, RecvArena};
 use engine::framing::{Framing, LineDecoder, LineSink};
 use engine::segment::FileId;
 use engine::shard::{
-    Completion, ConnectionId, Datagrams, ListenerConfig, ListenerId, Op, Received, ReceivedDatagrams, Shard, UdpId,
+    Completion, ConnectionId, Datagrams, ListenerConfig, ListenerId, Newcomer, Op, Received, ReceivedDatagrams, Shard,
+    UdpId,
 };
 use engine::time::Time;
 use engine::tls::Session;
@@ -37,7 +38,7 @@ const BUFFERS: u16 = 64;
 const BUFFER_BYTES: usize = 4096;
 
 /// Turns until every queue and every size class has been as full as this load makes it.
-const WARM_UP_TURNS: usize = 150_000;
+const WARM_UP_TURNS: usize = 300_000;
 
 struct Counting;
 
@@ -113,7 +114,8 @@ impl Driver {
         config.udp_buffers = usize::from(BUFFERS);
         let accepted = |id| {
             let listener = ListenerId(u32::from(counts_octets(id)));
-            Completion::Accepted { listener, result: Ok(ConnectionId(id)), more: true }
+            let newcomer = Newcomer { id: ConnectionId(id), from: None };
+            Completion::Accepted { listener, result: Ok(newcomer), more: true }
         };
         Self {
             shard: Shard::new(config),
@@ -186,7 +188,7 @@ impl Driver {
                 let result = Ok(if self.batches_short { length.div_ceil(2) } else { length });
                 self.answers.push_back(Completion::Written { log, buf, result });
             }
-            Op::Accept(_) | Op::Receive(_) | Op::ReceiveDatagrams { .. } => {}
+            Op::Accept(_) | Op::Receive(_) | Op::ReceiveOnce(_) | Op::ReceiveDatagrams { .. } => {}
             other => panic!("{other:?} has no place here"),
         }
     }

@@ -328,6 +328,72 @@ fn all_shards_together_have_as_many_logs_as_are_allowed() {
 }
 
 #[test]
+fn all_shards_together_make_logs_at_one_pace() {
+    for seed in 0..10 {
+        let mut config = config_of(4);
+        config.logs.tokens = Allowance::paced(1000, 10, 5);
+        let mut sim = Sim::new(seed, Faults::none(), config);
+        let all: Vec<Token> = (0..100).map(token).collect();
+        let mut made = Vec::new();
+        for _ in 0..3 {
+            let from = sim.now();
+            let peers: Vec<PeerId> = (0..4)
+                .zip(all.chunks(25))
+                .map(|(at, some)| client(&mut sim, ShardId(at), &lines(some, 25, 5)))
+                .collect();
+            sim.run_until(|sim| all_ended(sim, &peers));
+            sim.run_for(Duration::from_millis(50));
+            // Too short a time to earn a log.
+            assert!(sim.now().since(from) < Duration::from_millis(200), "seed {seed}");
+            made.push(sim.tokens().count());
+            sim.run_for(Duration::from_secs(2));
+        }
+        assert_eq!(made, [15, 20, 25], "seed {seed}");
+        drain(&mut sim, &[]);
+        let counters = sim.outcome().unwrap().counters;
+        assert_eq!((counters.entries, counters.rejected(Reject::TooManyTokens)), (60, 240), "seed {seed}");
+        assert_conserved(&counters, &format!("seed {seed}"));
+    }
+}
+
+#[test]
+fn a_log_of_before_is_not_made_again() {
+    let mut config = config_of(1);
+    config.logs.tokens = Allowance::paced(1000, 1, 1);
+    let mut sim = Sim::with_log(1, config, token(0), engine::segment::Offset(0), b"before\n");
+    let stream = lines(&[token(1), token(0), token(2), token(0)], 400, 0);
+    let peer = client(&mut sim, ZERO, &stream);
+    sim.run_until(|sim| all_ended(sim, &[peer]));
+    drain(&mut sim, &[]);
+    let stored = String::from_utf8(sim.log_bytes(token(0))).unwrap();
+    assert_eq!(stored.lines().count(), 201);
+    assert_eq!(sim.tokens().collect::<Vec<_>>(), [token(0), token(1)]);
+    assert_eq!(sim.outcome().unwrap().counters.rejected(Reject::TooManyTokens), 100);
+}
+
+/// A line whose first piece came too soon is rejected as a whole, although its end comes when there may be one more log.
+#[test]
+fn no_log_begins_in_the_middle_of_a_line() {
+    for shard in [ZERO, ONE] {
+        let mut config = ShardConfig { line_bytes_max: 100, ..config_of(2) };
+        config.logs.tokens = Allowance::paced(1000, 0, 1);
+        let logs = tokens_of(&config, ONE, 2);
+        let mut sim = Sim::new(2, Faults::none(), config);
+        let peer = sim.connect_to(shard);
+        sim.send(peer, format!("{} x\n{} {}", logs[0], logs[1], "y".repeat(200)).as_bytes());
+        sim.run_until(|sim| !sim.log_bytes(logs[0]).is_empty());
+        sim.run_for(Duration::from_secs(5));
+        sim.send(peer, format!("{}\n", "y".repeat(200)).as_bytes());
+        sim.run_for(Duration::from_secs(5));
+        drain(&mut sim, &[peer]);
+        let counters = sim.outcome().unwrap().counters;
+        assert_eq!((counters.lines, counters.entries, counters.split_pieces), (2, 1, 0));
+        assert_eq!(counters.rejected(Reject::TooManyTokens), 1);
+        assert_eq!(sim.tokens().collect::<Vec<_>>(), [logs[0]]);
+    }
+}
+
+#[test]
 fn all_shards_together_have_as_many_connections_as_are_allowed() {
     for seed in 0..10 {
         let mut config = config_of(4);

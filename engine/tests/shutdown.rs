@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use support::process::{DEADLINE, Engine, now, read_to_end, send};
+use support::disk::SmallDisk;
+use support::process::{DEADLINE, Engine, field, now, read_to_end, send};
 use support::require_tool;
 
 const T: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
@@ -44,6 +45,38 @@ fn an_idle_engine_ends_at_once() {
     let mut engine = Engine::start(&["--drain-timeout", NEVER]);
     let summary = engine.stop();
     assert_eq!((summary.get("connections"), summary.get("lines")), (0, 0));
+}
+
+/// The operator learns that it is a peer that is waited for …
+#[test]
+fn a_drain_says_that_it_waits_for_a_peer() {
+    let mut engine = Engine::start(&["--drain-timeout", NEVER, "--shards", "2"]);
+    let mut stream = engine.connect();
+    stream.write_all(format!("{T} hello\n").as_bytes()).unwrap();
+    engine.wait_for_log(T, b"hello\n");
+    engine.sigterm();
+    let said = engine.wait_for_line(|line| line.contains("still draining"));
+    assert_eq!((field(&said, "connections"), field(&said, "unwritten_bytes")), (Some("1".into()), Some("0".into())));
+    drop(stream);
+    assert_eq!(engine.drained().get("entries"), 1);
+}
+
+/// … or storage.
+#[test]
+fn a_drain_says_that_it_waits_for_storage() {
+    let Some(disk) = SmallDisk::mount("size=4m") else { return };
+    let args = ["--disk-free-min", "0", "--drain-timeout", NEVER];
+    let mut engine = Engine::start_in(&disk.path().join("data"), &args);
+    let mut stream = engine.connect();
+    stream.write_all(format!("{T} {}\n", "x".repeat(1000)).repeat(8_000).as_bytes()).unwrap();
+    engine.wait_for_line(|line| line.contains("storage refuses"));
+    drop(stream);
+    engine.sigterm();
+    let said = engine.wait_for_line(|line| line.contains("still draining"));
+    let unwritten: u64 = field(&said, "unwritten_bytes").unwrap().parse().unwrap();
+    assert!(unwritten > 0, "{said}");
+    disk.remount("size=64m");
+    assert_eq!(engine.drained().get("entries"), 8_000);
 }
 
 #[test]

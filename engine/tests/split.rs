@@ -12,7 +12,7 @@ use engine::framing::{Foreign, Framing, LineDecoder, LineSink, feed_datagram};
 use engine::route::LogId;
 use engine::segment::FileId;
 use engine::shard::{
-    Completion, ConnectionId, Datagrams, ListenerConfig, ListenerId, Op, Received, ReceivedDatagrams, Shard,
+    Completion, ConnectionId, Datagrams, ListenerConfig, ListenerId, Newcomer, Op, Received, ReceivedDatagrams, Shard,
     ShardConfig, UdpId,
 };
 use engine::time::Time;
@@ -248,7 +248,8 @@ impl Bench {
     /// A connection that sends these pieces and ends in order; then everything is in the files.
     fn connection(&mut self, pieces: &[&[u8]]) {
         let id = ConnectionId(0);
-        self.handle(Completion::Accepted { listener: ListenerId(0), result: Ok(id), more: true });
+        let newcomer = Newcomer { id, from: None };
+        self.handle(Completion::Accepted { listener: ListenerId(0), result: Ok(newcomer), more: true });
         self.end_turn();
         let mut open = true;
         for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
@@ -408,7 +409,7 @@ fn datagrams_leave_connections_their_half_of_a_turn() {
     (config.udp_sockets, config.udp_buffers) = (1, 256);
     let mut bench = Bench::new(config);
     let id = ConnectionId(0);
-    bench.handle(Completion::Accepted { listener: ListenerId(0), result: Ok(id), more: true });
+    bench.handle(Completion::Accepted { listener: ListenerId(0), result: Ok(Newcomer { id, from: None }), more: true });
     bench.end_turn();
     let arena = RecvArena::new(256, 4096);
     for index in 0..256 {

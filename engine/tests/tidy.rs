@@ -11,6 +11,7 @@ use std::process::Command;
 
 use clap::CommandFactory as _;
 use engine::error::Exit;
+use engine::metrics::names::{self, Family, Kind};
 use engine::wire::Reject;
 
 /// Lines that a file may have; at this length it is two files.
@@ -23,9 +24,9 @@ const NOT_IN_CORE: [&str; 8] =
     ["std::fs", "std::net", "std::os", "std::thread", "std::process", "Instant", "SystemTime", "async"];
 
 /// Crates, and the only places in `src/` that name them.
-const HOMES: [(&str, &[&str]); 12] = [
+const HOMES: [(&str, &[&str]); 15] = [
     ("io_uring", &["engine/src/driver/uring/"]),
-    ("libc", &["engine/src/driver/uring/", "engine/src/sys/", "loadgen/src/tcp_info.rs"]),
+    ("libc", &["engine/src/driver/uring/", "engine/src/sys/", "loadgen/src/sys.rs"]),
     // The process's own limits are the control side's business.
     ("rustix", &["engine/src/driver/uring/", "engine/src/sys/", "engine/src/engine.rs", "loadgen/src/"]),
     ("socket2", &["engine/src/sys/"]),
@@ -36,7 +37,10 @@ const HOMES: [(&str, &[&str]); 12] = [
     // A node id is a UUID too.
     ("uuid", &["engine/src/wire/token.rs", "engine/src/segment/meta.rs", "loadgen/src/tokens.rs"]),
     ("rustls", &["engine/src/tls.rs", "engine/src/tls/", "loadgen/src/tls.rs"]),
-    ("tokio", &["loadgen/src/sender/"]),
+    ("axum", &["engine/src/admin/"]),
+    ("hyper", &["engine/src/admin/"]),
+    ("hyper_util", &["engine/src/admin/"]),
+    ("tokio", &["engine/src/admin/", "loadgen/src/sender/"]),
     ("tokio_uring", &["loadgen/src/sender/"]),
 ];
 
@@ -46,7 +50,7 @@ const ISLANDS: [&str; 7] = [
     "engine/src/buf/recv.rs",
     "engine/src/driver/uring/",
     "engine/src/sys/socket_option.rs",
-    "loadgen/src/tcp_info.rs",
+    "loadgen/src/sys.rs",
     "benches/src/bin/floor.rs",
     // A counting allocator.
     "engine/tests/no_alloc.rs",
@@ -384,6 +388,20 @@ fn readme_has_every_reason_to_reject() {
     let rows = table(&section);
     let told: Vec<_> = rows.iter().map(|row| row[0]).filter(|name| name.starts_with("`rejected.")).collect();
     assert_eq!(told, reasons);
+}
+
+/// In the order of `/metrics`, under the names of their samples.
+#[test]
+fn readme_has_every_metric() {
+    let sample = |family: &Family| match family.kind {
+        Kind::Counter => format!("`{}_total`", family.name),
+        Kind::Info => format!("`{}_info`", family.name),
+        Kind::Gauge | Kind::Histogram | Kind::Unknown => format!("`{}`", family.name),
+    };
+    let section = section("### The metrics");
+    let told: Vec<_> = table(&section).iter().map(|row| (row[0].to_owned(), row[2].to_owned())).collect();
+    let known: Vec<_> = names::ALL.iter().map(|family| (sample(family), family.help.to_owned())).collect();
+    assert_eq!(told, known);
 }
 
 /// The code map leads to every file of the engine.

@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 
 use crate::latency::{Clock, Latencies};
 
-const ALLOWED: &str = "give something like 'p99>5ms', 'send.p99.9>800us' or 'visible.max>1s'";
+const ALLOWED: &str = "no such bound; give something like 'p99>5ms', 'send.p99.9>800us' or 'visible.max>1s'";
 const UNITS: [(&str, u64); 4] = [("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000)];
 
 /// A latency and the bound that it must not exceed.
@@ -66,7 +66,7 @@ impl FromStr for Condition {
             None => return Err(wrong()),
         };
         if !(0.0..=1.0).contains(&quantile) {
-            return Err("a percentile is at most 100".to_owned());
+            return Err("no such percentile; give 0 to 100".to_owned());
         }
         let bound_nanos = parse_bound(bound.trim()).ok_or_else(wrong)?;
         Ok(Self { clock, quantile, bound_nanos, text: text.to_owned() })

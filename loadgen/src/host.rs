@@ -7,12 +7,17 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
+
+use crate::plan::Proto;
+use crate::sys::run_first;
 
 /// A thread that took at least this part of its process's time counts as one that works.
 const BUSY_PART: u64 = 10;
-/// `TCP_LISTEN` in `/proc/net/tcp`.
-const LISTEN: &str = "0A";
+/// The lowest priority.
+const NICE_MAX: i32 = 19;
+/// `TCP_LISTEN` in `/proc/net/tcp`, and what `/proc/net/udp` calls a socket that takes datagrams from everybody.
+const LISTEN: [&str; 2] = ["0A", "07"];
 
 /// The host, as far as it matters for a measurement.
 #[derive(Clone, Debug)]
@@ -54,6 +59,37 @@ pub fn raise_file_limit() {
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap_or(());
 }
 
+/// Whether the sending threads can have a core each, and all others one more.
+#[must_use]
+pub fn has_cores_apart(threads: u32) -> bool {
+    std::thread::available_parallelism().is_ok_and(|cores| cores.get() > threads as usize)
+}
+
+/// What a thread of the generator does that must not wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Work {
+    /// Reads what has become visible.
+    Follows = 1,
+    /// Sends what is due.
+    Sends = 2,
+}
+
+/// On cores that the generator's threads share, lets this one run before all ordinary ones, if this user may have it so:
+/// whatever holds it up counts as the receiver's.
+pub fn run_before_others(threads: u32, work: Work) {
+    if !has_cores_apart(threads) {
+        // Without the right to it, it takes its turn, and the report says what that came to.
+        run_first(work as i32).unwrap_or(());
+    }
+}
+
+/// Lets this thread run only when others leave time: its work is for later.
+pub fn run_last() {
+    // Linux has a priority for each thread, and anybody may lower his own.
+    setpriority_process(None, NICE_MAX).unwrap_or(());
+}
+
 /// The process that listens at an address of this host.
 #[derive(Debug)]
 pub struct Listener {
@@ -65,14 +101,18 @@ pub struct Listener {
 impl Listener {
     /// Finds it, if the address is one of this host's own and the process may be looked at.
     #[must_use]
-    pub fn find(target: SocketAddr) -> Option<Self> {
+    pub fn find(target: SocketAddr, proto: &Proto) -> Option<Self> {
         if !target.ip().is_loopback() {
             return None;
         }
-        let sockets: Vec<_> = ["/proc/net/tcp", "/proc/net/tcp6"]
+        let (tables, state) = match proto {
+            Proto::Tcp | Proto::Tls(_) => (["/proc/net/tcp", "/proc/net/tcp6"], LISTEN[0]),
+            Proto::Udp => (["/proc/net/udp", "/proc/net/udp6"], LISTEN[1]),
+        };
+        let sockets: Vec<_> = tables
             .iter()
             .filter_map(|table| fs::read_to_string(table).ok())
-            .flat_map(|table| listening_inodes(&table, target.port()))
+            .flat_map(|table| listening_inodes(&table, target.port(), state))
             .map(|inode| format!("socket:[{inode}]"))
             .collect();
         let process = numbers(Path::new("/proc")).find(|process| holds_any(*process, &sockets))?;
@@ -100,11 +140,11 @@ impl Listener {
 }
 
 /// Sockets that listen at a port, in the kernel's table.
-fn listening_inodes(table: &str, port: u16) -> Vec<String> {
+fn listening_inodes(table: &str, port: u16, state: &str) -> Vec<String> {
     let port = format!(":{port:04X}");
     let inode = |line: &str| {
         let fields: Vec<_> = line.split_whitespace().collect();
-        let is_it = fields.get(1)?.ends_with(&port) && *fields.get(3)? == LISTEN;
+        let is_it = fields.get(1)?.ends_with(&port) && *fields.get(3)? == state;
         is_it.then(|| fields.get(9).map(|inode| (*inode).to_owned())).flatten()
     };
     table.lines().filter_map(inode).collect()
@@ -157,7 +197,7 @@ fn line(path: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, UdpSocket};
 
     #[test]
     fn lists_of_cores_are_read() {
@@ -168,13 +208,15 @@ mod tests {
 
     #[test]
     fn the_process_behind_a_port_is_found() {
+        let found = |target, proto| Listener::find(target, &proto).map(|listener| listener.process());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let found = Listener::find(listener.local_addr().unwrap()).unwrap();
-        assert_eq!(found.process(), std::process::id());
-        let closed = listener.local_addr().unwrap();
+        let target = listener.local_addr().unwrap();
+        assert_eq!(found(target, Proto::Tcp), Some(std::process::id()));
         drop(listener);
-        assert!(Listener::find(closed).is_none());
-        assert!(Listener::find(([192, 0, 2, 1], 1).into()).is_none());
+        assert_eq!(found(target, Proto::Tcp), None);
+        assert_eq!(found(([192, 0, 2, 1], 1).into(), Proto::Tcp), None);
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert_eq!(found(receiver.local_addr().unwrap(), Proto::Udp), Some(std::process::id()));
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! does not hide how long everything waited behind it.
 //!
 //! What a receiver owes is what its kernel acknowledged. So the sender asks its own sockets how many bytes the peer
-//! acknowledged ([`tcp_info`]), and the account demands every whole line among them from the receiver's files: once, in
+//! acknowledged ([`sys`]), and the account demands every whole line among them from the receiver's files: once, in
 //! order, undamaged, in the right log. That holds for a receiver that ends connections in mid-run as well.
 //!
 //! | module | for |
@@ -25,7 +25,8 @@
 //! | [`payload`] | bytes of a line, rendered in place; parsing an entry back |
 //! | [`clock`] | nanoseconds since the start of the run |
 //! | [`sender`] | connections and the threads that keep them busy; the only one that knows tokio-uring |
-//! | [`tcp_info`] | what the kernel knows of a connection; the only unsafe code |
+//! | [`tls`] | handshake and records; the only one that knows rustls |
+//! | [`sys`] | what no crate asks the kernel for safely; the only unsafe code |
 //! | [`send_times`] | when each entry was actually sent |
 //! | [`follow`] | reads a receiver's files, while they grow and afterwards |
 //! | [`latency`] | histograms, by thread and by second |
@@ -53,7 +54,8 @@ pub mod report;
 pub mod schedule;
 pub mod send_times;
 pub mod sender;
-pub mod tcp_info;
+pub mod sys;
+pub mod tls;
 pub mod tokens;
 pub mod units;
 pub mod validity;
@@ -96,12 +98,18 @@ pub struct Output {
 ///
 /// When the run could not be made; faults that it found are an exit code, not an error.
 pub fn execute(command: Command) -> Result<Exit, RunError> {
-    let Command::Run { plan, output } = command;
+    let failed = |error| RunError::Unexpected("stdout: cannot be written; give it room or another place".into(), error);
+    let (plan, output) = match command {
+        Command::Run { plan, output } => (plan, output),
+        Command::Text(text) => return report::print(&text).map(|()| Exit::Done).map_err(failed),
+    };
     let report = run(*plan)?;
-    let failed = |error| RunError::Unexpected("cannot write the report".into(), error);
     if let Some(out) = &output.out {
-        let failed = |error| RunError::Unexpected(format!("cannot write to {}", out.display()), error);
-        report.write_files(out).map_err(failed)?;
+        let problem = |error| {
+            let problem = format!("--out: {} cannot be written; give it room or another place", out.display());
+            RunError::Unexpected(problem, error)
+        };
+        report.write_files(out).map_err(problem)?;
     }
     let mut text = if output.json { format!("{:#}\n", report.to_json()) } else { report.to_string() };
     if !output.json {
@@ -109,7 +117,7 @@ pub fn execute(command: Command) -> Result<Exit, RunError> {
             text.extend(["FAILED        ", condition.text(), "\n"]);
         }
     }
-    report.print(&text).map_err(failed)?;
+    report::print(&text).map_err(failed)?;
     Ok(report.exit(&output.fail_if))
 }
 
@@ -125,13 +133,14 @@ pub fn run(plan: Plan) -> Result<Report, RunError> {
         plan.files.as_ref().map(|files| Follower::new(&plan, files)).transpose().map_err(unreadable(&plan))?;
     let (parts, collected) = mpsc::channel();
     let collector = thread::spawn(move || {
+        host::run_last();
         let mut progress = Progress::new();
         Latencies::collect(&collected, |second, clock, latency| progress.take(second, clock, latency))
     });
     let send_times = plan.is_followed().then(|| Arc::new(SendTimes::new(plan.connections)));
     let watch = Watch { parts, send_times };
     let ready = sender::prepare(&plan, &watch)?;
-    let listener = Listener::find(plan.target);
+    let listener = Listener::find(plan.target, &plan.proto);
     let running = ready.start();
     let clock = running.clock;
     let (outcome, account) = watch_run(&plan, running, watch, follower)?;
@@ -159,9 +168,10 @@ fn watch_run(
     let stop = Arc::new(AtomicBool::new(false));
     let stopwatch = stopwatch(plan, running.clock, watch);
     let following = follower.map(|mut follower| {
-        let stop = Arc::clone(&stop);
+        let (stop, threads) = (Arc::clone(&stop), plan.threads);
         thread::spawn(move || {
             if let Some(stopwatch) = stopwatch {
+                host::run_before_others(threads, host::Work::Follows);
                 follower.follow(stopwatch, &stop)?;
             }
             io::Result::Ok(follower)
@@ -188,9 +198,9 @@ fn stopwatch(plan: &Plan, clock: RunClock, watch: Watch) -> Option<Stopwatch> {
 
 fn unreadable(plan: &Plan) -> impl FnOnce(io::Error) -> RunError {
     let files = match &plan.files {
-        Some(Files::Data(data)) => data.display().to_string(),
-        Some(Files::Pattern(pattern)) => pattern.clone(),
+        Some(Files::Data(data)) => format!("--data: {}", data.display()),
+        Some(Files::Pattern(pattern)) => format!("--files: {pattern}"),
         None => String::new(),
     };
-    move |error| RunError::Unexpected(format!("cannot read {files}"), error)
+    move |error| RunError::Unexpected(format!("{files} cannot be read; give this user leave to"), error)
 }

@@ -9,7 +9,7 @@ use loadgen::{Exit, cli};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let exit = cli::command().and_then(loadgen::execute).unwrap_or_else(|error| {
+    let exit = cli::command(std::env::args_os()).and_then(loadgen::execute).unwrap_or_else(|error| {
         // Nobody is left to tell when stderr is gone; the exit code still says it.
         drop(writeln!(std::io::stderr(), "loadgen: {error}"));
         Exit::from(&error)

@@ -5,17 +5,41 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use crate::payload::Lines;
+use crate::tls::Tls;
 use crate::tokens::{Random, Tokens};
 
 /// Most connections of one run: ephemeral ports and the sender's memory (a batch for each) end not far beyond.
-pub const CONNECTIONS_MAX: i64 = 10_000;
+pub const CONNECTIONS_MAX: u32 = 10_000;
 /// Most sending threads.
-pub const THREADS_MAX: i64 = 256;
+pub const THREADS_MAX: u32 = 256;
 /// Most entries of one connection: the sequence on the wire has 32 bits.
 pub const ENTRIES_PER_CONNECTION_MAX: u64 = 1 << 32;
 
 /// How long a receiver may take to read the rest: socket buffers of some MiB, a slow disk, and patience.
 pub const FINISH_WAIT: Duration = Duration::from_secs(30);
+
+/// How to speak to the receiver.
+#[derive(Clone, Debug)]
+pub enum Proto {
+    /// Lines over TCP.
+    Tcp,
+    /// The same within TLS.
+    Tls(Tls),
+    /// A line a datagram.
+    Udp,
+}
+
+impl Proto {
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Tls(_) => "tls",
+            Self::Udp => "udp",
+        }
+    }
+}
 
 /// How fast to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +82,8 @@ pub enum Files {
 pub struct Plan {
     /// The receiver.
     pub target: SocketAddr,
+    /// How to speak to it.
+    pub proto: Proto,
     /// How fast to send.
     pub rate: Rate,
     /// How a fixed rate is spread over time.
@@ -70,7 +96,7 @@ pub struct Plan {
     pub connections: u32,
     /// Threads that send.
     pub threads: u32,
-    /// A connection that the receiver ends is made again.
+    /// A connection that the receiver ends is made again; over UDP, refused datagrams end nothing.
     pub reconnect: bool,
     /// Tokens of the logs, and which entry goes to which.
     pub tokens: Tokens,
@@ -94,6 +120,7 @@ impl Plan {
     pub fn new(target: SocketAddr, tokens: Tokens) -> Self {
         Self {
             target,
+            proto: Proto::Tcp,
             rate: Rate::Max,
             arrival: Arrival::Uniform,
             stop: Stop::After(Duration::from_secs(10)),
@@ -142,6 +169,12 @@ impl Plan {
         let Stop::Entries(total) = self.stop else { return u64::MAX };
         let (each, more) = (total / u64::from(self.connections), total % u64::from(self.connections));
         each + u64::from(u64::from(connection) < more)
+    }
+
+    /// Whether nothing is promised of what was sent: then losses are reported, and no fault.
+    #[must_use]
+    pub fn is_lossy(&self) -> bool {
+        matches!(self.proto, Proto::Udp)
     }
 
     /// Whether entries are followed while they are sent. Not at [`Rate::Max`]: the follower would take the time that

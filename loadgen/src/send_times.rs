@@ -6,12 +6,17 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-/// Rows kept for one connection, 16 bytes each: a minute of one write each 60 µs.
+/// Rows kept for all connections, 16 bytes each: ten seconds of 100,000 writes a second. Some room more than a follower
+/// may be late, and little enough to be laid out before the run: to make more of it while sending would take
+/// milliseconds.
 const ROWS_MAX: usize = 1 << 20;
+/// Rows kept for one connection at least.
+const ROWS_MIN: usize = 256;
 
 /// Actual send times of all connections.
 #[derive(Debug)]
 pub struct SendTimes {
+    rows_max: usize,
     connections: Vec<Mutex<VecDeque<Row>>>,
 }
 
@@ -25,13 +30,19 @@ impl SendTimes {
     /// Nothing sent yet.
     #[must_use]
     pub fn new(connections: u32) -> Self {
-        Self { connections: (0..connections).map(|_| Mutex::default()).collect() }
+        let rows_max = (ROWS_MAX / connections as usize).max(ROWS_MIN);
+        let rows = |_| {
+            let mut rows = VecDeque::from(vec![Row { first_sequence: u32::MAX, nanos: u64::MAX }; rows_max]);
+            rows.clear();
+            Mutex::new(rows)
+        };
+        Self { rows_max, connections: (0..connections).map(rows).collect() }
     }
 
     /// The entries of a connection from a sequence on are sent at this time.
     pub fn add(&self, connection: u32, first_sequence: u32, nanos: u64) {
         let mut rows = self.rows(connection);
-        if rows.len() == ROWS_MAX {
+        if rows.len() == self.rows_max {
             rows.pop_front();
         }
         rows.push_back(Row { first_sequence, nanos });

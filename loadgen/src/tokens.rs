@@ -184,7 +184,7 @@ pub fn tokens_of_list(content: &str) -> Result<Vec<Token>, String> {
     }
     match tokens.len() {
         1..=TOKENS_MAX => Ok(tokens),
-        count => Err(format!("{count} tokens; 1 to {TOKENS_MAX} are possible")),
+        count => Err(format!("{count} tokens; give 1 to {TOKENS_MAX}")),
     }
 }
 

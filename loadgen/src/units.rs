@@ -57,7 +57,7 @@ pub fn parse_count(text: &str) -> Result<u64, String> {
 pub fn parse_time(text: &str) -> Result<Duration, String> {
     let units = if text == "0" { &[("", 0)][..] } else { &TIME_UNITS };
     match scaled(text, units, "give a time such as 500ms, 10s, 5m, 1h or 2d")? {
-        milliseconds if milliseconds > TIME_MS_MAX => Err("at most 30d".to_owned()),
+        milliseconds if milliseconds > TIME_MS_MAX => Err("longer than possible; give at most 30d".to_owned()),
         milliseconds => Ok(Duration::from_millis(milliseconds)),
     }
 }
@@ -74,7 +74,7 @@ pub fn parse_size_range(text: &str) -> Result<RangeInclusive<u64>, String> {
         None => (size(text)?, size(text)?),
     };
     if least > most {
-        return Err(format!("{least} is more than {most}; the smaller one comes first"));
+        return Err(format!("{least} is more than {most}; give the smaller one first"));
     }
     Ok(least..=most)
 }

@@ -63,7 +63,9 @@ fn schedule(evidence: &Evidence<'_>) -> Option<Finding> {
     let own = &evidence.latencies.send.own;
     let p99 = own.value_at_quantile(0.99);
     let behind: u64 = evidence.outcome.connections.iter().map(|connection| connection.entries_behind).sum();
-    if p99 > nanos(OWN_DELAY_MAX) || (behind > 0 && own.max() > nanos(OWN_STALL_MAX)) {
+    // Nothing but the generator holds datagrams back.
+    let is_own = own.max() > nanos(OWN_STALL_MAX) || evidence.plan.is_lossy();
+    if p99 > nanos(OWN_DELAY_MAX) || (behind > 0 && is_own) {
         let text = format!(
             "the generator did not keep its schedule: its own delay has a p99 of {} and a maximum of {}, {behind} entries \
              were not sent; give it cores of its own, more --threads, or a lower --rate",
@@ -131,8 +133,13 @@ fn follower(evidence: &Evidence<'_>) -> Option<Finding> {
 }
 
 fn closed_loop(evidence: &Evidence<'_>) -> Option<Finding> {
-    let text = "at --rate max the receiver sets the pace: the latencies say how full the sockets were".to_owned();
-    (evidence.plan.rate == Rate::Max).then_some(Finding { name: "closed_loop", text, is_fatal: false })
+    let text = if evidence.plan.is_lossy() {
+        "at --rate max over UDP nobody sets the pace: what the receiver cannot take is lost"
+    } else {
+        "at --rate max the receiver sets the pace: the latencies say how full the sockets were"
+    };
+    let is_max = evidence.plan.rate == Rate::Max;
+    is_max.then(|| Finding { name: "closed_loop", text: text.to_owned(), is_fatal: false })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a time for people")]
@@ -143,6 +150,7 @@ fn milliseconds(nanos: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Proto;
     use crate::plan::tests::plan;
     use crate::sender::{ConnectionOutcome, Ending};
 
@@ -156,7 +164,8 @@ mod tests {
             ending: Ending::Finished,
             attempts: Vec::new(),
         };
-        let mut outcome = Outcome { elapsed: Duration::ZERO, sending: Duration::ZERO, connections: vec![connection] };
+        let mut outcome =
+            Outcome { elapsed: Duration::ZERO, sending: Duration::ZERO, suite: None, connections: vec![connection] };
         let mut latencies = Latencies::default();
         let mut host =
             Host { name: None, kernel: None, processor: None, cores: [0].into(), clock_source: Some("tsc".to_owned()) };
@@ -187,6 +196,11 @@ mod tests {
         let late = |latencies: &mut Latencies| latencies.send.own.record(2_000_000).unwrap();
         assert_eq!(found(|_, _, latencies, _| late(latencies)), ["schedule_missed"]);
         assert_eq!(found(|_, outcome, _, _| outcome.connections[0].entries_behind = 1), ["receiver_behind"]);
+        let behind_over_udp = |plan: &mut Plan, outcome: &mut Outcome| {
+            plan.proto = Proto::Udp;
+            outcome.connections[0].entries_behind = 1;
+        };
+        assert_eq!(found(|plan, outcome, _, _| behind_over_udp(plan, outcome)), ["schedule_missed"]);
         assert_eq!(found(|_, _, _, host| host.cores.extend([1])), ["shared_cores"]);
         assert_eq!(found(|_, _, _, host| host.clock_source = Some("hpet".to_owned())), ["slow_clock"]);
         assert_eq!(found(|_, _, latencies, _| latencies.send.negative = 1), ["negative_latency"]);

@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn config(data: &std::path::Path) -> Result<Config, Box<dyn std::error::Error>> {
-    let args = ["engine", "run", "--tcp", "127.0.0.1:0", "--log-level", "error", "--data"];
+    let args = ["engine", "run", "--tcp", "127.0.0.1:0", "--admin", "off", "--log-level", "error", "--data"];
     match cli::parse(args.map(Into::into).into_iter().chain([data.into()])) {
         Typed::Command(Command::Run(args)) => Ok(Config::try_from(RunFlags::from(*args))?),
         other => Err(format!("{other:?}").into()),

@@ -11,6 +11,8 @@
 
 use bytes::{BufMut as _, BytesMut};
 
+use crate::time::Time;
+
 const CLASS_BYTES_MIN: usize = 256;
 /// Number of size classes; the largest holds a line of 32 MiB, more than any budget allows.
 pub const CLASSES: usize = 18;
@@ -23,12 +25,14 @@ pub struct WriteBuf {
     bytes: BytesMut,
     done: usize,
     class: u8,
+    since: Time,
 }
 
 impl WriteBuf {
     fn new(class: usize) -> Self {
         let class_index = u8::try_from(class).expect("there are fewer than 256 size classes");
-        Self { bytes: BytesMut::with_capacity(class_bytes(class)), done: 0, class: class_index }
+        let bytes = BytesMut::with_capacity(class_bytes(class));
+        Self { bytes, done: 0, class: class_index, since: Time::default() }
     }
 
     /// The size class.
@@ -89,6 +93,17 @@ impl WriteBuf {
     pub fn advance(&mut self, count: usize) {
         self.done += count;
         assert!(self.done <= self.bytes.len(), "the driver wrote more than it was given");
+    }
+
+    /// When its first byte came, as its user has said.
+    #[must_use]
+    pub const fn since(&self) -> Time {
+        self.since
+    }
+
+    /// Says when its first byte came.
+    pub fn begin(&mut self, now: Time) {
+        self.since = now;
     }
 
     /// Empties it, to be filled again.
@@ -163,24 +178,21 @@ impl BufferPool {
     }
 
     /// Exchanges a buffer for a larger one with the same content.
-    pub fn grow(&mut self, small: WriteBuf, class: usize) -> WriteBuf {
-        debug_assert!(small.done == 0 && class > small.class());
+    pub fn grow(&mut self, buf: &mut WriteBuf, class: usize) {
+        debug_assert!(buf.done == 0 && class > buf.class());
         let mut large = self.take(class);
-        large.push(small.content());
-        self.give(small);
-        large
+        large.push(buf.content());
+        large.begin(buf.since());
+        self.give(std::mem::replace(buf, large));
     }
 
     /// Appends to a buffer, which becomes a larger one if it has to, or to a new one.
     pub fn append(&mut self, buf: Option<WriteBuf>, bytes: &[u8]) -> WriteBuf {
-        let mut buf = match buf {
-            None => self.take(class_for(bytes.len())),
-            Some(buf) if buf.room() >= bytes.len() => buf,
-            Some(buf) => {
-                let class = class_for(buf.content().len() + bytes.len());
-                self.grow(buf, class)
-            }
-        };
+        let mut buf = buf.unwrap_or_else(|| self.take(class_for(bytes.len())));
+        if buf.room() < bytes.len() {
+            let class = class_for(buf.content().len() + bytes.len());
+            self.grow(&mut buf, class);
+        }
         buf.push(bytes);
         buf
     }

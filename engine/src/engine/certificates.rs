@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::no_resources;
 use crate::config::CertificateFiles;
-use crate::diag::{Level, log};
+use crate::diag::{Level, log, quoted};
 use crate::error::{ConfigError, EngineError};
 use crate::limits::CERTIFICATE_WATCH;
 use crate::tls::{Credentials, Server};
@@ -65,7 +65,7 @@ fn renew(files: &CertificateFiles, server: &Server) {
             server.replace(credentials);
             log(Level::Info, format_args!("certificates read again pairs={}", files.pairs.len()));
         }
-        Err(error) => log(Level::Warn, format_args!("certificates kept as they were: {error}")),
+        Err(error) => log(Level::Warn, format_args!("certificates kept as they were error={}", quoted(&error))),
     }
 }
 
@@ -74,7 +74,7 @@ fn load(files: &CertificateFiles) -> Result<Credentials, ConfigError> {
     let credentials = files.load()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed());
     for ((path, _), until) in files.pairs.iter().zip(credentials.valid_until()) {
-        let path = path.display();
+        let path = quoted(&path.display());
         match until.and_then(|until| Some((until, Timestamp::from_second(until).ok()?))) {
             None => log(Level::Warn, format_args!("certificate cert={path} valid_until=unknown")),
             Some((until, shown)) if until < now => {

@@ -164,36 +164,32 @@ impl Lane {
         self.end_run();
         let before = pool.used();
         let needed = HEADER_BYTES + entry.len() + 1;
-        let mut buf = match self.filling.take() {
-            Some(buf) => self.with_room(buf, needed, pool),
-            None => self.fresh(needed, pool),
-        };
+        self.make_room(needed, pool);
+        let class = self.class.max(class_for(needed));
+        let buf = self.filling.get_or_insert_with(|| {
+            self.outstanding += 1;
+            pool.take(class)
+        });
         self.run = Some(OpenRun { at: buf.content().len(), token, kind, entries: 1 });
         buf.push(token.as_bytes());
         buf.push(&[kind as u8]);
         buf.push(&[0; HEADER_BYTES - COUNTS_AT]);
-        push(&mut buf, entry);
-        self.filling = Some(buf);
+        push(buf, entry);
         pool.used() - before
     }
 
-    /// The batch in progress if the run fits, a larger one while batches may grow, else a new one.
-    fn with_room(&mut self, buf: WriteBuf, needed: usize, pool: &mut BufferPool) -> WriteBuf {
+    /// A batch in progress without room for a run gets a larger buffer while batches may grow; else it is full.
+    fn make_room(&mut self, needed: usize, pool: &mut BufferPool) {
+        let Some(buf) = &mut self.filling else { return };
         if buf.room() >= needed {
-            return buf;
+            return;
         }
         let wanted = buf.content().len() + needed;
         if wanted <= HANDOVER_BATCH_BYTES {
-            let larger = class_for(wanted.max(2 * buf.capacity()).min(HANDOVER_BATCH_BYTES));
-            return pool.grow(buf, larger);
+            pool.grow(buf, class_for(wanted.max(2 * buf.capacity()).min(HANDOVER_BATCH_BYTES)));
+        } else {
+            self.full.extend(self.filling.take().map(|buf| Batch { buf }));
         }
-        self.full.push(Batch { buf });
-        self.fresh(needed, pool)
-    }
-
-    fn fresh(&mut self, needed: usize, pool: &mut BufferPool) -> WriteBuf {
-        self.outstanding += 1;
-        pool.take(self.class.max(class_for(needed)))
     }
 
     fn end_run(&mut self) {

@@ -37,7 +37,7 @@ pub fn token_at_start(bytes: &[u8]) -> Option<Token> {
 
 /// See [`super::find_token`].
 #[must_use]
-pub fn find_token(bytes: &[u8], from: usize) -> Option<(usize, Token)> {
+pub fn find_token(bytes: &[u8], from: usize) -> Option<usize> {
     const LAST: usize = TOKEN_BYTES - 1;
     // A dash at a token's last byte can be its own last dash at best.
     const AFTER_DASH: usize = LAST - DASHES[3];
@@ -50,8 +50,8 @@ pub fn find_token(bytes: &[u8], from: usize) -> Option<(usize, Token)> {
             at += TOKEN_BYTES;
         } else if text[DASHES[0]] != b'-' {
             at += find_byte(&bytes[at + DASHES[0]..], b'-')?;
-        } else if let Some(token) = parse(text) {
-            return Some((at, token));
+        } else if parse(text).is_some() {
+            return Some(at);
         } else {
             at += 1;
         }

@@ -16,7 +16,7 @@
 //!                  dashes = window[8..72] == '-', as bits
 //!                  starts = dashes & dashes >> 5 & dashes >> 10 & dashes >> 15
 //!                  several: starts &= runs of 8-4-4-4-12 hex digits, as bits         (5)
-//!                  parse at the first start; none is left, or it is no token: next window
+//!                  the first start that parses; none is left, or it is no token: next window
 //! ```
 //!
 //! 1. Going by blocks and not from line to line leaves no chain of dependent loads from one LF to the next: the CPU
@@ -100,7 +100,7 @@ impl Avx2 {
     }
 
     /// See [`super::find_token`].
-    pub(super) fn find_token(self, bytes: &[u8], from: usize) -> Option<(usize, Token)> {
+    pub(super) fn find_token(self, bytes: &[u8], from: usize) -> Option<usize> {
         // SAFETY: `self` exists, so `detect` found the features that the function enables.
         unsafe { find_token(bytes, from) }
     }
@@ -170,7 +170,7 @@ fn find_lf(bytes: &[u8]) -> Option<usize> {
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2")]
-fn find_token(bytes: &[u8], mut from: usize) -> Option<(usize, Token)> {
+fn find_token(bytes: &[u8], mut from: usize) -> Option<usize> {
     let last_start = bytes.len().checked_sub(TOKEN_BYTES)?;
     while from <= last_start {
         let Some(last_window) = bytes.len().checked_sub(WINDOW) else {
@@ -180,8 +180,8 @@ fn find_token(bytes: &[u8], mut from: usize) -> Option<(usize, Token)> {
         let window: &[u8; WINDOW] = part(bytes, base);
         let starts = dashed_starts(bits_equal(part(window, DASHES[0]), b'-')) & u64::MAX << (from - base);
         let hex = || [hex_bits(part(window, 0)), hex_bits(part(window, SECOND))];
-        if let Some((at, token)) = first_token(window, starts, hex) {
-            return Some((base + at, token));
+        if let Some(at) = first_token(window, starts, hex) {
+            return Some(base + at);
         }
         from += STARTS;
     }
@@ -191,7 +191,7 @@ fn find_token(bytes: &[u8], mut from: usize) -> Option<(usize, Token)> {
 /// `find_token` in bytes that are fewer than a window; a token fits behind `from`.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2")]
-fn find_token_in_short(bytes: &[u8], from: usize) -> Option<(usize, Token)> {
+fn find_token_in_short(bytes: &[u8], from: usize) -> Option<usize> {
     let last_at = bytes.len() - 32;
     let second_at = last_at.min(32);
     let [first, second, last] = [0, second_at, last_at].map(|at| part(bytes, at));
@@ -214,7 +214,7 @@ fn find_token_in_short(bytes: &[u8], from: usize) -> Option<(usize, Token)> {
 /// are hex digits.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2")]
-fn first_token(bytes: &[u8], mut starts: u64, hex: impl FnOnce() -> [u64; 2]) -> Option<(usize, Token)> {
+fn first_token(bytes: &[u8], mut starts: u64, hex: impl FnOnce() -> [u64; 2]) -> Option<usize> {
     let several = starts & starts.wrapping_sub(1) != 0;
     if several {
         let [first, second] = hex();
@@ -225,7 +225,7 @@ fn first_token(bytes: &[u8], mut starts: u64, hex: impl FnOnce() -> [u64; 2]) ->
     }
     let at = starts.trailing_zeros() as usize;
     let text = bytes.get(at..)?.first_chunk()?;
-    Some((at, parse(text)?))
+    parse(text).map(|_| at)
 }
 
 /// Starts with a dash wherever a token has one, of the bits that say which of the bytes from `DASHES[0]` on is one.

@@ -54,8 +54,8 @@ pub enum AppendOp {
 pub enum Appended {
     /// The entry joined a batch that was already gathering.
     Gathering,
-    /// A new batch begins with it.
-    Begun,
+    /// A new batch begins with it, or its batch got a larger buffer.
+    Grown,
     /// A batch is full and waits to be written.
     Full,
 }
@@ -195,20 +195,20 @@ impl Appender {
 
     #[inline(never)]
     fn append_slowly(&mut self, entry: Entry<'_>, segment_bytes: u64, pool: &mut BufferPool, now: Time) -> Appended {
-        let begun = self.filling.is_none();
+        let class = self.filling.as_ref().map(WriteBuf::class);
         let batches = self.full.len();
         let needed = entry.len() + 1;
         if self.assigned > 0 && self.assigned + needed as u64 > segment_bytes && now >= self.roll_from {
             self.stage_roll(now);
         }
         for part in [entry.head, entry.tail, b"\n"] {
-            self.stage(part, needed, pool);
+            self.stage(part, needed, pool, now);
         }
         self.assigned += needed as u64;
         if self.full.len() > batches {
             Appended::Full
-        } else if begun {
-            Appended::Begun
+        } else if self.filling.as_ref().map(WriteBuf::class) != class {
+            Appended::Grown
         } else {
             Appended::Gathering
         }
@@ -222,21 +222,21 @@ impl Appender {
         self.roll_from = now + ROLL_GAP;
     }
 
-    fn stage(&mut self, mut part: &[u8], needed: usize, pool: &mut BufferPool) {
+    fn stage(&mut self, mut part: &[u8], needed: usize, pool: &mut BufferPool, now: Time) {
         while !part.is_empty() {
-            let mut buf = match self.filling.take() {
-                Some(buf) => buf,
-                None => pool
-                    .take(usize::from(self.class).max(class_for(needed.clamp(STAGING_BYTES_MIN, STAGING_BYTES_MAX)))),
-            };
+            let class = usize::from(self.class).max(class_for(needed.clamp(STAGING_BYTES_MIN, STAGING_BYTES_MAX)));
+            let buf = self.filling.get_or_insert_with(|| {
+                let mut buf = pool.take(class);
+                buf.begin(now);
+                buf
+            });
             if buf.room() < part.len() && buf.class() < class_for(STAGING_BYTES_MAX) {
                 let class = class_for((2 * buf.capacity()).max(buf.content().len() + needed).min(STAGING_BYTES_MAX));
-                buf = pool.grow(buf, class);
+                pool.grow(buf, class);
             }
-            let (now, later) = part.split_at(part.len().min(buf.room()));
-            buf.push(now);
+            let (fits, later) = part.split_at(part.len().min(buf.room()));
+            buf.push(fits);
             part = later;
-            self.filling = Some(buf);
             if !part.is_empty() {
                 self.finish_batch();
             }
@@ -293,6 +293,18 @@ impl Appender {
         AppendOp::Write { file, position: self.written, buf }
     }
 
+    /// Whether the segment that is being opened is a new one.
+    #[must_use]
+    pub fn is_creating(&self) -> bool {
+        self.file == File::Opening { create: true }
+    }
+
+    /// Whether the segment at hand is not the log's first.
+    #[must_use]
+    pub fn has_rolled(&self) -> bool {
+        self.base != Offset::START
+    }
+
     /// The file is open.
     pub fn opened(&mut self, file: FileId) {
         self.file = File::Open(file);
@@ -300,7 +312,7 @@ impl Appender {
 
     /// The file could not be opened or created; `start` will ask again.
     pub fn open_failed(&mut self) {
-        self.file = if self.file == (File::Opening { create: true }) { File::Absent } else { File::Closed };
+        self.file = if self.is_creating() { File::Absent } else { File::Closed };
     }
 
     /// Gives up the open file if nothing is in flight, to free a descriptor.
@@ -325,8 +337,12 @@ impl Appender {
                 _ => unreachable!("a file is not closed while a write is in flight"),
             };
         }
-        let bytes = buf.content().len().clamp(STAGING_BYTES_MIN, STAGING_BYTES_MAX);
-        self.class = u8::try_from(class_for(bytes)).expect("there are fewer than 256 size classes");
+        // A large batch announces large ones. Where small ones are written because memory is short, the next begins with
+        // less of it, and grows if it may.
+        let bytes = buf.content().len();
+        let next = if bytes > STAGING_BYTES_MAX / 4 { bytes } else { bytes / 2 };
+        let next = next.clamp(STAGING_BYTES_MIN, STAGING_BYTES_MAX);
+        self.class = u8::try_from(class_for(next)).expect("there are fewer than 256 size classes");
         pool.give(buf);
         self.writing = false;
         None

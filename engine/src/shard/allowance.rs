@@ -1,9 +1,15 @@
-//! A number of things that all shards of a process may have together. Touched when one comes or goes, never per entry.
+//! What all shards of a process may have together. Touched when something comes or goes, never per entry.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-/// How many there may be, and how many there are. Clones are the same one.
+use super::op::PeerAddress;
+use crate::time::Time;
+
+/// A number of things: how many there may be, and how many there are. Clones are the same one.
 #[derive(Clone, Debug)]
 pub struct Allowance(Arc<Account>);
 
@@ -11,20 +17,37 @@ pub struct Allowance(Arc<Account>);
 struct Account {
     max: usize,
     used: AtomicUsize,
+    pace: Option<Pace>,
 }
 
 impl Allowance {
     /// At most `max` things.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self(Arc::new(Account { max, used: AtomicUsize::new(0) }))
+        Self::with_pace(max, None)
     }
 
-    /// Takes one, if one is left.
+    /// The same; once there are `unpaced` of them, only `per_second` are taken in a second, and after a rest as many at
+    /// once.
     #[must_use]
-    pub fn take(&self) -> bool {
-        let one_more = |used: usize| (used < self.0.max).then_some(used + 1);
-        self.0.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    pub fn paced(max: usize, unpaced: usize, per_second: u32) -> Self {
+        let gap = Duration::from_secs(1) / per_second;
+        Self::with_pace(max, Some(Pace { unpaced, gap, earned: AtomicU64::new(0) }))
+    }
+
+    fn with_pace(max: usize, pace: Option<Pace>) -> Self {
+        Self(Arc::new(Account { max, used: AtomicUsize::new(0), pace }))
+    }
+
+    /// Takes one, if one is left, and if it is not too soon for it.
+    #[must_use]
+    pub fn take(&self, now: Time) -> bool {
+        let Account { max, used, pace } = &*self.0;
+        let before = used.load(Ordering::Relaxed);
+        let one_more = |used: usize| (used < *max).then_some(used + 1);
+        before < *max
+            && pace.as_ref().is_none_or(|pace| before < pace.unpaced || pace.take(now))
+            && used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
     /// Takes one that is there already, allowed or not.
@@ -44,20 +67,136 @@ impl Allowance {
     }
 }
 
+/// A bucket that holds what a second earns and is full at the start. It is kept as the time at which all that was taken is
+/// earned again: each take moves that on by `gap`, and may not move it past a second from now. Shards read clocks that
+/// began within milliseconds of each other; the earlier one has that much less to take.
+#[derive(Debug)]
+struct Pace {
+    /// Of so many things none is paced.
+    unpaced: usize,
+    gap: Duration,
+    /// In nanoseconds.
+    earned: AtomicU64,
+}
+
+impl Pace {
+    fn take(&self, now: Time) -> bool {
+        let latest = now + Duration::from_secs(1);
+        let later = |earned: u64| {
+            let earned = Time::new(Duration::from_nanos(earned)).max(now) + self.gap;
+            (earned <= latest).then(|| earned.as_nanos())
+        };
+        self.earned.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later).is_ok()
+    }
+}
+
+/// How many connections one address may have, and how many it has. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct PerAddress {
+    /// 0: no limit, and nothing is counted.
+    max: usize,
+    /// Addresses without a connection are not in it.
+    open: Arc<Mutex<HashMap<PeerAddress, usize>>>,
+}
+
+impl PerAddress {
+    /// At most `max` connections of one address; 0 is no limit.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self { max, open: Arc::default() }
+    }
+
+    /// Counts one more connection of this address, if it may have one.
+    #[must_use]
+    pub fn take(&self, address: PeerAddress) -> bool {
+        if self.max == 0 {
+            return true;
+        }
+        let mut open = self.open.lock().expect("no panic happens under this lock");
+        let count = open.entry(address.counted_as()).or_insert(0);
+        let allowed = *count < self.max;
+        *count += usize::from(allowed);
+        allowed
+    }
+
+    /// A connection that was counted has ended.
+    pub fn give_back(&self, address: PeerAddress) {
+        if self.max == 0 {
+            return;
+        }
+        let mut open = self.open.lock().expect("no panic happens under this lock");
+        if let Entry::Occupied(mut count) = open.entry(address.counted_as()) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn at(millis: u64) -> Time {
+        Time::new(Duration::from_millis(millis))
+    }
 
     #[test]
     fn all_clones_share_what_is_allowed() {
         let allowance = Allowance::new(2);
         let other = allowance.clone();
         other.take_anyway();
-        assert!(allowance.take() && !other.take() && allowance.is_exhausted());
+        assert!(allowance.take(at(0)) && !other.take(at(0)) && allowance.is_exhausted());
         other.take_anyway();
         allowance.give_back();
         assert!(other.is_exhausted());
         allowance.give_back();
-        assert!(!other.is_exhausted() && other.take());
+        assert!(!other.is_exhausted() && other.take(at(0)));
+    }
+
+    #[test]
+    fn a_pace_counts_from_a_number_on() {
+        let allowance = Allowance::paced(1000, 10, 5);
+        let taken = |now| (0..100).filter(|_| allowance.take(now)).count();
+        // Ten for nothing, then what a second earns.
+        assert_eq!(taken(at(0)), 15);
+        assert_eq!(taken(at(199)), 0);
+        assert_eq!(taken(at(200)), 1);
+        assert_eq!(taken(at(1000)), 4);
+        // A long rest earns no more than a second does.
+        assert_eq!(taken(at(60_000)), 5);
+        // A clock that is behind takes nothing that was not earned.
+        assert_eq!(taken(at(59_000)), 0);
+        assert_eq!(taken(at(60_399)), 1);
+    }
+
+    #[test]
+    fn things_that_were_there_before_leave_only_the_pace() {
+        let allowance = Allowance::paced(1000, 10, 5);
+        (0..10).for_each(|_| allowance.take_anyway());
+        assert_eq!((0..100).filter(|_| allowance.take(at(0))).count(), 5);
+    }
+
+    #[test]
+    fn the_whole_is_bounded_whatever_the_pace() {
+        let allowance = Allowance::paced(12, 10, 500);
+        assert_eq!((0..100).filter(|_| allowance.take(at(0))).count(), 12);
+        let slow = Allowance::paced(12, 0, u32::MAX);
+        assert_eq!((0..100).filter(|_| slow.take(at(0))).count(), 12);
+    }
+
+    #[test]
+    fn addresses_have_their_own_count_and_leave_nothing_behind() {
+        let per_address = PerAddress::new(2);
+        let (one, other) = (PeerAddress::v4([192, 0, 2, 1]), PeerAddress::v4([192, 0, 2, 2]));
+        assert!(per_address.take(one) && per_address.take(one) && !per_address.take(one));
+        assert!(per_address.take(other));
+        per_address.give_back(one);
+        assert!(per_address.take(one) && !per_address.take(one));
+        for address in [one, one, other] {
+            per_address.give_back(address);
+        }
+        assert!(per_address.open.lock().expect("nobody panicked").is_empty());
     }
 }

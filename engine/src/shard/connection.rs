@@ -1,8 +1,10 @@
 //! One client's stream: what the shard remembers of it between receives.
 
 use super::logs::Destination;
+use super::op::{ListenerId, PeerAddress};
 use super::secure::Secure;
 use crate::framing::{Framing, LineDecoder};
+use crate::time::Time;
 use crate::wire::Token;
 
 /// Where a connection is in its life.
@@ -20,14 +22,30 @@ pub(super) enum Life {
     Closing,
 }
 
+/// What a connection brought in one turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Brought {
+    pub(super) turn: Time,
+    pub(super) buffers: usize,
+    pub(super) bytes: usize,
+}
+
 /// One client's stream.
 #[derive(Debug)]
 pub(super) struct Connection {
+    /// Who took it.
+    pub(super) listener: ListenerId,
     pub(super) life: Life,
+    /// The address that it is counted for.
+    pub(super) counted_for: Option<PeerAddress>,
     /// A receive is in flight.
     pub(super) receiving: bool,
     /// How many of its events are held.
     pub(super) held: u32,
+    /// The last turn in which it brought something, and how much.
+    pub(super) brought: Brought,
+    /// Until then it gets one buffer at a time.
+    pub(super) rationed_until: Time,
     pub(super) decoder: LineDecoder,
     /// What stands between the bytes and the decoder, where TLS is spoken.
     pub(super) tls: Option<Box<Secure>>,
@@ -38,16 +56,25 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(framing: Framing) -> Self {
+    pub(super) fn new(listener: ListenerId, framing: Framing, counted_for: Option<PeerAddress>) -> Self {
         Self {
+            listener,
             life: Life::Open,
+            counted_for,
             receiving: true,
             held: 0,
+            brought: Brought::default(),
+            rationed_until: Time::default(),
             decoder: LineDecoder::new(framing),
             tls: None,
             last: None,
             pieces_to: None,
         }
+    }
+
+    /// One that is closed before anything is received.
+    pub(super) fn turned_away(listener: ListenerId) -> Self {
+        Self { life: Life::Closing, receiving: false, ..Self::new(listener, Framing::Lf, None) }
     }
 
     /// The size class of the record that is not all there.
@@ -61,4 +88,4 @@ impl Connection {
     }
 }
 
-const _: () = assert!(size_of::<Option<Connection>>() <= 512, "an idle connection costs at most 512 bytes");
+const _: () = assert!(size_of::<Connection>() <= 256, "an idle connection costs at most 512 bytes, tables and all");

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use super::ingest::Ingest;
 use super::logs::Destination;
 use super::op::{Datagrams, Notice, Op, ReceivedDatagrams, UdpId};
-use super::{Shard, is_due};
+use super::{Recurring, Shard};
 use crate::framing::feed_datagram;
 use crate::limits::{ACCEPT_RETRY, DATAGRAM_COST_BYTES, QUEUE_ABANDON, UDP_TURN_BYTES_MIN};
 use crate::time::Time;
@@ -51,7 +51,7 @@ pub(super) struct Udp {
     receive_from: Time,
     /// When receiving failed for the first time since it last worked.
     failing_since: Option<Time>,
-    failure_told: Option<Time>,
+    failure: Recurring,
     /// Bytes that connections brought in this turn.
     connection_bytes: usize,
     /// The token of the last line and where it went.
@@ -67,7 +67,7 @@ impl Udp {
             ends: false,
             receive_from: Time::default(),
             failing_since: None,
-            failure_told: None,
+            failure: Recurring::default(),
             connection_bytes: 0,
             last: None,
             pieces_to: None,
@@ -120,9 +120,7 @@ impl Shard {
             ReceivedDatagrams::Failed(error) => {
                 self.udp.receive_from = self.now + ACCEPT_RETRY;
                 self.udp.failing_since.get_or_insert(self.now);
-                if is_due(&mut self.udp.failure_told, self.now) {
-                    self.notices.push_back(Notice::UdpFailed(error));
-                }
+                self.notices.extend(self.udp.failure.again(self.now).map(|_| Notice::UdpFailed(error)));
             }
             ReceivedDatagrams::NoBuffer | ReceivedDatagrams::Cancelled => {}
         }

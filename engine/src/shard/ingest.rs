@@ -34,23 +34,9 @@ pub(super) struct Ingest<'a, const MAKES_LOGS: bool> {
 impl<const MAKES_LOGS: bool> LineSink for Ingest<'_, MAKES_LOGS> {
     #[inline]
     fn line(&mut self, line: &[u8], token: Option<&Token>) {
-        let (at, token) = match token {
-            Some(token) => (0, *token),
-            None => match without_token_in_front(line) {
-                Ok(found) => found,
-                Err(reason) => return self.counters.reject(reason),
-            },
-        };
-        let entry = remove_token(line, at);
-        if entry.is_blank() {
-            return self.counters.reject(Reject::Empty);
-        }
-        match self.route(token) {
-            Ok(destination) => {
-                self.counters.lines += 1;
-                self.store(token, destination, RunKind::Whole, entry);
-            }
-            Err(reason) => self.counters.reject(reason),
+        match token {
+            Some(token) => self.entry(line, 0, *token),
+            None => self.search(line),
         }
     }
 
@@ -83,6 +69,33 @@ impl<const MAKES_LOGS: bool> LineSink for Ingest<'_, MAKES_LOGS> {
 }
 
 impl<const MAKES_LOGS: bool> Ingest<'_, MAKES_LOGS> {
+    /// Takes a line whose token is at `at`.
+    #[inline]
+    fn entry(&mut self, line: &[u8], at: usize, token: Token) {
+        let entry = remove_token(line, at);
+        if entry.is_blank() {
+            return self.counters.reject(Reject::Empty);
+        }
+        match self.route(token) {
+            Ok(destination) => {
+                self.counters.lines += 1;
+                self.store(token, destination, RunKind::Whole, entry);
+            }
+            Err(reason) => self.counters.reject(reason),
+        }
+    }
+
+    /// Takes a line that does not begin with a token.
+    #[inline(never)]
+    fn search(&mut self, line: &[u8]) {
+        match deciding_token(line) {
+            Some((at, token)) => self.entry(line, at, token),
+            None if is_blank(line) => self.counters.reject(Reject::Empty),
+            None if line == KEEPALIVE => self.counters.reject(Reject::Keepalive),
+            None => self.counters.reject(Reject::NoToken),
+        }
+    }
+
     #[inline]
     fn route(&mut self, token: Token) -> Result<Destination, Reject> {
         if let Some((last, destination)) = *self.last
@@ -90,7 +103,7 @@ impl<const MAKES_LOGS: bool> Ingest<'_, MAKES_LOGS> {
         {
             return Ok(destination);
         }
-        let destination = self.logs.route(token, MAKES_LOGS)?;
+        let destination = self.logs.route(token, MAKES_LOGS, self.now)?;
         *self.last = Some((token, destination));
         Ok(destination)
     }
@@ -112,15 +125,22 @@ impl<const MAKES_LOGS: bool> Ingest<'_, MAKES_LOGS> {
 
 /// Takes entries that another shard received and counted as lines: the owner of their log counts what becomes of them.
 pub(super) fn absorb(run: Run<'_>, logs: &mut Logs, counters: &mut Counters, now: Time) {
-    match logs.route(run.token, run.kind.makes_logs()) {
-        Ok(Destination::Log(log)) => {
+    let log = match run.kind {
+        // These make no log: if the first piece was rejected, they go with it.
+        RunKind::Further => logs.find(run.token).ok_or(None),
+        kind => match logs.route(run.token, kind.makes_logs(), now) {
+            Ok(Destination::Log(log)) => Ok(log),
+            Ok(Destination::Shard(_)) => unreachable!("entries are handed to the owner of their log"),
+            Err(reason) => Err(Some(reason)),
+        },
+    };
+    match log {
+        Ok(log) => {
             count(counters, run.kind, run.entries, run.bytes.len() as u64);
             logs.append_run(log, run.bytes, now);
         }
-        Ok(Destination::Shard(_)) => debug_assert!(false, "entries are handed to the owner of their log"),
-        // Pieces go with the first one, which was counted.
-        Err(_) if run.kind == RunKind::Further => {}
-        Err(reason) => counters.reject_counted(reason, run.entries),
+        Err(Some(reason)) => counters.reject_counted(reason, run.entries),
+        Err(None) => {}
     }
 }
 
@@ -134,17 +154,4 @@ pub(super) fn count(counters: &mut Counters, kind: RunKind, entries: u64, bytes:
         RunKind::First | RunKind::FirstOfExisting => counters.split_lines += entries,
         RunKind::Further => counters.split_pieces += entries,
     }
-}
-
-fn without_token_in_front(line: &[u8]) -> Result<(usize, Token), Reject> {
-    if let Some(found) = deciding_token(line) {
-        return Ok(found);
-    }
-    Err(if is_blank(line) {
-        Reject::Empty
-    } else if line == KEEPALIVE {
-        Reject::Keepalive
-    } else {
-        Reject::NoToken
-    })
 }

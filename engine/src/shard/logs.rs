@@ -22,6 +22,7 @@ use super::op::{Notice, Op};
 use crate::buf::{BufferPool, WriteBuf};
 use crate::handover::ShardId;
 use crate::limits::{OPENS_IN_FLIGHT_MAX, STORAGE_RETRY, WRITES_IN_FLIGHT_MAX};
+use crate::metrics::Histogram;
 use crate::route::{LogId, Route, Router};
 use crate::scan;
 use crate::segment::{AppendOp, Appended, Appender, FileId, Offset, Position};
@@ -55,8 +56,12 @@ struct Log {
     trouble_told: bool,
     /// Written since the last look for a descriptor to free.
     recent: bool,
+    /// Opened, and no write has begun since.
+    unused: bool,
     /// Until then its entries linger.
     quiet_from: Time,
+    /// When the write in flight was asked for.
+    write_began: Time,
 }
 
 /// Storage refused an operation: nothing is started but one try at a time.
@@ -94,6 +99,19 @@ pub(super) struct Logs {
     refusal: Option<Refusal>,
     /// Bytes appended since the start and not yet written.
     unwritten_bytes: u64,
+    measured: Measured,
+}
+
+/// What logs count about their files: by operation, never by entry.
+#[derive(Debug, Default)]
+pub(super) struct Measured {
+    pub(super) write_seconds: Histogram,
+    pub(super) entry_delay_seconds: Histogram,
+    pub(super) segments_active: u64,
+    pub(super) segments_sealed: u64,
+    pub(super) file_cache_misses: u64,
+    /// Logs that cannot be opened now for a reason of their own.
+    pub(super) logs_refused: u64,
 }
 
 impl Logs {
@@ -114,6 +132,7 @@ impl Logs {
             opens_in_flight: 0,
             refusal: None,
             unwritten_bytes: 0,
+            measured: Measured::default(),
         }
     }
 
@@ -121,11 +140,11 @@ impl Logs {
     pub(super) fn resume(&mut self, token: Token, base: Offset, length: Position) {
         self.limits.tokens.take_anyway();
         self.add(token, Appender::resume(token, base, length));
+        self.measured.segments_active += 1;
     }
 
     fn add(&mut self, token: Token, appender: Appender) -> LogId {
         let id = LogId(u32::try_from(self.all.len()).expect("tokens_max fits a u32"));
-        let quiet_from = Time::default();
         self.all.push(Log {
             appender,
             due: false,
@@ -133,7 +152,9 @@ impl Logs {
             waits_to_open: false,
             trouble_told: false,
             recent: false,
-            quiet_from,
+            unused: false,
+            quiet_from: Time::default(),
+            write_began: Time::default(),
         });
         self.router.insert(token, id);
         id
@@ -141,19 +162,27 @@ impl Logs {
 
     /// Where the token's entries go; to a new log, if this sender makes logs and there may be one more.
     #[inline]
-    pub(super) fn route(&mut self, token: Token, makes_logs: bool) -> Result<Destination, Reject> {
+    pub(super) fn route(&mut self, token: Token, makes_logs: bool, now: Time) -> Result<Destination, Reject> {
         match self.router.route(token) {
             Route::Mine(log) => Ok(Destination::Log(log)),
             Route::Foreign(shard) => Ok(Destination::Shard(shard)),
-            Route::New if makes_logs => self.create(token).map(Destination::Log).ok_or(Reject::TooManyTokens),
+            Route::New if makes_logs => self.create(token, now).map(Destination::Log).ok_or(Reject::TooManyTokens),
             Route::New => Err(Reject::UnknownToken),
+        }
+    }
+
+    /// The token's log, if this shard has it already.
+    pub(super) fn find(&self, token: Token) -> Option<LogId> {
+        match self.router.route(token) {
+            Route::Mine(log) => Some(log),
+            Route::Foreign(_) | Route::New => None,
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn create(&mut self, token: Token) -> Option<LogId> {
-        self.limits.tokens.take().then(|| self.add(token, Appender::new(token)))
+    fn create(&mut self, token: Token, now: Time) -> Option<LogId> {
+        self.limits.tokens.take(now).then(|| self.add(token, Appender::new(token)))
     }
 
     /// Stages an entry.
@@ -162,7 +191,7 @@ impl Logs {
         self.unwritten_bytes += entry.len() as u64 + 1;
         let appender = &mut self.all[id.0 as usize].appender;
         if appender.append(entry, self.limits.segment_bytes, &mut self.pool, now) != Appended::Gathering {
-            self.begun(id, now);
+            self.changed(id, now);
         }
     }
 
@@ -178,9 +207,10 @@ impl Logs {
         }
     }
 
+    /// A log's batch begins, grows or is full.
     #[cold]
     #[inline(never)]
-    fn begun(&mut self, id: LogId, now: Time) {
+    fn changed(&mut self, id: LogId, now: Time) {
         self.file_by_size(id);
         let log = &self.all[id.0 as usize];
         if log.appender.has_full() || now >= log.quiet_from {
@@ -221,9 +251,12 @@ impl Logs {
             self.troubled.pop_front();
             self.to_open.push_back(id);
         }
-        while self.opens_in_flight < OPENS_IN_FLIGHT_MAX
-            && let Some(id) = self.to_open.pop_front()
-        {
+        // Each once: those that still find no descriptor are back in the queue.
+        for _ in 0..self.to_open.len() {
+            if self.opens_in_flight >= OPENS_IN_FLIGHT_MAX || !self.has_a_descriptor(ops) {
+                break;
+            }
+            let Some(id) = self.to_open.pop_front() else { break };
             self.all[id.0 as usize].waits_to_open = false;
             self.start_log(id, now, ops);
         }
@@ -262,14 +295,12 @@ impl Logs {
             return false;
         }
         if log.appender.needs_file() {
-            if self.opens_in_flight >= OPENS_IN_FLIGHT_MAX {
-                log.waits_to_open = true;
+            let is_open = log.appender.is_open();
+            if self.opens_in_flight >= OPENS_IN_FLIGHT_MAX || !(is_open || self.has_a_descriptor(ops)) {
+                self.all[id.0 as usize].waits_to_open = true;
                 self.to_open.push_back(id);
                 self.largest.set(id.0, None);
                 return false;
-            }
-            if !log.appender.is_open() {
-                self.free_a_descriptor(ops);
             }
         }
         let log = &mut self.all[id.0 as usize];
@@ -277,19 +308,21 @@ impl Logs {
         log.recent = true;
         let Some(op) = log.appender.start() else { return false };
         if matches!(op, AppendOp::Write { .. }) {
+            log.unused = false;
             log.quiet_from = now + self.limits.linger;
             self.cooling.push_back((log.quiet_from, id));
         }
         self.largest.set(id.0, None);
-        self.issue(id, op, ops);
+        self.issue(id, op, now, ops);
         true
     }
 
-    fn issue(&mut self, log: LogId, op: AppendOp, ops: &mut VecDeque<Op>) {
+    fn issue(&mut self, log: LogId, op: AppendOp, now: Time, ops: &mut VecDeque<Op>) {
         let token = self.all[log.0 as usize].appender.token();
         let op = match op {
             AppendOp::Write { file, position, buf } => {
                 self.writes_in_flight += 1;
+                self.all[log.0 as usize].write_began = now;
                 self.writing_bytes += buf.capacity();
                 Op::Write { log, file, position, buf }
             }
@@ -309,23 +342,26 @@ impl Logs {
         ops.push_back(op);
     }
 
-    /// Closes the segment that was not written for longest, if as many are open as may be.
-    fn free_a_descriptor(&mut self, ops: &mut VecDeque<Op>) {
+    /// Whether one more segment may be opened. If as many are open as may be, closes the one that was not written for
+    /// longest; none that was opened for a write which has yet to begin.
+    fn has_a_descriptor(&mut self, ops: &mut VecDeque<Op>) -> bool {
         if self.open.len() + self.opens_in_flight < self.limits.open_files_max {
-            return;
+            return true;
         }
         // Twice round: the first may find every log recently written.
         for _ in 0..2 * self.open.len() {
-            let Some(id) = self.open.pop_front() else { return };
+            let Some(id) = self.open.pop_front() else { break };
             let log = &mut self.all[id.0 as usize];
             if !std::mem::take(&mut log.recent)
+                && !log.unused
                 && let Some(file) = log.appender.close()
             {
                 ops.push_back(Op::CloseSegment(file));
-                return;
+                return true;
             }
             self.open.push_back(id);
         }
+        false
     }
 
     /// The driver opened a segment, or could not.
@@ -334,7 +370,9 @@ impl Logs {
         let appender = &mut self.all[id.0 as usize].appender;
         let notice = match result {
             Ok(file) => {
+                self.measured.opened(appender);
                 appender.opened(file);
+                self.all[id.0 as usize].unused = true;
                 self.open.push_back(id);
                 self.accepted_again()
             }
@@ -347,7 +385,8 @@ impl Logs {
                 self.refused(error, now)
             }
         };
-        self.all[id.0 as usize].trouble_told = false;
+        let told = std::mem::take(&mut self.all[id.0 as usize].trouble_told);
+        self.measured.logs_refused -= u64::from(told);
         self.requeue_first(id);
         notice
     }
@@ -359,6 +398,7 @@ impl Logs {
         log.waits_to_open = true;
         self.troubled.push_back((now + STORAGE_RETRY, id));
         let told = std::mem::replace(&mut log.trouble_told, true);
+        self.measured.logs_refused += u64::from(!told);
         (!told).then_some(Notice::LogRefused { token: log.appender.token(), error })
     }
 
@@ -373,7 +413,9 @@ impl Logs {
     ) -> Option<Notice> {
         self.writes_in_flight -= 1;
         self.writing_bytes -= buf.capacity();
-        let appender = &mut self.all[id.0 as usize].appender;
+        let log = &mut self.all[id.0 as usize];
+        self.measured.write_seconds.observe(now.since(log.write_began));
+        let appender = &mut log.appender;
         let count = match result {
             Ok(count) if count > 0 => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
@@ -384,9 +426,12 @@ impl Logs {
             }
         };
         self.unwritten_bytes -= count as u64;
-        match appender.wrote(buf, count, &mut self.pool) {
-            Some(rest) => self.issue(id, rest, ops),
-            None => self.requeue(id),
+        let since = buf.since();
+        if let Some(rest) = appender.wrote(buf, count, &mut self.pool) {
+            self.issue(id, rest, now, ops);
+        } else {
+            self.measured.entry_delay_seconds.observe(now.since(since));
+            self.requeue(id);
         }
         // An interrupted write says nothing about the storage.
         if count > 0 { self.accepted_again() } else { None }
@@ -440,6 +485,21 @@ impl Logs {
         self.unwritten_bytes
     }
 
+    /// What was counted about files.
+    pub(super) fn measured(&self) -> &Measured {
+        &self.measured
+    }
+
+    /// Logs in all.
+    pub(super) fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Segments that are open now.
+    pub(super) fn open_files(&self) -> usize {
+        self.open.len()
+    }
+
     /// When [`Logs::start`] has something to do without any completion before.
     pub(super) fn timeout(&self) -> Option<Time> {
         match &self.refusal {
@@ -449,6 +509,17 @@ impl Logs {
                 let first = |queue: &VecDeque<(Time, LogId)>| queue.front().map(|&(at, _)| at);
                 first(&self.cooling).into_iter().chain(first(&self.troubled)).min()
             }
+        }
+    }
+}
+
+impl Measured {
+    /// A segment was opened or created.
+    fn opened(&mut self, appender: &Appender) {
+        match (appender.is_creating(), appender.has_rolled()) {
+            (true, false) => self.segments_active += 1,
+            (true, true) => self.segments_sealed += 1,
+            (false, _) => self.file_cache_misses += 1,
         }
     }
 }

@@ -12,9 +12,14 @@
 //! given: receive buffers stay out of the driver's ring, the ring runs dry, receives end with `NoBuffer`, and TCP closes
 //! the windows. Nothing is dropped. Held buffers are bounded by the ring.
 //!
+//! **Fairness.** A connection whose peer is faster than the shard would take every receive buffer as soon as it is back in
+//! the ring. In a turn in which others find none it goes behind them, and beside connections that bring little it gets
+//! one buffer a turn for a while.
+//!
 //! Invariants: events of a connection are handled in the order in which they came; a connection is closed only when no
 //! receive is in flight on it; carries hold at most a quarter of the budget.
 
+mod accept;
 mod allowance;
 mod by_class;
 mod connection;
@@ -24,36 +29,39 @@ mod ingest;
 mod logs;
 mod op;
 mod outgoing;
+mod report;
 mod secure;
 
 use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-pub use allowance::Allowance;
+pub use allowance::{Allowance, PerAddress};
 pub use ingest::Oversize;
 pub use logs::LogLimits;
 pub use op::{
-    Command, Completion, ConnectionId, Datagrams, ListenerId, Notice, Op, Received, ReceivedDatagrams, ShutdownSide,
-    UdpId,
+    Command, Completion, ConnectionId, Datagrams, ListenerId, Newcomer, Notice, Op, PeerAddress, Received,
+    ReceivedDatagrams, ShutdownSide, UdpId,
 };
 
 use by_class::ByClass;
-use connection::{Connection, Life};
+use connection::{Brought, Connection, Life};
 use datagrams::Udp;
 use drain::Phase;
 use ingest::{Ingest, absorb, count};
 use logs::Logs;
 use outgoing::Outgoing;
+use report::Stopwatch;
 use secure::Handshakes;
 
 use crate::buf::{RecvBuf, class_bytes};
 use crate::framing::{Foreign, Framing};
 use crate::handover::{Batch, Message, ShardId};
 use crate::limits::{
-    ACCEPT_RETRY, BUDGET_PARTS, BUDGET_RESUME_PARTS, HANDOVER_BATCH_BYTES, HANDOVER_BATCHES_MAX, NOTICE_GAP,
+    BUDGET_PARTS, BUDGET_RESUME_PARTS, CONNECTION_SLOTS, HANDOVER_BATCH_BYTES, HANDOVER_BATCHES_MAX, NOTICE_GAP,
+    RATION, RECV_BUFFER_BYTES, RECV_BUFFER_PARTS,
 };
-use crate::metrics::{Counters, HandshakeResult};
+use crate::metrics::{Counters, HandshakeResult, ListenerCounters};
 use crate::route::{Ownership, Router};
 use crate::segment::{Offset, Position};
 use crate::time::Time;
@@ -75,6 +83,8 @@ pub struct ShardConfig {
     pub buffer_bytes: usize,
     /// Connections of all shards; past it accepting stops until one ends.
     pub connections: Allowance,
+    /// Connections of one address, of all shards; past it the newest is closed.
+    pub per_address: PerAddress,
     /// How long a drain waits for peers to close.
     pub drain_timeout: Duration,
     /// Listeners that the driver has.
@@ -138,6 +148,12 @@ pub struct Shard {
     /// What came while there was no room, in order.
     held: VecDeque<(ConnectionId, Received)>,
     udp: Udp,
+    /// Somebody who brings little found no buffer in this turn …
+    starved: bool,
+    /// … while these filled more than their part of the buffers.
+    greedy: Vec<ConnectionId>,
+    /// Connections that were parked in this turn after they had brought something: they go behind the others.
+    fed: Vec<ConnectionId>,
     outgoing: Outgoing,
     /// What other shards sent and there was no room for yet.
     incoming: VecDeque<(ShardId, Batch)>,
@@ -151,6 +167,8 @@ pub struct Shard {
     paused: bool,
     disk_low: bool,
     listeners: Vec<Listener>,
+    listener_counters: Vec<ListenerCounters>,
+    backpressure: Stopwatch,
     /// After a failed accept the next one waits until then.
     accept_from: Time,
     /// While all shards together have as many connections as may be, the next look waits until then.
@@ -158,9 +176,9 @@ pub struct Shard {
     phase: Phase,
     ops: VecDeque<Op>,
     notices: VecDeque<Notice>,
-    foreign_seen: u64,
-    foreign_told: Option<Time>,
-    accept_failure_told: Option<Time>,
+    foreign: Recurring,
+    crowding: Recurring,
+    accept_failure: Recurring,
     /// A listener had to be closed with connections in its queue, or a socket with datagrams.
     abandoned_queue: bool,
     now: Time,
@@ -206,7 +224,7 @@ impl Shard {
         Self {
             counters: Counters::default(),
             logs: Logs::new(config.logs.clone(), router, config.buffer_bytes),
-            connections: Vec::new(),
+            connections: Vec::with_capacity(CONNECTION_SLOTS),
             open_connections: 0,
             carries: ByClass::default(),
             records: ByClass::default(),
@@ -215,6 +233,9 @@ impl Shard {
             parked: VecDeque::new(),
             held: VecDeque::new(),
             udp: Udp::new(config.udp_sockets),
+            starved: false,
+            greedy: Vec::new(),
+            fed: Vec::new(),
             outgoing: Outgoing::new(config.ownership.shards(), config.buffer_bytes),
             incoming: VecDeque::new(),
             finished: 0,
@@ -223,14 +244,16 @@ impl Shard {
             paused: false,
             disk_low: false,
             listeners: vec![Listener::Accepting; config.listeners.len()],
+            listener_counters: vec![ListenerCounters::default(); config.listeners.len()],
+            backpressure: Stopwatch::default(),
             accept_from: Time::default(),
             crowded_until: Time::default(),
             phase: Phase::Serving,
             ops: first_ops(&config),
             notices: VecDeque::new(),
-            foreign_seen: 0,
-            foreign_told: None,
-            accept_failure_told: None,
+            foreign: Recurring::default(),
+            crowding: Recurring::default(),
+            accept_failure: Recurring::default(),
             abandoned_queue: false,
             now: Time::default(),
             config,
@@ -263,6 +286,9 @@ impl Shard {
             }
             Completion::Sent { message: Message::Finished, .. } => self.finished += 1,
             Completion::Command(Command::Drain) => self.drain(),
+            Completion::Command(Command::Report { ticket }) => {
+                self.notices.push_back(Notice::Report(Box::new(self.report(ticket))));
+            }
             Completion::Command(Command::DiskLow(low)) => {
                 self.disk_low = low;
                 self.notices.push_back(Notice::DiskLow(low));
@@ -277,6 +303,7 @@ impl Shard {
         if self.phase.gives_up() {
             // What is still received is only held: the others may have been told that nothing more comes.
             self.paused = true;
+            self.backpressure.set(true, now);
             self.give_up_incoming();
             return self.outgoing.publish(&mut self.ops);
         }
@@ -284,10 +311,12 @@ impl Shard {
         self.look_for_room();
         self.take_up();
         self.take_datagrams();
+        self.backpressure.set(self.paused, now);
         self.outgoing.publish(&mut self.ops);
         // At the end nothing lingers, and what other shards send last neither.
         let memory_max = if self.phase.flushes() { 0 } else { self.budget(BUDGET_RESUME_PARTS) };
         self.logs.start(now, memory_max, &mut self.ops);
+        self.ration();
         self.receive_parked();
         self.begin_handshakes();
         self.resume_accepting();
@@ -379,10 +408,12 @@ impl Shard {
     fn take(&mut self, id: ConnectionId, received: Received) {
         match received {
             Received::Data(mut buf) => {
+                self.count_buffer(id, buf.len());
                 self.ingest(id, &mut buf);
                 self.ops.push_back(Op::Recycle(buf));
             }
-            Received::NoBuffer | Received::Cancelled => {}
+            Received::NoBuffer => self.found_no_buffer(id),
+            Received::Cancelled => {}
             Received::End => self.end_of_stream(id),
             Received::Failed(_) => self.cut(id, false),
         }
@@ -397,10 +428,15 @@ impl Shard {
             return;
         }
         match connection.life {
+            Life::Open if connection.brought.turn == self.now => self.fed.push(id),
             Life::Open => self.parked.push_back(id),
             Life::Ending if connection.is_sending() => self.limit_last_word(id),
             Life::Ending => {
                 connection.life = Life::Closing;
+                // Before the peer can see that it is closed, and come again.
+                if let Some(address) = connection.counted_for.take() {
+                    self.config.per_address.give_back(address);
+                }
                 self.ops.push_back(Op::Close { connection: id, reset });
             }
             Life::Closing => {}
@@ -410,7 +446,8 @@ impl Shard {
     fn ingest(&mut self, id: ConnectionId, buf: &mut RecvBuf) {
         self.counters.received_bytes += buf.len() as u64;
         self.udp.connections_took(buf.len());
-        if self.connection(id).is_some_and(|connection| connection.tls.is_some()) {
+        if self.speaks_tls(id) {
+            self.counters.tls_received_bytes += buf.len() as u64;
             self.ingest_tls(id, buf);
             return self.relieve();
         }
@@ -434,7 +471,7 @@ impl Shard {
         });
         match result {
             Some(Err(foreign)) => return self.foreign(id, foreign),
-            Some(Ok(true)) => self.counters.reject(Reject::Cut),
+            Some(Ok(true)) => self.reject_of(id, Reject::Cut),
             Some(Ok(false)) | None => {}
         }
         self.stop_taking(id);
@@ -450,7 +487,7 @@ impl Shard {
             connection.life == Life::Open && (connection.decoder.abandon(&mut sink.logs.pool) || lost)
         });
         if rest == Some(true) {
-            self.counters.reject(Reject::Cut);
+            self.reject_of(id, Reject::Cut);
         }
         self.stop_taking(id);
     }
@@ -464,17 +501,24 @@ impl Shard {
             Foreign::BadFrame => Reject::BadFrame,
             Foreign::NotTls => Reject::PlainOnTls,
         };
-        self.counters.reject(reason);
+        self.reject_of(id, reason);
         self.with_sink(id, |connection, sink| connection.decoder.abandon(&mut sink.logs.pool));
         self.stop_taking(id);
         if self.connection(id).is_some_and(|connection| connection.receiving) {
             self.ops.push_back(Op::CancelReceive(id));
         }
-        self.foreign_seen += 1;
-        if is_due(&mut self.foreign_told, self.now) {
-            let seen = std::mem::take(&mut self.foreign_seen);
-            self.notices.push_back(Notice::Foreign { reason: reason.name(), seen });
-        }
+        let notice = |seen| Notice::Closed { reason: reason.name(), seen };
+        self.notices.extend(self.foreign.again(self.now).map(notice));
+    }
+
+    fn speaks_tls(&mut self, id: ConnectionId) -> bool {
+        self.connection(id).is_some_and(|connection| connection.tls.is_some())
+    }
+
+    /// Counts a line of a connection that ended without storing anything.
+    fn reject_of(&mut self, id: ConnectionId, reason: Reject) {
+        self.counters.reject(reason);
+        self.counters.tls_lines += u64::from(self.speaks_tls(id));
     }
 
     fn stop_taking(&mut self, id: ConnectionId) {
@@ -495,6 +539,7 @@ impl Shard {
         let mut connection = self.connections.get_mut(id.0 as usize)?.take()?;
         let (before, record_before) = (connection.decoder.carry_class(), connection.record_class());
         let (mut last, mut pieces_to) = (connection.last, connection.pieces_to);
+        let lines_before = self.counters.lines;
         let mut sink = Ingest::<true> {
             logs: &mut self.logs,
             counters: &mut self.counters,
@@ -506,6 +551,9 @@ impl Shard {
         };
         let result = work(&mut connection, &mut sink);
         (connection.last, connection.pieces_to) = (last, pieces_to);
+        if connection.tls.is_some() {
+            self.counters.tls_lines += self.counters.lines - lines_before;
+        }
         let after = connection.decoder.carry_class();
         if before != after {
             self.carry_bytes += after.map_or(0, class_bytes);
@@ -601,93 +649,59 @@ impl Shard {
         }
     }
 
+    fn count_buffer(&mut self, id: ConnectionId, bytes: usize) {
+        let (turn, share) = (self.now, self.config.recv_buffers / RECV_BUFFER_PARTS);
+        let Some(connection) = self.connection(id) else { return };
+        let brought = &mut connection.brought;
+        if brought.turn != turn {
+            *brought = Brought { turn, ..Brought::default() };
+        }
+        brought.buffers += 1;
+        brought.bytes += bytes;
+        if brought.buffers == share + 1 {
+            self.greedy.push(id);
+        }
+    }
+
+    fn found_no_buffer(&mut self, id: ConnectionId) {
+        let turn = self.now;
+        if let Some(brought) = self.connection(id).map(|connection| connection.brought)
+            && brought.turn != turn
+        {
+            // Of one that has brought nothing yet nobody knows.
+            self.starved |= (1..RECV_BUFFER_BYTES).contains(&brought.bytes);
+        }
+    }
+
+    /// Whoever has more to bring than there are buffers takes every one that is free. Who found none goes before it; if
+    /// they bring little, it gets one buffer a turn for a while. Those who all bring much take turns by themselves.
+    fn ration(&mut self) {
+        let starved = std::mem::take(&mut self.starved);
+        let rationed_until = self.now + RATION;
+        while let Some(id) = self.greedy.pop() {
+            if let Some(connection) = self.connection(id).filter(|connection| starved && connection.life == Life::Open)
+            {
+                connection.rationed_until = rationed_until;
+                if connection.receiving {
+                    self.ops.push_back(Op::CancelReceive(id));
+                }
+            }
+        }
+        self.parked.extend(self.fed.drain(..));
+    }
+
     /// Connections that found no buffer go on, as many as there are buffers: what they bring is held if it has to be.
     fn receive_parked(&mut self) {
         for _ in 0..self.parked.len().min(self.config.recv_buffers - self.held.len().min(self.config.recv_buffers)) {
             let Some(id) = self.parked.pop_front() else { break };
+            let now = self.now;
             if let Some(connection) = self.connection(id)
                 && connection.life == Life::Open
                 && !connection.receiving
             {
                 connection.receiving = true;
-                self.ops.push_back(Op::Receive(id));
-            }
-        }
-    }
-
-    // Connections come and go.
-
-    fn accepted(&mut self, listener: ListenerId, result: io::Result<ConnectionId>, more: bool) {
-        let before = self.listeners[listener.0 as usize];
-        if !more {
-            self.listeners[listener.0 as usize] = Listener::Idle;
-        }
-        match result {
-            Ok(id) => self.open(id, self.config.listeners[listener.0 as usize]),
-            Err(error) if before == Listener::Emptying && error.kind() == io::ErrorKind::WouldBlock => {
-                self.listeners[listener.0 as usize] = Listener::Closed;
-                self.ops.push_back(Op::CloseListener(listener));
-            }
-            Err(error) if before != Listener::Stopping && error.kind() != io::ErrorKind::ConnectionAborted => {
-                self.accept_from = self.now + ACCEPT_RETRY;
-                if is_due(&mut self.accept_failure_told, self.now) {
-                    self.notices.push_back(Notice::AcceptFailed(error));
-                }
-            }
-            Err(_) => {}
-        }
-        if self.config.connections.is_exhausted() {
-            self.stop_accepting();
-        }
-    }
-
-    fn open(&mut self, id: ConnectionId, listener: ListenerConfig) {
-        let slot = id.0 as usize;
-        if self.connections.len() <= slot {
-            self.connections.resize_with(slot + 1, || None);
-        }
-        debug_assert!(self.connections[slot].is_none(), "a number is used again only after its connection closed");
-        self.connections[slot] = Some(Connection::new(listener.framing));
-        self.open_connections += 1;
-        self.config.connections.take_anyway();
-        self.counters.connections += 1;
-        if listener.tls {
-            self.open_tls(id);
-        } else {
-            self.ops.push_back(Op::Receive(id));
-        }
-        self.ops.extend(self.phase.welcome(id, listener.tls).into_iter().flatten());
-    }
-
-    fn closed(&mut self, id: ConnectionId) {
-        self.forget_tls(id);
-        self.connections[id.0 as usize] = None;
-        self.open_connections -= 1;
-        self.config.connections.give_back();
-    }
-
-    fn stop_accepting(&mut self) {
-        for (index, state) in self.listeners.iter_mut().enumerate() {
-            if *state == Listener::Accepting {
-                *state = Listener::Stopping;
-                self.ops.push_back(Op::CancelAccept(listener_id(index)));
-            }
-        }
-    }
-
-    fn resume_accepting(&mut self) {
-        if self.phase != Phase::Serving || self.now < self.accept_from || !self.listeners.contains(&Listener::Idle) {
-            return;
-        }
-        if self.config.connections.is_exhausted() {
-            // The connection that ends next may be another shard's.
-            self.crowded_until = self.now + ACCEPT_RETRY;
-            return;
-        }
-        for (index, state) in self.listeners.iter_mut().enumerate() {
-            if *state == Listener::Idle {
-                *state = Listener::Accepting;
-                self.ops.push_back(Op::Accept(listener_id(index)));
+                let rationed = now < connection.rationed_until;
+                self.ops.push_back(if rationed { Op::ReceiveOnce(id) } else { Op::Receive(id) });
             }
         }
     }
@@ -700,13 +714,24 @@ fn first_ops(config: &ShardConfig) -> VecDeque<Op> {
     accepts.chain(receives).collect()
 }
 
-/// Whether a notice of some kind may be told again; then it is told now.
-fn is_due(told: &mut Option<Time>, now: Time) -> bool {
-    let due = told.is_none_or(|told| now.since(told) >= NOTICE_GAP);
-    if due {
-        *told = Some(now);
+/// Something that may happen often and is told of now and then.
+#[derive(Debug, Default)]
+struct Recurring {
+    /// How often it happened since it was told of.
+    seen: u64,
+    told: Option<Time>,
+}
+
+impl Recurring {
+    /// It happened again; how often since it was told of, if that may be told now.
+    fn again(&mut self, now: Time) -> Option<u64> {
+        self.seen += 1;
+        let due = self.told.is_none_or(|told| now.since(told) >= NOTICE_GAP);
+        due.then(|| {
+            self.told = Some(now);
+            std::mem::take(&mut self.seen)
+        })
     }
-    due
 }
 
 fn listener_id(index: usize) -> ListenerId {

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::buf::{RecvBuf, WriteBuf};
 use crate::handover::{Message, ShardId};
+use crate::metrics::Report;
 use crate::route::LogId;
 use crate::segment::{FileId, Offset, Position};
 use crate::wire::Token;
@@ -19,6 +20,40 @@ pub struct ConnectionId(pub u32);
 /// A UDP socket: an index into the driver's table, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UdpId(pub u32);
+/// The IP address of a peer as IPv6; IPv4 in its mapped form, `::ffff:192.0.2.1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PeerAddress(pub [u8; 16]);
+
+const V4_MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+
+impl PeerAddress {
+    /// An IPv4 address.
+    #[must_use]
+    pub fn v4(address: [u8; 4]) -> Self {
+        let mut bytes = [0; 16];
+        bytes[..12].copy_from_slice(&V4_MAPPED);
+        bytes[12..].copy_from_slice(&address);
+        Self(bytes)
+    }
+
+    /// What counts as one address: of IPv6 the first 64 bits, because whoever has one address there has all of them.
+    pub(super) fn counted_as(self) -> Self {
+        let Self(mut bytes) = self;
+        if bytes[..12] != V4_MAPPED {
+            bytes[8..].fill(0);
+        }
+        Self(bytes)
+    }
+}
+
+/// A connection that was just accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Newcomer {
+    /// Its number.
+    pub id: ConnectionId,
+    /// Who it is of; unknown if the peer has left again.
+    pub from: Option<PeerAddress>,
+}
 
 /// How a connection is shut down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +80,9 @@ pub enum Op {
     CloseListener(ListenerId),
     /// Multishot: [`Completion::Received`].
     Receive(ConnectionId),
-    /// Order: ends an [`Op::Receive`], if one is still in flight.
+    /// [`Completion::Received`], once: it takes one buffer and no more.
+    ReceiveOnce(ConnectionId),
+    /// Order: ends an [`Op::Receive`] or [`Op::ReceiveOnce`], if one is still in flight.
     CancelReceive(ConnectionId),
     /// Order: what the peer sends from now on never reaches TCP, so nothing more is received; what was received is still
     /// acknowledged.
@@ -183,7 +220,7 @@ pub enum Completion {
         /// The listener.
         listener: ListenerId,
         /// `WouldBlock` is the orderly end of [`Op::AcceptRest`].
-        result: io::Result<ConnectionId>,
+        result: io::Result<Newcomer>,
         /// Whether the request goes on.
         more: bool,
     },
@@ -250,16 +287,21 @@ pub enum Command {
     Drain,
     /// Free space fell below `--disk-free-min` (true) or is back above it (false).
     DiskLow(bool),
+    /// [`Notice::Report`]: say how it stands.
+    Report {
+        /// For the answer.
+        ticket: u64,
+    },
 }
 
 /// Something that the operator should hear of; the driver hands it to the log.
 #[derive(Debug)]
 pub enum Notice {
-    /// A connection was ended for what it sent; `seen` counts them since the last such notice.
-    Foreign {
-        /// The reason it was rejected for.
+    /// The engine ended a connection: for what it sent, or because its address had as many as it may.
+    Closed {
+        /// Why.
         reason: &'static str,
-        /// Connections like it since the last notice, this one included.
+        /// Connections like it since the last notice of its kind, this one included.
         seen: u64,
     },
     /// TLS handshakes failed; `seen` counts them since the last such notice.
@@ -298,4 +340,27 @@ pub enum Notice {
     StorageResumed,
     /// Reading stops until there is room, or goes on.
     DiskLow(bool),
+    /// The answer to [`Command::Report`]: for the control side, not for the log.
+    Report(Box<Report>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_counts_as_its_host_or_its_network() {
+        let v6 = |last: [u8; 4]| {
+            let mut bytes = [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0];
+            bytes[12..].copy_from_slice(&last);
+            PeerAddress(bytes)
+        };
+        assert_eq!(v6([0, 0, 0, 1]).counted_as(), v6([9, 9, 9, 9]).counted_as());
+        let mut neighbour = v6([0, 0, 0, 1]);
+        neighbour.0[7] = 8;
+        assert_ne!(v6([0, 0, 0, 1]).counted_as(), neighbour.counted_as());
+        assert_ne!(PeerAddress::v4([192, 0, 2, 1]).counted_as(), PeerAddress::v4([192, 0, 2, 2]).counted_as());
+        let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1];
+        assert_eq!(PeerAddress(mapped).counted_as(), PeerAddress::v4([192, 0, 2, 1]));
+    }
 }

@@ -18,7 +18,7 @@ use std::io;
 use super::connection::{Connection, Life};
 use super::drain::Phase;
 use super::op::{ConnectionId, Notice, Op, ShutdownSide};
-use super::{Shard, is_due};
+use super::{Recurring, Shard};
 use crate::buf::{RecvBuf, WriteBuf};
 use crate::limits::HANDSHAKE_TIMEOUT;
 use crate::metrics::HandshakeResult;
@@ -59,24 +59,9 @@ pub(super) struct Handshakes {
     waiting: VecDeque<ConnectionId>,
     /// In the order of time; those whose connection has another deadline by now mean nothing.
     deadlines: VecDeque<(Time, ConnectionId)>,
-    failed: Told,
-    broken: Told,
-    crowded_told: Option<Time>,
-}
-
-/// What is told now and then, and how often it has happened since.
-#[derive(Debug, Default)]
-struct Told {
-    seen: u64,
-    at: Option<Time>,
-}
-
-impl Told {
-    /// One more: how many there were since the last time, if it is time to tell.
-    fn one_more(&mut self, now: Time) -> Option<u64> {
-        self.seen += 1;
-        is_due(&mut self.at, now).then(|| std::mem::take(&mut self.seen))
-    }
+    failed: Recurring,
+    broken: Recurring,
+    crowded: Recurring,
 }
 
 impl Shard {
@@ -87,7 +72,7 @@ impl Shard {
         if !self.handshakes.waiting.is_empty() {
             self.counters.tls_handshakes_waited += 1;
             let waiting = self.handshakes.waiting.len();
-            if is_due(&mut self.handshakes.crowded_told, self.now) {
+            if self.handshakes.crowded.again(self.now).is_some() {
                 self.notices.push_back(Notice::HandshakesCrowded { waiting });
             }
         }
@@ -189,7 +174,7 @@ impl Shard {
     }
 
     fn tell_failed(&mut self, reason: String) {
-        if let Some(seen) = self.handshakes.failed.one_more(self.now) {
+        if let Some(seen) = self.handshakes.failed.again(self.now) {
             self.notices.push_back(Notice::HandshakeFailed { reason, seen });
         }
     }
@@ -197,7 +182,7 @@ impl Shard {
     /// Ends an open TLS connection out of order: what it had not finished is lost, and counted.
     fn break_off(&mut self, id: ConnectionId, reason: String, loses_a_record: bool) {
         self.counters.tls_broken += 1;
-        if let Some(seen) = self.handshakes.broken.one_more(self.now) {
+        if let Some(seen) = self.handshakes.broken.again(self.now) {
             self.notices.push_back(Notice::TlsBroken { reason, seen });
         }
         self.cut(id, loses_a_record);

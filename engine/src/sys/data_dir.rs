@@ -10,6 +10,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode};
@@ -52,26 +53,38 @@ impl DataDir {
         make(path).map_err(|error| {
             refused("cannot be made; make it, or choose a --data that this user may make").because(error)
         })?;
-        let data = Self::open_existing(path)?;
-        let uid = rustix::process::geteuid().as_raw();
-        if data.root.owner() != uid {
-            let problem = format!(
-                "owned by uid {}, not by this user ({uid}); chown it or choose another --data",
-                data.root.owner()
-            );
-            return Err(refused(&problem));
+        Self::open_own(path)
+    }
+
+    /// The same for a directory that is there. Makes and changes nothing.
+    ///
+    /// # Errors
+    /// As [`DataDir::open`].
+    pub fn open_own(path: &Path) -> Result<Self, StartError> {
+        // Another user's may not even be opened, and whose it is says more than that.
+        if let Ok(meta) = std::fs::metadata(path) {
+            check_owner(path, meta.uid())?;
         }
-        let mode = data.root.mode().map_err(|error| refused("cannot be inspected").because(error))?;
+        let data = Self::open_existing(path)?;
+        check_owner(path, data.root.owner())?;
+        data.check_access()?;
+        Ok(data)
+    }
+
+    /// Nobody else may write to it, and nothing of others is in it.
+    fn check_access(&self) -> Result<(), StartError> {
+        let refused = |problem: &str| StartError::new(subject(&self.path), problem);
+        let mode = self.root.mode().map_err(|error| refused("cannot be inspected").because(error))?;
         if mode & OTHERS_WRITE != 0 {
             let problem = format!("others may write to it (mode {mode:04o}); chmod o-w it or choose another --data");
             return Err(refused(&problem));
         }
-        match data.foreign_name().map_err(|error| refused("cannot be listed").because(error))? {
+        match self.foreign_name().map_err(|error| refused("cannot be listed").because(error))? {
             Some(name) => {
                 let problem = format!("holds {name:?} and no META: it is not an engine's; choose an empty directory");
                 Err(refused(&problem))
             }
-            None => Ok(data),
+            None => Ok(()),
         }
     }
 
@@ -80,10 +93,8 @@ impl DataDir {
         if self.root.stat(META)?.is_some() {
             return Ok(None);
         }
-        let names = self.root.entries()?.into_iter().map(|entry| entry.name);
-        Ok(names
-            .into_iter()
-            .find(|name| !is_reserved(name) && Token::parse(name.as_bytes()).is_none() && name != LOST_FOUND))
+        let mut names = self.root.entries()?.into_iter().map(|entry| entry.name);
+        Ok(names.find(|name| !is_reserved(name) && Token::parse(name.as_bytes()).is_none() && name != LOST_FOUND))
     }
 
     /// Opens the data directory for a reader, who may be another user. Makes and changes nothing.
@@ -120,15 +131,35 @@ impl DataDir {
     /// When another engine holds the lock, or the lock file cannot be made.
     pub fn lock(&self) -> Result<DataLock, StartError> {
         let refused = |problem: &str| StartError::new(shown(&self.path.join(LOCK)), problem);
-        let file = self
-            .root
-            .file_or_new(LOCK, Access::Write)
-            .map_err(|error| refused("cannot be opened; make the data directory writable").because(error))?;
+        let file = self.root.file_or_new(LOCK, Access::Write).map_err(|error| self.no_lock_file(error))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(DataLock { _file: file }),
             Err(Errno::WOULDBLOCK) => Err(refused("held by another engine; stop that one or choose another --data")),
             Err(error) => Err(refused("cannot be locked; use a file system with flock").because(error)),
         }
+    }
+
+    /// Whether an engine can use the files that an earlier one left: the lock, which may be held, and META.
+    ///
+    /// # Errors
+    /// As [`DataDir::lock`] and [`DataDir::read_meta`].
+    pub fn check_files(&self) -> Result<(), StartError> {
+        match self.root.file(LOCK, Access::Write) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(self.no_lock_file(error)),
+            _ => {}
+        }
+        self.read_meta().map(drop)
+    }
+
+    fn no_lock_file(&self, error: io::Error) -> StartError {
+        let problem = format!("cannot be opened; {}", self.give_it());
+        StartError::new(shown(&self.path.join(LOCK)), problem).because(error)
+    }
+
+    /// What to do where a file of the directory refuses this user.
+    fn give_it(&self) -> String {
+        let uid = rustix::process::geteuid().as_raw();
+        format!("make the data directory writable and all in it this user's: chown -R {uid} {}", shown(&self.path))
     }
 
     /// What META says; writes it first if there is none. Needs the lock.
@@ -156,7 +187,7 @@ impl DataDir {
         match read {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(refused("cannot be read; give this user permission to").because(error)),
+            Err(error) => return Err(refused(&format!("cannot be read; {}", self.give_it())).because(error)),
         }
         match Meta::parse(&String::from_utf8_lossy(&bytes)) {
             Ok(meta) => Ok(Some(meta)),
@@ -264,6 +295,15 @@ fn subject(path: &Path) -> String {
     format!("data directory {}", shown(path))
 }
 
+fn check_owner(path: &Path, owner: u32) -> Result<(), StartError> {
+    let uid = rustix::process::geteuid().as_raw();
+    if owner == uid {
+        return Ok(());
+    }
+    let remedy = format!("run as that user, chown -R {uid} {}, or choose another --data", shown(path));
+    Err(StartError::new(subject(path), format!("owned by uid {owner}, not by this user ({uid}); {remedy}")))
+}
+
 fn make(path: &Path) -> io::Result<()> {
     match rustix::fs::mkdir(path, Mode::from_raw_mode(DIR_MODE)) {
         Ok(()) => {
@@ -285,7 +325,7 @@ fn make(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
+    use std::os::unix::fs::{FileExt, PermissionsExt, chown, symlink};
 
     const TOKEN: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
 
@@ -345,7 +385,7 @@ mod tests {
             Path::new("/")
         };
         let error = DataDir::open(foreign).unwrap_err().to_string();
-        assert!(error.contains("owned by uid"), "{error}");
+        assert!(error.contains("owned by uid") && error.contains("chown -R "), "{error}");
         let file = parent.path().join("file");
         fs::write(&file, "").unwrap();
         assert!(DataDir::open(&file).unwrap_err().to_string().contains("is not a directory"));

@@ -1,7 +1,7 @@
 //! Listening sockets: binding them so that a restart succeeds and a second engine does not, and ending them exactly.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, TcpKeepalive, Type}
 use super::min_ttl::require_full_ttl;
 use crate::error::StartError;
 use crate::limits::{BACKLOG, BIND_RETRY, KEEPALIVE};
+use crate::shard::PeerAddress;
 
 /// How often a busy port is tried.
 const BIND_TRY: Duration = Duration::from_millis(100);
@@ -116,6 +117,15 @@ pub fn deafen(socket: &impl AsFd) {
 /// Those of accept4.
 pub fn accept_now(listener: &impl AsFd) -> io::Result<OwnedFd> {
     Ok(rustix::net::accept_with(listener, SocketFlags::CLOEXEC)?)
+}
+
+/// Who a connection is of; `None` if the peer has left again.
+pub fn peer_address(connection: &impl AsFd) -> Option<PeerAddress> {
+    let address = SockRef::from(connection).peer_addr().ok()?.as_socket()?;
+    Some(match address.ip() {
+        IpAddr::V4(address) => PeerAddress::v4(address.octets()),
+        IpAddr::V6(address) => PeerAddress(address.octets()),
+    })
 }
 
 /// Makes the close of a connection a reset: a peer that waits on a closed window would hang for 40 s otherwise.

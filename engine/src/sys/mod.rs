@@ -3,6 +3,7 @@
 pub mod affinity;
 pub mod data_dir;
 pub mod file;
+pub mod host;
 pub mod listener;
 mod min_ttl;
 mod socket_option;

@@ -7,6 +7,7 @@
 //! A token is a secret (whoever knows it can write to the log): `Debug` shortens it, so that no log line or panic
 //! message can leak one; `Display` is the whole text and is for file names and for what `ls` and `cat` print.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -53,6 +54,26 @@ impl Token {
         text.push('…');
         text
     }
+}
+
+/// A text for people: every whole token in it is shortened.
+#[must_use]
+pub fn shorten_tokens(text: &str) -> Cow<'_, str> {
+    let mut shown = String::new();
+    let (mut from, mut at) = (0, 0);
+    while let Some(candidate) = text.as_bytes().get(at..at + TOKEN_BYTES) {
+        if candidate[DASHES[0]] == b'-'
+            && let Some(token) = Token::parse(candidate)
+        {
+            shown += &text[from..at];
+            shown += &token.shortened();
+            at += TOKEN_BYTES;
+            from = at;
+        } else {
+            at += 1;
+        }
+    }
+    if from == 0 { Cow::Borrowed(text) } else { Cow::Owned(shown + &text[from..]) }
 }
 
 /// The text is not a token: 36 bytes, hex digits 8-4-4-4-12.
@@ -114,6 +135,16 @@ mod tests {
             "",
         ] {
             assert_eq!(text.parse::<Token>(), Err(NotAToken), "{text}");
+        }
+    }
+
+    #[test]
+    fn whole_tokens_in_a_text_are_shortened() {
+        let upper = TEXT.to_uppercase();
+        let text = format!("{TEXT}, {upper}{TEXT}é{TEXT}x 0{TEXT}");
+        assert_eq!(shorten_tokens(&text), "2bfbea1e…, 2bfbea1e…2bfbea1e…é2bfbea1e…x 02bfbea1e…");
+        for text in ["", "no token", &TEXT[1..], "über-alles-über-alles-über-alles-über-alles"] {
+            assert_eq!(shorten_tokens(text), text);
         }
     }
 

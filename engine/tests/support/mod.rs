@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a helper that fails fails its test, and says why")]
 
 pub mod captures;
+pub mod disk;
 pub mod hostile;
+pub mod http;
 pub mod oracle;
 pub mod process;
 pub mod tls;

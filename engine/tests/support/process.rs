@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::oracle::Oracle;
@@ -28,6 +29,26 @@ pub fn engine(args: &[&str]) -> Command {
     command
 }
 
+/// Runs a command of the engine to its end. Its errors show no whole token.
+pub fn finish(mut command: Command) -> Output {
+    let output = command.output().unwrap();
+    assert_shows_no_token("stderr", &String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// Whatever the engine says by itself, in its log, its metrics and its errors: no whole token is in it.
+#[track_caller]
+pub fn assert_shows_no_token(place: &str, text: &str) {
+    let is_token = |bytes: &[u8]| {
+        let fits = |(at, byte): (usize, &u8)| match at {
+            8 | 13 | 18 | 23 => *byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        };
+        bytes.iter().enumerate().all(fits)
+    };
+    assert!(!text.as_bytes().windows(36).any(is_token), "{place} shows a whole token:\n{text}");
+}
+
 /// A running `engine run`; killed when dropped.
 #[derive(Debug)]
 pub struct Engine {
@@ -40,10 +61,21 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts on a free port with a data directory of its own, and waits until it is ready.
+    /// Starts on a free port with a data directory of its own, and waits until it is ready. No admin endpoint, unless
+    /// the arguments ask for one.
     pub fn start(args: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut engine = Self::start_in(&folder.path().join("data"), args);
+        engine.folder = Some(folder);
+        engine
+    }
+
+    /// The same with memory in small pages only: what is resident then is what was used, and not a huge page around it.
+    pub fn start_with_small_pages(args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = engine(&[]);
+        command.env("MIMALLOC_ALLOW_THP", "0");
+        let mut engine = Self::start_by(command, &folder.path().join("data"), args);
         engine.folder = Some(folder);
         engine
     }
@@ -61,21 +93,40 @@ impl Engine {
         Self::start_by(command, data, args)
     }
 
-    fn start_by(mut command: Command, data: &Path, args: &[&str]) -> Self {
+    /// The same with a command that runs the binary, and whose stderr is captured.
+    pub fn start_by(mut command: Command, data: &Path, args: &[&str]) -> Self {
         command.args(["run", "--tcp", "127.0.0.1:0", "--data"]).arg(data).args(args).stdout(Stdio::null());
+        if !args.contains(&"--admin") {
+            command.args(["--admin", "off"]);
+        }
         let mut child = command.spawn().unwrap();
         let log = Log::follow(child.stderr.take().unwrap());
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut engine = Self { child, data: data.to_owned(), addr: unknown, log, folder: None };
         let listening = engine.wait_for_line(|line| line.contains("listening") && has_field(line, "proto", "tcp"));
         engine.addr = field(&listening, "addr").unwrap().parse().unwrap();
-        engine.wait_for_line(|line| line.split_whitespace().any(|word| word == "ready"));
+        engine.wait_for_line(|line| subject(line) == "ready");
         engine
     }
 
     /// Where the TCP listener really is.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where the admin endpoint really is; the engine must have been started with one.
+    pub fn admin(&self) -> SocketAddr {
+        let listening = self.wait_for_line(|line| line.contains("listening") && has_field(line, "proto", "admin"));
+        field(&listening, "addr").unwrap().parse().unwrap()
+    }
+
+    /// The number of the thread that has this name.
+    pub fn thread(&self, name: &str) -> String {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().map(|task| task.unwrap());
+        let is_it =
+            |task: &std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap().trim() == name;
+        let task = tasks.into_iter().find(is_it).unwrap_or_else(|| panic!("no thread {name}"));
+        task.file_name().into_string().unwrap()
     }
 
     /// Where the UDP listener really is; it takes `--udp` to have one.
@@ -189,6 +240,11 @@ impl Drop for Engine {
         // Either may fail if the process has ended and been waited for: nothing is left to do then.
         drop(self.child.kill());
         drop(self.child.wait());
+        // Every test is a test of this, too; one that has failed has said enough.
+        if !std::thread::panicking() {
+            assert!(self.log.wait_for_end(DEADLINE), "somebody else holds the stderr of an engine that has ended");
+            assert_shows_no_token("the engine's log", &self.log.text());
+        }
     }
 }
 
@@ -296,8 +352,7 @@ pub struct Summary(BTreeMap<String, u64>);
 
 impl Summary {
     fn parse(line: &str) -> Self {
-        let pairs = line.split_whitespace().filter_map(|word| word.split_once('='));
-        Self(pairs.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
+        Self(fields(line).into_iter().filter_map(|(name, value)| Some((name, value.parse().ok()?))).collect())
     }
 
     /// A counter, which must be there, with or without `_total`. A reason that never occurred may be left out.
@@ -343,13 +398,31 @@ impl Summary {
     }
 }
 
-/// `key=value` of a log line.
-pub fn field<'a>(line: &'a str, key: &str) -> Option<&'a str> {
-    line.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+/// `key=value` of a log line, whose format may be JSON.
+pub fn field(line: &str, key: &str) -> Option<String> {
+    fields(line).into_iter().find(|(name, _)| name == key).map(|(_, value)| value)
 }
 
 fn has_field(line: &str, key: &str, value: &str) -> bool {
-    field(line, key) == Some(value)
+    field(line, key).is_some_and(|found| found == value)
+}
+
+/// What a log line is about: its text between time and level, and the first pair.
+fn subject(line: &str) -> String {
+    if line.starts_with('{') {
+        return field(line, "message").unwrap();
+    }
+    let words = line.split_whitespace().skip(2).take_while(|word| !word.contains('='));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn fields(line: &str) -> Vec<(String, String)> {
+    if let Ok(Value::Object(object)) = serde_json::from_str(line) {
+        let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        return object.into_iter().map(|(key, value)| (key, text(value))).collect();
+    }
+    let pairs = line.split_whitespace().filter_map(|word| word.split_once('='));
+    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 /// The engine's stderr, read by a thread that ends with it.

@@ -8,7 +8,7 @@ use engine::framing::Framing;
 use engine::handover::ShardId;
 use engine::metrics::Counters;
 use engine::route::Ownership;
-use engine::shard::{Allowance, Command, ListenerConfig, LogLimits, ShardConfig};
+use engine::shard::{Allowance, Command, ListenerConfig, LogLimits, PerAddress, ShardConfig};
 use engine::wire::{Reject, Token};
 
 use super::oracle::{self, Oracle, counts_octets, frame_length};
@@ -22,6 +22,7 @@ pub fn config(line_bytes_max: usize) -> ShardConfig {
         oversize: engine::shard::Oversize::Split,
         buffer_bytes: 4 << 20,
         connections: Allowance::new(1000),
+        per_address: PerAddress::new(0),
         drain_timeout: Duration::from_secs(1),
         listeners: vec![ListenerConfig::plain(Framing::Lf)],
         tls: None,
@@ -33,7 +34,7 @@ pub fn config(line_bytes_max: usize) -> ShardConfig {
         logs: LogLimits {
             linger: Duration::from_millis(5),
             segment_bytes: 256 << 20,
-            tokens: Allowance::new(1000),
+            tokens: Allowance::new(2000),
             open_files_max: 100,
         },
     }

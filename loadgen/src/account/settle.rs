@@ -18,7 +18,7 @@ const RANGES_MAX: usize = 200_000;
 pub struct Tally {
     /// Entries of which at least a byte was sent.
     pub sent: u64,
-    /// Entries that TCP acknowledged whole.
+    /// Entries that TCP acknowledged whole; over UDP all that were sent.
     pub acknowledged: u64,
     /// Different entries that stand somewhere, intact.
     pub stored: u64,
@@ -240,7 +240,7 @@ mod tests {
             ending: Ending::ByReceiver,
             attempts: vec![attempt],
         };
-        Outcome { elapsed: Duration::ZERO, sending: Duration::ZERO, connections: vec![connection; 2] }
+        Outcome { elapsed: Duration::ZERO, sending: Duration::ZERO, suite: None, connections: vec![connection; 2] }
     }
 
     /// Three tokens; of connection 0 all that was acknowledged is stored, of connection 1 what `change` leaves of it.

@@ -112,6 +112,28 @@ pub struct Lines {
     pub text: Text,
 }
 
+impl Lines {
+    /// Bytes of the longest line that is possible.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        match &self.text {
+            Text::Lines(lines) => match lines.iter().map(String::len).max().unwrap_or(0) {
+                0 => SIZE_BYTES_MIN,
+                // With the blank before it.
+                most => SIZE_BYTES_MIN + 1 + most,
+            },
+            _ => *self.size.end(),
+        }
+    }
+
+    /// The size of all lines, if they have but one.
+    #[must_use]
+    pub fn only_size(&self) -> Option<usize> {
+        let is_one = self.size.start() == self.size.end() && !matches!(self.text, Text::Lines(_));
+        is_one.then_some(*self.size.end())
+    }
+}
+
 impl Default for Lines {
     fn default() -> Self {
         Self { size: 256..=256, position: Position::Start, text: Text::Random }

@@ -94,6 +94,11 @@ impl Renderer {
         self.places[self.place_of(sequence)].end
     }
 
+    /// Where in the batch so many lines end, from a sequence on.
+    pub fn ends(&self, first: u64, lines: usize) -> impl Iterator<Item = usize> {
+        self.places[self.place_of(first)..][..lines].iter().map(|place| place.end)
+    }
+
     /// How many of the lines of a batch, which begins with a sequence, end at or before a byte of it.
     #[must_use]
     pub fn lines_until(&self, first: u64, lines: usize, until: usize) -> usize {

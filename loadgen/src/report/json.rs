@@ -7,7 +7,7 @@ use super::Report;
 use crate::account::{Cut, Settled, Tally};
 use crate::clock::SECOND;
 use crate::latency::Latency;
-use crate::plan::{Arrival, Files, Plan, Rate, Stop};
+use crate::plan::{Arrival, Files, Plan, Proto, Rate, Stop};
 use crate::sender::{ConnectionOutcome, Ending};
 
 /// Version of the object: a field that changes its meaning or goes away makes the next one.
@@ -22,6 +22,7 @@ impl Report {
         json!({
             "schema": SCHEMA,
             "version": env!("CARGO_PKG_VERSION"),
+            "tls": self.outcome.suite,
             "commit": option_env!("LOADGEN_COMMIT"),
             "debug_build": cfg!(debug_assertions),
             "run": format!("{:04x}", self.plan.run),
@@ -40,9 +41,9 @@ impl Report {
             "megabytes_per_second": self.megabytes_per_second(),
             "achieved_rate": self.achieved_rate(),
             "bytes_sent": self.sum(|connection| connection.bytes_sent),
-            "bytes_acknowledged": self.sum(|connection| connection.bytes_acknowledged),
+            "bytes_acknowledged": self.acknowledged(|connection| connection.bytes_acknowledged),
             "entries_sent": self.sum(ConnectionOutcome::entries_sent),
-            "entries_acknowledged": self.sum(ConnectionOutcome::entries_acknowledged),
+            "entries_acknowledged": self.acknowledged(ConnectionOutcome::entries_acknowledged),
             "entries_behind": self.sum(|connection| connection.entries_behind),
             "ended": {
                 "finished": self.ended(Ending::Finished),
@@ -56,10 +57,15 @@ impl Report {
                 "generator_delay": histogram_json(&self.latencies.send.own),
                 "follower_pass": histogram_json(&self.latencies.visible.own),
             },
-            "account": self.account.as_ref().map(account_json),
+            "account": self.account.as_ref().map(|account| account_json(&self.plan, account)),
             "connections": self.connections_json(),
             "tokens": self.account.as_ref().map(|account| tokens_json(&self.plan, account)),
         })
+    }
+
+    /// A sum over all connections; `None` over UDP, which acknowledges nothing.
+    fn acknowledged(&self, field: impl Fn(&ConnectionOutcome) -> u64) -> Option<u64> {
+        (!self.plan.is_lossy()).then(|| self.sum(field))
     }
 
     fn host_json(&self) -> Value {
@@ -73,7 +79,9 @@ impl Report {
     }
 
     fn connections_json(&self) -> Vec<Value> {
-        let tally = |index: usize| self.account.as_ref().map(|account| tally_json(&account.connections[index]));
+        let tally =
+            |index: usize| self.account.as_ref().map(|account| tally_json(&self.plan, &account.connections[index]));
+        let is_told = !self.plan.is_lossy();
         let rows = self.outcome.connections.iter().enumerate();
         rows.map(|(index, sent)| {
             json!({
@@ -81,9 +89,9 @@ impl Report {
                 "ended": ending_name(sent.ending),
                 "sockets": sent.attempts.len(),
                 "bytes_sent": sent.bytes_sent,
-                "bytes_acknowledged": sent.bytes_acknowledged,
+                "bytes_acknowledged": is_told.then_some(sent.bytes_acknowledged),
                 "entries_sent": sent.entries_sent(),
-                "entries_acknowledged": sent.entries_acknowledged(),
+                "entries_acknowledged": is_told.then(|| sent.entries_acknowledged()),
                 "entries_behind": sent.entries_behind,
                 "account": tally(index),
             })
@@ -109,6 +117,8 @@ fn arguments(plan: &Plan) -> Value {
     };
     json!({
         "target": plan.target.to_string(),
+        "proto": plan.proto.name(),
+        "tls_records": match &plan.proto { Proto::Tls(tls) => Some(tls.records.name()), _ => None },
         "rate": match plan.rate { Rate::Max => json!("max"), Rate::PerSecond(rate) => json!(rate) },
         "arrival": match plan.arrival { Arrival::Uniform => "uniform", Arrival::Poisson => "poisson" },
         "duration_seconds": duration,
@@ -157,8 +167,8 @@ fn histogram_json(histogram: &Histogram<u64>) -> Option<Value> {
     })
 }
 
-fn account_json(account: &Settled) -> Value {
-    let mut object = tally_json(&account.total);
+fn account_json(plan: &Plan, account: &Settled) -> Value {
+    let mut object = tally_json(plan, &account.total);
     object["clean"] = account.total.is_clean().into();
     object["other_runs"] = account.other_runs.into();
     object["unknown_lines"] = account.unknown.into();
@@ -183,10 +193,10 @@ fn cut_json(cut: &Cut) -> Value {
     })
 }
 
-fn tally_json(tally: &Tally) -> Value {
+fn tally_json(plan: &Plan, tally: &Tally) -> Value {
     json!({
         "sent": tally.sent,
-        "acknowledged": tally.acknowledged,
+        "acknowledged": (!plan.is_lossy()).then_some(tally.acknowledged),
         "stored": tally.stored,
         "lost": tally.lost,
         "lost_at_cut": tally.lost_at_cut,
@@ -204,7 +214,7 @@ fn tokens_json(plan: &Plan, account: &Settled) -> Vec<Value> {
     let lists_all = plan.tokens.list.len() <= TOKENS_LISTED_MAX;
     let rows = plan.tokens.list.iter().zip(&account.tokens).filter(|(_, tally)| lists_all || !tally.is_clean());
     rows.map(|(token, tally)| {
-        let mut row = tally_json(tally);
+        let mut row = tally_json(plan, tally);
         row["token"] = String::from_utf8_lossy(token).into();
         row
     })

@@ -46,10 +46,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// The exit code of the run: the account first, then whether the figures count, then what they must not exceed.
+    /// The exit code of the run: the account first, except over UDP which promises nothing, then whether the figures count, then what they must not exceed.
     #[must_use]
     pub fn exit(&self, fail_if: &[Condition]) -> Exit {
-        if self.account.as_ref().is_some_and(|account| !account.total.is_clean()) {
+        if !self.plan.is_lossy() && self.account.as_ref().is_some_and(|account| !account.total.is_clean()) {
             Exit::Account
         } else if !self.is_valid() {
             Exit::Invalid
@@ -64,19 +64,6 @@ impl Report {
     #[must_use]
     pub fn is_valid(&self) -> bool {
         !self.findings.iter().any(|finding| finding.is_fatal)
-    }
-
-    /// Writes the report to stdout. That nobody reads it is no error.
-    ///
-    /// # Errors
-    ///
-    /// When stdout cannot be written for another reason.
-    pub fn print(&self, text: &str) -> io::Result<()> {
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            result => result,
-        }
     }
 
     fn sum(&self, field: impl Fn(&ConnectionOutcome) -> u64) -> u64 {
@@ -111,5 +98,18 @@ impl Report {
         };
         let seconds = planned.max(self.outcome.sending).as_secs_f64();
         (seconds > 0.0).then(|| self.latencies.send.entries as f64 / seconds)
+    }
+}
+
+/// Writes text to stdout. That nobody reads it is no error.
+///
+/// # Errors
+///
+/// When stdout cannot be written for another reason.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
     }
 }

@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use super::Report;
 use crate::account::Settled;
 use crate::latency::Latency;
-use crate::plan::{Arrival, Rate};
+use crate::plan::{Arrival, Proto, Rate};
 use crate::sender::{ConnectionOutcome, Ending};
 
 const PERCENTILES: [f64; 5] = [50.0, 90.0, 99.0, 99.9, 99.99];
@@ -19,7 +19,7 @@ impl fmt::Display for Report {
         self.fmt_latencies(f)?;
         self.fmt_entries(f)?;
         if let Some(account) = &self.account {
-            fmt_account(f, account)?;
+            fmt_account(f, account, self.plan.is_lossy())?;
         }
         for finding in &self.findings {
             let label = if finding.is_fatal { "INVALID" } else { "note" };
@@ -43,20 +43,29 @@ impl Report {
         };
         writeln!(
             f,
-            "run           {:04x}: {} connections to {}, {} tokens, {size}, token at the {}, rate {rate}",
+            "run           {:04x}: {} connections to {} over {}, {} tokens, {size}, token at the {}, rate {rate}",
             plan.run,
             plan.connections,
             plan.target,
+            self.proto(),
             plan.tokens.list.len(),
             plan.lines.position.name(),
         )
     }
 
+    fn proto(&self) -> String {
+        match (&self.plan.proto, &self.outcome.suite) {
+            (Proto::Tls(tls), Some(suite)) => format!("{suite} ({} records)", tls.records.name()),
+            (proto, _) => proto.name().to_owned(),
+        }
+    }
+
     fn fmt_throughput(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "throughput    {:.0} entries/s, {:.1} MB/s in {:.3} s",
+            "throughput    {:.0} entries/s{}, {:.1} MB/s in {:.3} s",
             self.entries_per_second(),
+            if self.plan.is_lossy() { " sent" } else { "" },
             self.megabytes_per_second(),
             self.seconds()
         )?;
@@ -94,7 +103,11 @@ impl Report {
     fn fmt_entries(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sent = self.sum(ConnectionOutcome::entries_sent);
         let acknowledged = self.sum(ConnectionOutcome::entries_acknowledged);
-        writeln!(f, "entries       {sent} sent, {acknowledged} acknowledged by the receiver's TCP")?;
+        if self.plan.is_lossy() {
+            writeln!(f, "entries       {sent} sent; UDP acknowledges nothing")?;
+        } else {
+            writeln!(f, "entries       {sent} sent, {acknowledged} acknowledged by the receiver's TCP")?;
+        }
         match self.sum(|connection| connection.entries_behind) {
             0 => {}
             behind => writeln!(f, "behind        {behind} entries were due and not sent")?,
@@ -125,9 +138,13 @@ fn fmt_row(f: &mut fmt::Formatter<'_>, name: &str, histogram: &Histogram<u64>) -
     writeln!(f, "{:>11}", milliseconds(histogram.max()))
 }
 
-fn fmt_account(f: &mut fmt::Formatter<'_>, account: &Settled) -> fmt::Result {
+fn fmt_account(f: &mut fmt::Formatter<'_>, account: &Settled, is_lossy: bool) -> fmt::Result {
     let total = account.total;
-    let verdict = if total.is_clean() { "clean" } else { "NOT CLEAN" };
+    let verdict = match (total.is_clean(), is_lossy) {
+        (true, _) => "clean",
+        (false, true) => "not clean, which UDP allows",
+        (false, false) => "NOT CLEAN",
+    };
     writeln!(
         f,
         "account       {verdict}: {} stored, {} lost, {} duplicated, {} reordered, {} damaged, {} in the wrong log",

@@ -10,11 +10,12 @@
 //!                      the end, or with `--reconnect` a new socket for the lines that no byte was taken of
 //! ```
 //!
-//! At `--rate max` any number is due and the receiver's window is the brake. A half-close by the receiver is no end:
-//! Token TCP clients do not read, so they go on, and so does this one.
+//! At `--rate max` any number is due and the receiver's window is the brake; over UDP there is none. A half-close by the
+//! receiver is no end: Token TCP clients do not read, so they go on, and so does this one.
 //!
 //! A connection is over when the kernel calls it closed: only then is the number of acknowledged bytes final. A receiver
-//! that neither reads nor closes is cut off some time after the end of the sending ([`Plan::finish_wait`]).
+//! that neither reads nor closes is cut off some time after the end of the sending ([`Plan::finish_wait`]). Over UDP it
+//! is over when all is sent, or when a datagram is refused.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -25,17 +26,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio_uring::buf::BoundedBuf;
 
 use super::pace::Pacer;
-use super::{Attempt, Connected, ConnectionOutcome, Ending, connect, end_of};
+use super::socket::{Connected, Socket, Written, connect};
+use super::{Attempt, ConnectionOutcome, Ending, end_of};
 use crate::clock::{RunClock, nanos};
+use crate::error::RunError;
+use crate::host;
 use crate::latency::Recorder;
 use crate::payload::Renderer;
 use crate::plan::{Plan, Rate, Stop};
 use crate::schedule::Schedule;
 use crate::send_times::SendTimes;
-use crate::tcp_info::{TcpInfo, tcp_info};
 
 /// How long past `--duration` a fixed schedule may take to catch up with what the receiver held back.
 const LATE_WAIT: Duration = Duration::from_millis(100);
@@ -43,8 +45,6 @@ const LATE_WAIT: Duration = Duration::from_millis(100);
 const CLOSED_POLL: Duration = Duration::from_millis(1);
 /// How often to try to connect again.
 const RECONNECT_POLL: Duration = Duration::from_millis(10);
-/// Receivers send nothing; what comes all the same is thrown away in pieces of this size.
-const ANSWER_BYTES: usize = 512;
 
 /// What the connections of one thread share.
 pub(super) struct Shared {
@@ -61,8 +61,9 @@ impl Shared {
         clock: RunClock,
         recorder: Recorder,
         send_times: Option<Arc<SendTimes>>,
-    ) -> Self {
-        Self { plan, clock, pacer: Pacer::new(clock), recorder: RefCell::new(recorder), send_times }
+    ) -> io::Result<Self> {
+        let pacer = Pacer::new(clock, host::has_cores_apart(plan.threads))?;
+        Ok(Self { plan, clock, pacer, recorder: RefCell::new(recorder), send_times })
     }
 }
 
@@ -110,41 +111,13 @@ struct Bytes {
     acknowledged: u64,
 }
 
-/// The socket that a connection has now.
-struct Socket {
-    /// For questions and for shutting down, which do not go through the ring.
-    control: Rc<TcpStream>,
-    stream: tokio_uring::net::TcpStream,
-    baseline: u64,
-    /// Sequence of its first entry.
-    first: u64,
-    bytes_sent: u64,
-}
-
-impl Socket {
-    fn new(connected: Connected, first: u64) -> io::Result<Self> {
-        Ok(Self {
-            stream: tokio_uring::net::TcpStream::from_std(connected.socket.try_clone()?),
-            control: Rc::new(connected.socket),
-            baseline: connected.baseline,
-            first,
-            bytes_sent: 0,
-        })
-    }
-
-    /// The FIN is acknowledged like a byte, but only after all bytes.
-    fn bytes_acknowledged(&self, info: TcpInfo) -> u64 {
-        (info.acknowledged - self.baseline).min(self.bytes_sent)
-    }
-}
-
 impl Connection {
     pub(super) fn new(shared: Rc<Shared>, prepared: Prepared) -> io::Result<Self> {
         let Prepared { number, connected, renderer, batch, schedule } = prepared;
         Ok(Self {
+            socket: Socket::new(&shared.plan, connected, 0)?,
             shared,
             number,
-            socket: Socket::new(connected, 0)?,
             renderer,
             batch,
             schedule,
@@ -157,33 +130,38 @@ impl Connection {
     }
 
     /// Sends all, and waits for the end. Gives what became of it, and when the last entry was accepted.
-    pub(super) async fn run(mut self) -> io::Result<(ConnectionOutcome, u64)> {
+    pub(super) async fn run(mut self) -> Result<(ConnectionOutcome, u64), RunError> {
+        let failed = |error| RunError::Unexpected("connection: cannot be watched; see the kernel's log".into(), error);
         let plan = Arc::clone(&self.shared.plan);
         let give_up = match plan.stop {
             Stop::After(duration) => Some(end_of(&plan, duration) + nanos(plan.finish_wait)),
             Stop::Entries(_) => None,
         };
         let mut cutter = give_up.map(|at| self.cutter(at));
-        let is_sent = loop {
-            if self.send_all().await {
-                break true;
-            }
+        let sent = loop {
+            let Err(error) = self.send_all().await else { break Ok(()) };
             if !plan.reconnect || cutter.as_ref().is_some_and(|cutter| cutter.has_cut.get()) {
-                break false;
+                break Err(error);
             }
             let cutter_now = cutter.take().unwrap_or_else(|| self.cutter(self.finish_by()));
-            self.end_attempt(&cutter_now, true).await?;
-            if !self.reconnect().await? {
-                break false;
+            self.end_attempt(&cutter_now, true).await.map_err(failed)?;
+            if !self.reconnect().await.map_err(failed)? {
+                break Err(error);
             }
             cutter = give_up.map(|at| self.cutter(at));
         };
         let last = self.shared.clock.now();
         let cutter = cutter.unwrap_or_else(|| self.cutter(self.finish_by()));
-        if is_sent {
-            self.half_close().await;
+        let was_refused = sent.is_err();
+        match sent {
+            Ok(()) => self.socket.half_close().await,
+            Err(error) if self.socket.was_never_heard() => {
+                let problem = format!("--target: {} takes no datagrams; start the receiver first", plan.target);
+                return Err(RunError::Environment(problem, error));
+            }
+            Err(_) => {}
         }
-        let ending = self.end_attempt(&cutter, !is_sent).await?;
+        let ending = self.end_attempt(&cutter, was_refused).await.map_err(failed)?;
         Ok((self.outcome(ending), last))
     }
 
@@ -192,11 +170,11 @@ impl Connection {
     }
 
     fn cutter(&self, at: u64) -> Cutter {
-        Cutter::new(&self.socket.control, self.shared.clock, at)
+        Cutter::new(self.socket.control(), self.shared.clock, at)
     }
 
-    /// Sends until the plan's end; `false` if the receiver ended the connection before.
-    async fn send_all(&mut self) -> bool {
+    /// Sends until the plan's end, or until the receiver ends the connection.
+    async fn send_all(&mut self) -> io::Result<()> {
         let shared = Rc::clone(&self.shared);
         let stop_at = match (shared.plan.stop, shared.plan.rate) {
             (Stop::Entries(_), _) => u64::MAX,
@@ -205,21 +183,21 @@ impl Connection {
         };
         loop {
             if self.intended.is_empty() {
+                let Some(due) = self.schedule.next_due() else { return Ok(()) };
+                if shared.plan.rate != Rate::Max {
+                    shared.pacer.until(due).await;
+                }
                 let now = shared.clock.now();
                 if now >= stop_at {
-                    return true;
+                    return Ok(());
                 }
                 self.schedule.take(now, self.renderer.room(), &mut self.intended);
                 if self.intended.is_empty() {
-                    let Some(due) = self.schedule.next_due() else { return true };
-                    shared.pacer.until(due).await;
                     continue;
                 }
                 self.renderer.render(&shared.plan, &mut self.batch, &self.intended);
             }
-            if self.send_batch().await.is_err() {
-                return false;
-            }
+            self.send_batch().await?;
         }
     }
 
@@ -230,20 +208,16 @@ impl Connection {
         self.begin_write(&shared, actual);
         let mut range = self.range_of_batch();
         while !range.is_empty() {
-            let rest = std::mem::take(&mut self.batch).slice(range.clone());
-            let (result, rest) = self.socket.stream.write(rest).submit().await;
-            self.batch = rest.into_inner();
-            match result {
-                Ok(count) => {
-                    range.start += count;
-                    self.socket.bytes_sent += count as u64;
-                    self.accept(&shared, range.start, actual);
-                }
-                Err(error) => {
-                    self.drop_begun_line(range.start);
-                    return Err(error);
-                }
+            let batch = std::mem::take(&mut self.batch);
+            let ends = self.renderer.ends(self.first_of_batch, self.intended.len());
+            let Written { bytes, result, batch } = self.socket.write(batch, range.clone(), ends).await;
+            self.batch = batch;
+            range.start += bytes;
+            if let Err(error) = result {
+                self.drop_begun_lines(range.start);
+                return Err(error);
             }
+            self.accept(&shared, range.start, actual);
         }
         Ok(())
     }
@@ -274,12 +248,12 @@ impl Connection {
         self.free_since = now;
     }
 
-    /// A line that the old socket took a part of cannot go on in a new one.
-    fn drop_begun_line(&mut self, taken_until: usize) {
-        if self.range_of_batch().start < taken_until {
-            self.intended.remove(0);
-            self.first_of_batch += 1;
-        }
+    /// Lines that the old socket took a part of, alone or in a record, cannot go on in a new one.
+    fn drop_begun_lines(&mut self, taken_until: usize) {
+        let starts = (0..self.intended.len()).map(|line| self.renderer.start_of(self.first_of_batch + line as u64));
+        let begun = starts.take_while(|start| *start < taken_until).count();
+        self.intended.drain(..begun);
+        self.first_of_batch += begun as u64;
     }
 
     fn range_of_batch(&self) -> Range<usize> {
@@ -289,32 +263,18 @@ impl Connection {
         start..self.renderer.end_of(self.first_of_batch + lines - 1)
     }
 
-    /// Says that nothing more will come, and reads until the receiver says the same or resets.
-    async fn half_close(&self) {
-        if self.socket.control.shutdown(Shutdown::Write).is_err() {
-            return;
-        }
-        let mut answer = Vec::with_capacity(ANSWER_BYTES);
-        loop {
-            let result;
-            (result, answer) = self.socket.stream.read(answer).await;
-            if matches!(result, Ok(0) | Err(_)) {
-                return;
-            }
-        }
-    }
-
     /// Waits for the end of the socket and notes what went over it. A receiver may have ended its side long before it
     /// has read all of ours, so its end alone says nothing.
     async fn end_attempt(&mut self, cutter: &Cutter, was_refused: bool) -> io::Result<Ending> {
-        let info = loop {
-            let info = tcp_info(&self.socket.control)?;
-            if info.closed || cutter.has_cut.get() {
-                break info;
+        let state = loop {
+            let state = self.socket.state()?;
+            if state.is_closed || cutter.has_cut.get() {
+                break state;
             }
             tokio::time::sleep(CLOSED_POLL).await;
         };
-        let (socket, acknowledged) = (&self.socket, self.socket.bytes_acknowledged(info));
+        self.socket.close().await;
+        let (socket, acknowledged) = (&self.socket, state.bytes_acknowledged);
         let ending = match was_refused || acknowledged < socket.bytes_sent {
             _ if cutter.has_cut.get() => Ending::TimedOut,
             true => Ending::ByReceiver,
@@ -345,7 +305,7 @@ impl Connection {
             // A connect may block, and the other connections of the thread go on.
             let connected = tokio::task::spawn_blocking(move || connect(&plan)).await;
             if let Ok(connected) = connected.map_err(io::Error::other)? {
-                self.socket = Socket::new(connected, self.first_of_batch)?;
+                self.socket = Socket::new(&self.shared.plan, connected, self.first_of_batch)?;
                 self.free_since = self.shared.clock.now();
                 return Ok(true);
             }
@@ -377,14 +337,14 @@ struct Cutter {
 }
 
 impl Cutter {
-    fn new(socket: &Rc<TcpStream>, clock: RunClock, at: u64) -> Self {
+    fn new(socket: Option<Rc<TcpStream>>, clock: RunClock, at: u64) -> Self {
         let has_cut = Rc::new(Cell::new(false));
-        let (socket, cut) = (Rc::clone(socket), Rc::clone(&has_cut));
+        let cut = Rc::clone(&has_cut);
         let task = tokio_uring::spawn(async move {
             tokio::time::sleep_until(clock.instant(at).into()).await;
             cut.set(true);
             // It may have closed in the meantime, which is as good.
-            drop(socket.shutdown(Shutdown::Both));
+            drop(socket.map(|socket| socket.shutdown(Shutdown::Both)));
         });
         Self { has_cut, task }
     }

@@ -8,27 +8,28 @@
 //! | module | for |
 //! | --- | --- |
 //! | `connection` | one connection at work, from its first entry to the receiver's last acknowledgement |
+//! | `socket` | TCP, TLS or UDP: what a write takes, and what of it is acknowledged |
 //! | `pace` | waiting until an entry is due |
 
 mod connection;
 mod pace;
+mod socket;
 
 use std::io;
-use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::clock::{RunClock, nanos};
 use crate::error::RunError;
+use crate::host;
 use crate::latency::{Clock, Part, Recorder};
 use crate::plan::{Plan, Rate};
 use crate::send_times::SendTimes;
-use crate::tcp_info::tcp_info;
 use connection::{Connection, Shared};
+pub(crate) use socket::DATAGRAM_BYTES_MAX;
+use socket::{Connected, connect};
 
-/// How long to wait for a connection to be established.
-const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// Submission queue entries: more connections than this still work, with more system calls.
 const RING_ENTRIES_MAX: u32 = 1024;
 
@@ -50,7 +51,7 @@ pub struct Attempt {
     pub first: u64,
     /// Behind the last entry of which it carried at least a byte.
     pub sent: u64,
-    /// Behind the last entry that the receiver's TCP acknowledged whole.
+    /// Behind the last entry that the receiver's TCP acknowledged whole; over UDP, which acknowledges nothing, `sent`.
     pub acknowledged: u64,
     /// When it ended, in nanoseconds since the start of the run.
     pub ended_at: u64,
@@ -61,9 +62,9 @@ pub struct Attempt {
 /// What became of one connection.
 #[derive(Clone, Debug)]
 pub struct ConnectionOutcome {
-    /// Bytes handed to the socket.
+    /// Bytes of lines handed to the socket.
     pub bytes_sent: u64,
-    /// Bytes that the receiver's TCP acknowledged.
+    /// Bytes of lines that the receiver's TCP acknowledged; over UDP all that were sent.
     pub bytes_acknowledged: u64,
     /// Entries that the schedule held and that were not sent.
     pub entries_behind: u64,
@@ -94,6 +95,8 @@ pub struct Outcome {
     pub elapsed: Duration,
     /// From the start until the last entry was accepted by its socket.
     pub sending: Duration,
+    /// Protocol version and cipher suite, over TLS.
+    pub suite: Option<String>,
     /// By connection.
     pub connections: Vec<ConnectionOutcome>,
 }
@@ -111,6 +114,7 @@ pub struct Watch {
 #[derive(Debug)]
 pub struct Ready {
     threads: Vec<Thread>,
+    suite: Option<String>,
 }
 
 #[derive(Debug)]
@@ -129,9 +133,10 @@ type Ended = (u32, ConnectionOutcome, u64);
 /// When a connection or a ring cannot be made.
 pub fn prepare(plan: &Arc<Plan>, watch: &Watch) -> Result<Ready, RunError> {
     let mut shares: Vec<Vec<(u32, Connected)>> = (0..plan.threads).map(|_| Vec::new()).collect();
+    let mut suite = None;
     for connection in 0..plan.connections {
-        let connected = connect(plan)
-            .map_err(|error| RunError::Environment(format!("--target: cannot connect to {}", plan.target), error))?;
+        let connected = connect(plan)?;
+        suite = suite.or_else(|| connected.suite());
         shares[(connection % plan.threads) as usize].push((connection, connected));
     }
     let (ready, is_ready) = mpsc::channel();
@@ -143,11 +148,12 @@ pub fn prepare(plan: &Arc<Plan>, watch: &Watch) -> Result<Ready, RunError> {
         handle.map(|handle| Thread { go, handle })
     };
     let threads = shares.into_iter().map(spawn).collect::<io::Result<Vec<_>>>();
-    let threads = threads.map_err(|error| RunError::Environment("cannot start a thread".into(), error))?;
+    let threads =
+        threads.map_err(|error| RunError::Environment("--threads: cannot be started; give fewer".into(), error))?;
     for _ in &threads {
         is_ready.recv().expect("each thread says whether it is ready")?;
     }
-    Ok(Ready { threads })
+    Ok(Ready { threads, suite })
 }
 
 impl Ready {
@@ -159,7 +165,7 @@ impl Ready {
             thread.go.send(clock).expect("a thread that is ready waits for nothing else");
             thread.handle
         });
-        Running { clock, handles: handles.collect() }
+        Running { clock, suite: self.suite, handles: handles.collect() }
     }
 }
 
@@ -168,6 +174,7 @@ impl Ready {
 pub struct Running {
     /// Its clock.
     pub clock: RunClock,
+    suite: Option<String>,
     handles: Vec<std::thread::JoinHandle<Result<Vec<Ended>, RunError>>>,
 }
 
@@ -187,6 +194,7 @@ impl Running {
         Ok(Outcome {
             elapsed: Duration::from_nanos(self.clock.now()),
             sending: Duration::from_nanos(sending),
+            suite: self.suite,
             connections: connections.into_iter().map(|(_, outcome, _)| outcome).collect(),
         })
     }
@@ -202,21 +210,6 @@ pub fn run(plan: &Plan) -> Result<Outcome, RunError> {
     prepare(&Arc::new(plan.clone()), &Watch { parts, send_times: None })?.start().wait()
 }
 
-/// A connection, and the sequence number that its SYN has used up.
-#[derive(Debug)]
-struct Connected {
-    socket: TcpStream,
-    baseline: u64,
-}
-
-fn connect(plan: &Plan) -> io::Result<Connected> {
-    let socket = TcpStream::connect_timeout(&plan.target, CONNECT_WAIT)?;
-    // A schedule is kept by sending when an entry is due, not when a segment is full.
-    socket.set_nodelay(true)?;
-    let baseline = tcp_info(&socket)?.acknowledged;
-    Ok(Connected { socket, baseline })
-}
-
 /// One thread: its ring, its connections, and the wait for the start.
 fn work(
     plan: &Arc<Plan>,
@@ -226,7 +219,7 @@ fn work(
     start: &mpsc::Receiver<RunClock>,
 ) -> Result<Vec<Ended>, RunError> {
     let ring = runtime(share.len()).map_err(|error| {
-        let problem = "cannot create an io_uring; likely kernel.io_uring_disabled or a seccomp profile";
+        let problem = "io_uring: refused; likely kernel.io_uring_disabled or a seccomp profile, see README, Kernel";
         RunError::Environment(problem.into(), error)
     });
     let (runtime, said) = match ring {
@@ -256,12 +249,17 @@ async fn run_all(
     prepared: Vec<connection::Prepared>,
     clock: RunClock,
 ) -> Result<Vec<Ended>, RunError> {
-    let failed = |error| RunError::Unexpected("a connection cannot be watched".into(), error);
+    let failed = |error| RunError::Unexpected("connection: cannot be watched; see the kernel's log".into(), error);
     let recorder = Recorder::new(Clock::Send, plan.warmup, watch.parts);
-    let shared = Rc::new(Shared::new(Arc::clone(plan), clock, recorder, watch.send_times));
+    let shared = Shared::new(Arc::clone(plan), clock, recorder, watch.send_times).map_err(failed)?;
+    let shared = Rc::new(shared);
+    if plan.rate != Rate::Max {
+        host::run_before_others(plan.threads, host::Work::Sends);
+    }
     let pacer = (plan.rate != Rate::Max).then(|| {
-        let shared = Rc::clone(&shared);
-        tokio_uring::spawn(async move { shared.pacer.run().await })
+        let (pacing, timing) = (Rc::clone(&shared), Rc::clone(&shared));
+        tokio_uring::spawn(async move { pacing.pacer.run().await });
+        tokio_uring::spawn(async move { timing.pacer.run_timer().await })
     });
     let mut tasks = Vec::with_capacity(prepared.len());
     for prepared in prepared {
@@ -271,12 +269,12 @@ async fn run_all(
     }
     let mut ended = Vec::with_capacity(tasks.len());
     for (number, task) in tasks {
-        let outcome = task.await.map_err(|error| failed(io::Error::other(error)))?;
-        let (outcome, last) = outcome.map_err(failed)?;
+        let (outcome, last) = task.await.map_err(|error| failed(io::Error::other(error)))??;
         ended.push((number, outcome, last));
     }
     if let Some(pacer) = pacer {
-        pacer.abort();
+        shared.pacer.end();
+        pacer.await.map_err(|error| failed(io::Error::other(error)))?.map_err(failed)?;
     }
     Ok(ended)
 }

@@ -1,28 +1,53 @@
-//! Waiting for the moment at which an entry is due, to the microsecond.
+//! Waiting for the moment at which an entry is due.
 //!
-//! The timers of the runtime are a millisecond coarse, so the last stretch is spun. A spin turn is a no-op through the
-//! ring: unlike a mere yield it makes the runtime submit what its tasks have queued and take what has completed, in one
-//! system call each.
+//! | the sending threads | then |
+//! | --- | --- |
+//! | have a core each, and the others another | the last stretch is spun, and entries go to the microsecond |
+//! | share their cores with follower and collector | a thread rests as long as it has worked, so that half of the core is left |
+//!
+//! A thread that spins never sleeps, so on a shared core it and the others take turns by the scheduler's tick, which is
+//! milliseconds. One that rests may go before all others when it wakes, if this user may have it so; and what is due
+//! meanwhile goes in one write, which takes hardly longer than one entry does. The timers of the runtime are a millisecond coarse, so the
+//! sleeping is done by a timerfd that is read through the ring.
+//!
+//! A spin turn is a no-op through the ring: unlike a mere yield it makes the runtime submit what its tasks have queued
+//! and take what has completed, in one system call each.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+use tokio_uring::fs::File;
+
 use crate::clock::RunClock;
 
-/// What is due within this time is spun for: two ticks of the runtime's timers, since it rounds up.
-const SPIN_NANOS: u64 = 2_000_000;
+/// What is due within this time is spun for, on a core of one's own: what a timer may be late.
+const SPIN_NANOS: u64 = 100_000;
+/// The shortest and the longest rest on a shared core, half of what the generator may be late without a word.
+const REST_NANOS: [u64; 2] = [200_000, 500_000];
 /// How long to sleep if nobody waits for anything; a new waiter wakes the pacer.
-const IDLE: Duration = Duration::from_secs(1);
+const IDLE_NANOS: u64 = 1_000_000_000;
 
 /// Wakes the connections of one thread when their next entry is due.
 #[derive(Debug)]
 pub(super) struct Pacer {
     clock: RunClock,
+    /// Nobody else needs this core.
+    may_spin: bool,
+    timer: OwnedFd,
+    /// When somebody was last woken.
+    last_woken: Cell<u64>,
+    /// When somebody last began to wait.
+    last_waited: Cell<u64>,
+    is_over: Cell<bool>,
     waiting: RefCell<BinaryHeap<Waiting>>,
     /// The pacer's own, while it sleeps.
     sleeper: RefCell<Option<Waker>>,
@@ -55,36 +80,63 @@ impl Ord for Waiting {
 }
 
 impl Pacer {
-    pub(super) fn new(clock: RunClock) -> Self {
-        Self { clock, waiting: RefCell::default(), sleeper: RefCell::default() }
+    /// A pacer for this thread, within its runtime.
+    pub(super) fn new(clock: RunClock, may_spin: bool) -> io::Result<Self> {
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
+        let (waiting, sleeper) = (RefCell::default(), RefCell::default());
+        Ok(Self {
+            clock,
+            may_spin,
+            timer,
+            last_woken: Cell::new(0),
+            last_waited: Cell::new(0),
+            is_over: Cell::new(false),
+            waiting,
+            sleeper,
+        })
     }
 
-    /// Waits until a moment, in nanoseconds since the start.
+    /// Waits until a moment, in nanoseconds since the start; and for the end of a rest, unless that moment is long past.
     pub(super) async fn until(&self, due: u64) {
+        let mut must_rest = !self.may_spin;
         poll_fn(|context| {
-            if self.clock.now() >= due {
+            let now = self.clock.now();
+            if now >= due && !must_rest || now > due + REST_NANOS[1] {
                 return Poll::Ready(());
             }
+            must_rest = false;
+            self.last_waited.set(now);
             self.waiting.borrow_mut().push(Waiting { due: Reverse(due), waker: context.waker().clone() });
-            if let Some(sleeper) = self.sleeper.take() {
-                sleeper.wake();
-            }
+            self.end_sleep();
             Poll::Pending
         })
         .await;
     }
 
-    /// Wakes who is due, for ever; runs beside the connections.
+    /// Wakes who is due, until the end; runs beside the connections.
     pub(super) async fn run(&self) {
-        loop {
+        while !self.is_over.get() {
             let now = self.clock.now();
-            let next = self.wake_until(now);
-            match next.map(|due| due.saturating_sub(now)) {
-                Some(0..=SPIN_NANOS) => drop(tokio_uring::no_op().await),
-                Some(left) => self.sleep(Duration::from_nanos(left - SPIN_NANOS)).await,
-                None => self.sleep(IDLE).await,
+            let rested_at = if self.may_spin { 0 } else { self.rested_at() };
+            if now < rested_at {
+                self.sleep_until(rested_at).await;
+                continue;
+            }
+            let next = self.wake_until(now).unwrap_or(now + IDLE_NANOS);
+            if !self.may_spin {
+                self.sleep_until(next).await;
+            } else if next <= now + SPIN_NANOS {
+                drop(tokio_uring::no_op().await);
+            } else {
+                self.sleep_until(next - SPIN_NANOS).await;
             }
         }
+    }
+
+    /// When this thread has rested as long as it took from waking somebody until the last one waited again.
+    fn rested_at(&self) -> u64 {
+        let worked = self.last_waited.get().saturating_sub(self.last_woken.get());
+        self.last_waited.get() + worked.clamp(REST_NANOS[0], REST_NANOS[1])
     }
 
     /// Wakes who is due; returns when the next one will be.
@@ -93,20 +145,52 @@ impl Pacer {
         while waiting.peek().is_some_and(|first| first.due.0 <= now) {
             let first = waiting.pop().expect("just seen");
             first.waker.wake();
+            self.last_woken.set(now);
         }
         waiting.peek().map(|first| first.due.0)
     }
 
-    /// Sleeps for some time, or until somebody begins to wait.
-    async fn sleep(&self, time: Duration) {
-        let mut sleep = pin!(tokio::time::sleep(time));
-        let mut is_first = true;
+    /// Ends each sleep in time, until the end; runs beside the pacer.
+    pub(super) async fn run_timer(&self) -> io::Result<()> {
+        let timer = File::from_std(self.timer.try_clone()?.into());
+        let mut expirations = Vec::with_capacity(8);
+        while !self.is_over.get() {
+            let result;
+            (result, expirations) = timer.read_at(expirations, 0).await;
+            result?;
+            self.end_sleep();
+        }
+        Ok(())
+    }
+
+    /// Ends both.
+    pub(super) fn end(&self) {
+        self.is_over.set(true);
+        self.set_timer(Duration::from_nanos(1));
+    }
+
+    fn set_timer(&self, time: Duration) {
+        let possible = "a timer that is open takes any time";
+        let it_value = Timespec::try_from(time).expect(possible);
+        let once = Itimerspec { it_interval: Timespec::default(), it_value };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once).expect(possible);
+    }
+
+    fn end_sleep(&self) {
+        if let Some(sleeper) = self.sleeper.take() {
+            sleeper.wake();
+        }
+    }
+
+    /// Sleeps until a moment, or until somebody begins to wait. To wake for nothing does no harm.
+    async fn sleep_until(&self, at: u64) {
+        self.set_timer(Duration::from_nanos(at.saturating_sub(self.clock.now()).max(1)));
+        let mut is_asleep = false;
         poll_fn(|context| {
-            let was_woken = !is_first && self.sleeper.take().is_none();
-            is_first = false;
-            if was_woken || sleep.as_mut().poll(context).is_ready() {
+            if is_asleep && self.sleeper.borrow().is_none() {
                 return Poll::Ready(());
             }
+            is_asleep = true;
             self.sleeper.replace(Some(context.waker().clone()));
             Poll::Pending
         })

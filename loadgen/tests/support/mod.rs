@@ -1,4 +1,5 @@
-//! A small receiver of Token TCP that stores entries as the engine does, and can be told to do one thing wrong.
+//! A small receiver of Token TCP that stores entries as the engine does, and can be told to do one thing wrong; over TLS
+//! and UDP as well.
 //!
 //! One thread a connection, one file a token (`DATA/<token>/00000000000000000000.log`), tokens at the start or the end of
 //! the line or, between blanks, in its middle. It stores lines as whole as they came; what is behind the last LF is dropped.
@@ -7,12 +8,14 @@
 #![allow(clippy::print_stderr, clippy::disallowed_methods, reason = "a helper says what it skips, and keeps time")]
 
 pub(crate) mod engine;
+pub(crate) mod tls;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -23,6 +26,8 @@ pub(crate) enum Fault {
     None,
     /// Does not store an entry.
     Drop,
+    /// Does not store any entry whose ordinal can be divided by this.
+    DropEvery(usize),
     /// Stores an entry twice.
     Double,
     /// Stores an entry behind the next one of its log.
@@ -58,6 +63,8 @@ pub(crate) enum End {
 const REQUIRE_TOOLS: &str = "ENGINE_TESTS_REQUIRE_TOOLS";
 /// How long a stalling receiver stalls.
 const STALL: Duration = Duration::from_millis(400);
+/// What the socket of a receiver of datagrams should hold.
+const DATAGRAMS_BYTES: usize = 16 << 20;
 /// What the socket of a stalling receiver may hold: little, so that the sender meets the stall.
 const STALLING_BYTES: usize = 64 * 1024;
 
@@ -78,11 +85,22 @@ const TOKEN_BYTES: usize = 36;
 pub(crate) struct Receiver {
     pub(crate) address: SocketAddr,
     pub(crate) data: tempfile::TempDir,
+    /// Datagrams that it received.
+    datagrams: Arc<AtomicU64>,
 }
 
 impl Receiver {
     /// Starts one. The first connection commits the fault; all end as told.
     pub(crate) fn start(fault: Fault, end: End) -> Self {
+        Self::start_with(fault, end, None)
+    }
+
+    /// The same within TLS.
+    pub(crate) fn start_tls(fault: Fault, end: End, tls: &Arc<rustls::ServerConfig>) -> Self {
+        Self::start_with(fault, end, Some(Arc::clone(tls)))
+    }
+
+    fn start_with(fault: Fault, end: End, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         let data = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         if end == End::Stalling {
@@ -95,10 +113,48 @@ impl Receiver {
             for (index, stream) in listener.incoming().enumerate() {
                 let fault = if index == 0 { fault } else { Fault::None };
                 let mut connection = Connection::new(Arc::clone(&logs), fault, (started, end));
-                std::thread::spawn(move || connection.serve(stream.unwrap()));
+                let (stream, tls) = (stream.unwrap(), tls.clone());
+                std::thread::spawn(move || match tls {
+                    None => connection.serve(&stream, &stream),
+                    Some(tls) => {
+                        let session = rustls::ServerConnection::new(tls).unwrap();
+                        connection.serve(rustls::StreamOwned::new(session, &stream), &stream);
+                    }
+                });
             }
         });
-        Self { address, data }
+        Self { address, data, datagrams: Arc::default() }
+    }
+
+    /// One that takes datagrams, for as long as the test lasts. The first peer's lines commit the fault.
+    pub(crate) fn start_udp(fault: Fault) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // As much as the kernel allows: what is lost on the way is known, and says little about the account.
+        socket2::SockRef::from(&socket).set_recv_buffer_size(DATAGRAMS_BYTES).unwrap();
+        let datagrams = Arc::new(AtomicU64::new(0));
+        let received = Arc::clone(&datagrams);
+        let address = socket.local_addr().unwrap();
+        let logs = Arc::new(Logs::new(data.path()));
+        std::thread::spawn(move || {
+            let mut peers: HashMap<SocketAddr, Connection> = HashMap::new();
+            let mut datagram = vec![0; 65_536];
+            loop {
+                let (count, peer) = socket.recv_from(&mut datagram).unwrap();
+                received.fetch_add(1, Ordering::Relaxed);
+                let line_end = datagram[..count].iter().position(|byte| *byte == b'\n');
+                assert_eq!(line_end, Some(count - 1), "a datagram is a line");
+                let fault = if peers.is_empty() { fault } else { Fault::None };
+                let new = || Connection::new(Arc::clone(&logs), fault, (Instant::now(), End::WithSender));
+                peers.entry(peer).or_insert_with(new).take(&datagram[..count]);
+            }
+        });
+        Self { address, data, datagrams }
+    }
+
+    /// How many datagrams it received so far.
+    pub(crate) fn datagrams(&self) -> u64 {
+        self.datagrams.load(Ordering::Relaxed)
     }
 }
 
@@ -140,19 +196,20 @@ impl Connection {
         Self { logs, fault, started, end, lines: 0, rest: Vec::new(), held: None, first_token: None, is_torn: false }
     }
 
-    fn serve(&mut self, mut stream: TcpStream) {
+    /// Reads lines from the stream, which comes over a socket.
+    fn serve(&mut self, mut stream: impl Read, socket: &TcpStream) {
         let end = self.end;
         let mut buffer = vec![0; 16 * 1024];
         let mut received = 0;
         if end == End::HalfClosed {
-            stream.shutdown(Shutdown::Write).unwrap();
+            socket.shutdown(Shutdown::Write).unwrap();
         }
         // A reset ends it like an orderly end: this receiver drops the rest in any case.
         while let Ok(count @ 1..) = stream.read(&mut buffer) {
             received += count;
             self.take(&buffer[..count]);
             match end {
-                End::CutAfter(bytes) if received >= bytes => cut(&stream),
+                End::CutAfter(bytes) if received >= bytes => cut(socket),
                 End::CloseAfter(bytes) if received >= bytes => return,
                 End::Stalling => self.stall(),
                 _ => {}
@@ -192,6 +249,11 @@ impl Connection {
             return self.logs.append(&token, &late);
         }
         match self.fault {
+            Fault::DropEvery(nth) => {
+                if !self.lines.is_multiple_of(nth) {
+                    self.logs.append(&token, &entry);
+                }
+            }
             _ if self.lines != FAULTY_LINE => self.logs.append(&token, &entry),
             Fault::None => self.logs.append(&token, &entry),
             Fault::Drop => {}

@@ -42,7 +42,7 @@ use crate::handover::ShardId;
 use crate::limits::UDP_BUFFER_BYTES;
 use crate::route::Ownership;
 use crate::segment::{Offset, Position};
-use crate::shard::{Command, Completion, Notice, Op, Outcome, Shard, ShardConfig};
+use crate::shard::{Command, Completion, Notice, Op, Outcome, PeerAddress, Shard, ShardConfig};
 use crate::time::Time;
 use crate::wire::Token;
 
@@ -50,6 +50,8 @@ use crate::wire::Token;
 pub const RECV_BUFFER_BYTES: usize = 4096;
 /// Bytes that a socket buffer takes before the peer has to wait.
 pub const SOCKET_BYTES: usize = 256 * 1024;
+/// The address of peers of which nobody says another one.
+const PEER: PeerAddress = PeerAddress([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 /// A turn takes this long at least, so that no run stands still in time.
 const TURN: Duration = Duration::from_micros(1);
 /// A run that waits for something longer than this, in virtual time, will wait for ever.
@@ -168,12 +170,17 @@ impl Sim {
 
     /// A new connection to one of the listeners.
     pub fn connect(&mut self) -> PeerId {
-        self.network.connect(&mut self.agenda, &mut self.chance)
+        self.connect_from(PEER)
+    }
+
+    /// The same of a peer that has this address.
+    pub fn connect_from(&mut self, from: PeerAddress) -> PeerId {
+        self.network.connect(from, &mut self.agenda, &mut self.chance)
     }
 
     /// A new connection to the first listener of this shard.
     pub fn connect_to(&mut self, shard: ShardId) -> PeerId {
-        self.network.connect_to(shard, 0, &mut self.agenda, &mut self.chance)
+        self.network.connect_to(shard, 0, PEER, &mut self.agenda, &mut self.chance)
     }
 
     /// The peer reads all that has come to it.
@@ -526,7 +533,8 @@ impl Sim {
             Op::CancelAccept(listener) => agenda.plan(chance.delay(), Event::AcceptCancelled(id, listener)),
             Op::RefuseNew(listener) => network.refuse_new(id, listener),
             Op::CloseListener(listener) => network.close_listener(id, listener),
-            Op::Receive(connection) => network.receive((id, connection), agenda, chance),
+            Op::Receive(connection) => network.receive((id, connection), false, agenda, chance),
+            Op::ReceiveOnce(connection) => network.receive((id, connection), true, agenda, chance),
             Op::Transmit { connection, buf } => network.transmit((id, connection), buf, agenda, chance),
             Op::CancelReceive(connection) => network.cancel_receive((id, connection), agenda, chance),
             Op::Deafen(connection) => network.deafen((id, connection)),

@@ -16,7 +16,7 @@ use super::agenda::{Agenda, Event};
 use super::chance::{Chance, Fault};
 use crate::buf::{RecvArena, RecvBuf, WriteBuf};
 use crate::handover::ShardId;
-use crate::shard::{Completion, ConnectionId, ListenerId, Received, ShutdownSide};
+use crate::shard::{Completion, ConnectionId, ListenerId, Newcomer, PeerAddress, Received, ShutdownSide};
 
 const EMFILE: i32 = 24;
 const ECANCELED: i32 = 125;
@@ -44,6 +44,7 @@ pub enum Ending {
 struct Peer {
     /// Whose listener it knocked at.
     shard: ShardId,
+    from: PeerAddress,
     connection: Option<ConnectionId>,
     unsent: VecDeque<u8>,
     kernel: VecDeque<u8>,
@@ -60,6 +61,8 @@ struct Peer {
     sending: bool,
     /// What has come to the peer and was not read.
     inbox: Vec<u8>,
+    /// The receive ends with its first answer.
+    once: bool,
     /// A `Readable` is planned.
     woken: bool,
     /// The listener refused it, or the engine closed it.
@@ -127,18 +130,19 @@ impl Network {
     // The peers' side.
 
     /// The kernel spreads connections over all listeners of all shards.
-    pub(super) fn connect(&mut self, agenda: &mut Agenda, chance: &mut Chance) -> PeerId {
+    pub(super) fn connect(&mut self, from: PeerAddress, agenda: &mut Agenda, chance: &mut Chance) -> PeerId {
         let listeners: usize = self.sides.iter().map(|side| side.listeners.len()).sum();
         let index = chance.below(listeners);
         let each = listeners / self.sides.len();
         let shard = ShardId(u16::try_from(index / each).expect("shards are numbered by u16"));
-        self.connect_to(shard, index % each, agenda, chance)
+        self.connect_to(shard, index % each, from, agenda, chance)
     }
 
     pub(super) fn connect_to(
         &mut self,
         shard: ShardId,
         listener: usize,
+        from: PeerAddress,
         agenda: &mut Agenda,
         chance: &mut Chance,
     ) -> PeerId {
@@ -152,6 +156,7 @@ impl Network {
         }
         self.peers.push(Peer {
             shard,
+            from,
             connection: None,
             unsent: VecDeque::new(),
             kernel: VecDeque::new(),
@@ -164,6 +169,7 @@ impl Network {
             receiving: false,
             sending: false,
             inbox: Vec::new(),
+            once: false,
             woken: false,
             gone,
             ending: Ending::Open,
@@ -328,8 +334,8 @@ impl Network {
         Some(Completion::Accepted { listener: id, result, more: false })
     }
 
-    fn connected(&mut self, peer: PeerId) -> ConnectionId {
-        let shard = self.peers[peer.0].shard;
+    fn connected(&mut self, peer: PeerId) -> Newcomer {
+        let Peer { shard, from, .. } = self.peers[peer.0];
         let connections = &mut self.side(shard).connections;
         let slot = connections.iter().position(Option::is_none).unwrap_or(connections.len());
         if slot == connections.len() {
@@ -338,7 +344,7 @@ impl Network {
         connections[slot] = Some(peer);
         let id = ConnectionId(u32::try_from(slot).expect("a simulation has few connections"));
         self.peers[peer.0].connection = Some(id);
-        id
+        Newcomer { id, from: Some(from) }
     }
 
     // The driver's side: connections.
@@ -348,10 +354,10 @@ impl Network {
         (peer, &mut self.peers[peer.0])
     }
 
-    pub(super) fn receive(&mut self, id: Local, agenda: &mut Agenda, chance: &mut Chance) {
+    pub(super) fn receive(&mut self, id: Local, once: bool, agenda: &mut Agenda, chance: &mut Chance) {
         let (id, peer) = self.peer(id);
         assert!(!peer.receiving && !peer.gone, "two receives on one connection, or one after its close");
-        peer.receiving = true;
+        (peer.receiving, peer.once) = (true, once);
         self.wake(id, agenda, chance);
     }
 
@@ -460,7 +466,7 @@ impl Network {
         let bytes: Vec<u8> = peer.kernel.drain(..count).collect();
         let buf = side.arena.fill(index, &bytes);
         self.delivered += count as u64;
-        let more = !chance.strikes(Fault::ReceiveEnds);
+        let more = !chance.strikes(Fault::ReceiveEnds) && !peer.once;
         peer.receiving = more;
         self.open_window(id);
         self.wake(id, agenda, chance);

@@ -33,7 +33,7 @@ impl Trace {
         self.at(shard, now);
         match completion {
             Completion::Accepted { listener, result, more } => {
-                let id = result.as_ref().map_or(u64::MAX, |id| u64::from(id.0));
+                let id = result.as_ref().map_or(u64::MAX, |newcomer| u64::from(newcomer.id.0));
                 self.note(&[1, u64::from(listener.0), id, u64::from(*more)], &[]);
             }
             Completion::Received { connection, received, more } => {
@@ -83,6 +83,7 @@ impl Trace {
             Op::AcceptRest(id) => self.note(&[13, u64::from(id.0)], &[]),
             Op::CloseListener(id) => self.note(&[14, u64::from(id.0)], &[]),
             Op::Receive(id) => self.note(&[15, u64::from(id.0)], &[]),
+            Op::ReceiveOnce(id) => self.note(&[26, u64::from(id.0)], &[]),
             Op::CancelReceive(id) => self.note(&[16, u64::from(id.0)], &[]),
             Op::Recycle(buf) => self.note(&[17, u64::from(buf.index())], &[]),
             Op::Shutdown(id, side) => self.note(&[18, u64::from(id.0), *side as u64], &[]),

@@ -34,13 +34,19 @@ use slab::Slab;
 
 pub use mailbox::Mailbox;
 pub use neighbours::Neighbours;
-pub use probe::probe;
+pub use probe::{Feature, RING_LOCKED_BYTES, features, probe, refused, rings_of};
 
 use crate::buf::WriteBuf;
-use crate::limits::{COMPLETION_ENTRIES, INLINE_WRITE_BYTES_MAX, RECV_BUFFER_BYTES, RECV_BUFFERS, SUBMISSION_ENTRIES};
+use crate::limits::{
+    COMPLETION_ENTRIES, CONNECTION_SLOTS, INLINE_WRITE_BYTES_MAX, RECV_BUFFER_BYTES, RECV_BUFFERS, RING_RETRY,
+    SUBMISSION_ENTRIES,
+};
+use crate::metrics::Load;
 use crate::route::LogId;
 use crate::segment::FileId;
-use crate::shard::{Completion, ConnectionId, ListenerId, Notice, Op, Outcome, Received, Shard, ShutdownSide, UdpId};
+use crate::shard::{
+    Completion, ConnectionId, ListenerId, Newcomer, Notice, Op, Outcome, Received, Shard, ShutdownSide, UdpId,
+};
 use crate::sys::{DataDir, listener};
 use crate::time::Time;
 
@@ -48,6 +54,9 @@ use datagrams::UdpSockets;
 use file_thread::{FileRequest, FileThread};
 use mailbox::Mail;
 use recv_ring::{BUFFER_GROUP, RecvRing};
+
+/// How often a ring without memory is tried again.
+const RING_TRY: Duration = Duration::from_millis(10);
 
 /// What a completion entry answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +143,7 @@ pub struct Uring {
     mailbox: Mailbox,
     neighbours: Neighbours,
     start: Instant,
+    overflows: u64,
 }
 
 impl std::fmt::Debug for Uring {
@@ -171,7 +181,7 @@ impl Uring {
             writes: Slab::new(),
             receives: 0,
             transmits: 0,
-            sockets: Slab::new(),
+            sockets: Slab::with_capacity(CONNECTION_SLOTS),
             files: Slab::new(),
             listeners: listeners.into_iter().map(Some).collect(),
             ready: VecDeque::new(),
@@ -179,9 +189,16 @@ impl Uring {
             mailbox,
             neighbours,
             start: Instant::now(),
+            overflows: 0,
         };
         enable(&driver.ring)?;
         Ok(driver)
+    }
+
+    /// What the driver knows of its own work. To be asked on the shard's thread.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        Load { busy: thread_time(), wall: self.start.elapsed(), ring_overflow: self.overflows }
     }
 
     /// Runs the shard to its end. `notify` gets its messages for the operator.
@@ -201,8 +218,12 @@ impl Uring {
             if let Some(udp) = &self.udp {
                 udp.publish();
             }
+            self.overflows += u64::from(self.ring.submission().cq_overflow());
             self.ring_bells()?;
-            while let Some(notice) = shard.poll_notice() {
+            while let Some(mut notice) = shard.poll_notice() {
+                if let Notice::Report(report) = &mut notice {
+                    report.load = self.load();
+                }
                 notify(notice);
             }
             if let Some(outcome) = shard.outcome() {
@@ -255,7 +276,7 @@ impl Uring {
                 Some(Completion::Written { log, buf, result: result.map(|count| count as usize) })
             }
             Kind::Accept => {
-                let result = result.map(|fd| self.add_socket(fd));
+                let result = result.map(|fd| self.accepted(fd));
                 Some(Completion::Accepted { listener: ListenerId(slot), result, more })
             }
             Kind::Close => {
@@ -298,11 +319,16 @@ impl Uring {
         Completion::Received { connection: ConnectionId(slot), received, more }
     }
 
-    fn add_socket(&mut self, fd: u32) -> ConnectionId {
+    fn accepted(&mut self, fd: u32) -> Newcomer {
         let fd = RawFd::try_from(fd).expect("descriptors are not negative");
         // SAFETY: a successful accept gives a new descriptor that nobody else owns.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        ConnectionId(slot_of(self.sockets.insert(Socket::new(fd))))
+        self.add_socket(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    fn add_socket(&mut self, fd: OwnedFd) -> Newcomer {
+        let from = listener::peer_address(&fd);
+        let id = ConnectionId(slot_of(self.sockets.insert(Socket::new(fd))));
+        Newcomer { id, from }
     }
 
     fn take_mail(&mut self) {
@@ -343,7 +369,8 @@ impl Uring {
                 Ok(())
             }
             Op::Write { log, file, position, buf } => self.start_write(log, file, position.0, buf),
-            Op::Receive(ConnectionId(slot)) => self.start_receive(slot),
+            Op::Receive(ConnectionId(slot)) => self.start_receive(slot, false),
+            Op::ReceiveOnce(ConnectionId(slot)) => self.start_receive(slot, true),
             Op::Transmit { connection: ConnectionId(slot), buf } => self.start_transmit(slot, buf),
             Op::CancelReceive(ConnectionId(slot)) => self.cancel(Kind::Receive.tag(slot)),
             Op::Deafen(ConnectionId(slot)) => {
@@ -407,9 +434,15 @@ impl Uring {
         unsafe { self.push(&entry.user_data(Kind::Write.tag(slot_of(slot)))) }
     }
 
-    fn start_receive(&mut self, slot: u32) -> io::Result<()> {
+    fn start_receive(&mut self, slot: u32, once: bool) -> io::Result<()> {
         let Some(fd) = &self.sockets[slot as usize].fd else { return Ok(()) };
-        let entry = opcode::RecvMulti::new(Fd(fd.as_raw_fd()), BUFFER_GROUP).build();
+        let fd = Fd(fd.as_raw_fd());
+        let entry = if once {
+            let entry = opcode::Recv::new(fd, std::ptr::null_mut(), 0).buf_group(BUFFER_GROUP).build();
+            entry.flags(Flags::BUFFER_SELECT)
+        } else {
+            opcode::RecvMulti::new(fd, BUFFER_GROUP).build()
+        };
         self.receives += 1;
         // SAFETY: the kernel takes buffers from the registered ring, which outlives the io_uring.
         unsafe { self.push(&entry.user_data(Kind::Receive.tag(slot))) }
@@ -446,7 +479,7 @@ impl Uring {
         loop {
             let result = listener::accept_now(&fd);
             let more = result.is_ok();
-            let result = result.map(|socket| ConnectionId(slot_of(self.sockets.insert(Socket::new(socket)))));
+            let result = result.map(|socket| self.add_socket(socket));
             self.ready.push_back(Completion::Accepted { listener, result, more });
             if !more {
                 break;
@@ -569,7 +602,22 @@ impl Drop for Uring {
     }
 }
 
+/// Makes a ring. Memory that is short is waited for: the kernel gives back that of a closed ring some time later, and the
+/// probe's may be the last that the user's memlock limit holds.
+#[expect(clippy::disallowed_methods, reason = "the deadline of a start, before there is a shard")]
 fn build_ring() -> io::Result<IoUring> {
+    let deadline = Instant::now() + RING_RETRY;
+    loop {
+        match try_build_ring() {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && Instant::now() < deadline => {
+                std::thread::sleep(RING_TRY);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn try_build_ring() -> io::Result<IoUring> {
     IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
@@ -605,6 +653,12 @@ fn enable(ring: &IoUring) -> io::Result<()> {
 
 fn result_of(entry: &cqueue::Entry) -> io::Result<u32> {
     u32::try_from(entry.result()).map_err(|_| io::Error::from_raw_os_error(-entry.result()))
+}
+
+/// Processor time that the calling thread has used.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).expect("processor time is not negative")
 }
 
 fn slot_of(index: usize) -> u32 {

@@ -1,5 +1,6 @@
-//! What the kernel knows of a TCP connection: its state, and how many bytes the peer's kernel has acknowledged.
+//! System calls that no crate offers safely.
 //!
+//! **`TCP_INFO`**, what the kernel knows of a connection: its state, and how many bytes the peer's kernel has acknowledged.
 //! `getsockopt(TCP_INFO)` answers on a connection that was reset as well, for as long as its descriptor is open. The
 //! kernel writes as much of `struct tcp_info` (linux/tcp.h) as the caller has room for; the struct grows at its end from
 //! release to release. So the bytes go into a buffer, and two fields are taken from their offsets:
@@ -9,12 +10,16 @@
 //! | `tcpi_state` | 0 | 2.4 |
 //! | `tcpi_bytes_acked` | 120 | Linux 4.1; RFC 4898 `tcpEStatsAppHCThruOctetsAcked` |
 //!
-//! Unsafe, because neither std, rustix nor socket2 offers this option.
-#![allow(unsafe_code, reason = "getsockopt(TCP_INFO) has no safe wrapper")]
+//! **`UDP_SEGMENT`** (Linux 4.18) makes datagrams of one size out of each write, all but the last one.
+//!
+//! **`SCHED_FIFO`** lets a thread run whenever it can, before all ordinary ones.
+//!
+//! Unsafe, because neither std, rustix nor socket2 offers these.
+#![allow(unsafe_code, reason = "TCP_INFO, UDP_SEGMENT and SCHED_FIFO have no safe wrapper")]
 
 use std::io;
 use std::mem::offset_of;
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 
 const STATE_AT: usize = offset_of!(libc::tcp_info, tcpi_state);
@@ -64,6 +69,32 @@ pub fn tcp_info(stream: &TcpStream) -> io::Result<TcpInfo> {
     Ok(TcpInfo { acknowledged: u64_at(&info, BYTES_ACKED_AT), closed: info[STATE_AT] == TCP_CLOSE })
 }
 
+/// Makes datagrams of so many bytes out of each write; 0: each write is one.
+///
+/// # Errors
+///
+/// When the kernel refuses, or has no such option.
+pub fn set_udp_segment(socket: &UdpSocket, bytes: usize) -> io::Result<()> {
+    let value = libc::c_int::try_from(bytes).map_err(io::Error::other)?;
+    let pointer = (&raw const value).cast();
+    // SAFETY: the descriptor is open while `socket` is borrowed. `pointer` is to a c_int, of which the four bytes given
+    // beside it are readable, and the kernel does not keep it.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, pointer, 4) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lets this thread run before all ordinary ones from now on, and before those of a lower priority (1 to 99).
+///
+/// # Errors
+///
+/// When this user may not.
+pub fn run_first(priority: i32) -> io::Result<()> {
+    let parameter = libc::sched_param { sched_priority: priority };
+    // SAFETY: the kernel reads the struct, which outlives the call, and keeps no pointer to it. 0 is the calling thread.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameter) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 #[expect(clippy::host_endian_bytes, reason = "the kernel writes a native integer into memory of this process")]
 fn u64_at(info: &[u8; ROOM_BYTES], at: usize) -> u64 {
     let mut bytes = [0; size_of::<u64>()];
@@ -104,6 +135,20 @@ mod tests {
         sender.shutdown(std::net::Shutdown::Write).unwrap();
         // One more for the FIN.
         assert_eq!(wait_until_closed(&sender).acknowledged - before.acknowledged, 1001);
+    }
+
+    #[test]
+    fn a_write_becomes_datagrams() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        sender.connect(receiver.local_addr().unwrap()).unwrap();
+        let next = || receiver.recv(&mut [0; 64]).unwrap();
+        set_udp_segment(&sender, 10).unwrap();
+        sender.send(&[7; 25]).unwrap();
+        assert_eq!([next(), next(), next()], [10, 10, 5]);
+        set_udp_segment(&sender, 0).unwrap();
+        sender.send(&[7; 25]).unwrap();
+        assert_eq!(next(), 25);
     }
 
     #[test]

@@ -1,11 +1,14 @@
-//! Counters: plain integers owned by a shard, added up in place, shown once at the end of a drain.
+//! What a shard counts: plain integers that it owns and adds up in place, copied out when somebody asks and shown once
+//! at the end of a drain.
 //!
 //! Conservation: every rejected line adds one to `lines` and one to its reason; every other line one to `lines` and one
 //! to `entries`; each further stored piece of a split line one to `entries` and `split_pieces`. So
 //! `lines + split_pieces = entries + all rejected`.
 
 use std::fmt;
+use std::time::Duration;
 
+use super::Histogram;
 use crate::wire::Reject;
 
 /// What a shard did since its start.
@@ -13,10 +16,14 @@ use crate::wire::Reject;
 pub struct Counters {
     /// Connections accepted.
     pub connections: u64,
+    /// Connections closed at once, because their address had as many as it may.
+    pub connections_refused: u64,
     /// Bytes received, in connections and datagrams.
     pub received_bytes: u64,
     /// Those of them that came by UDP.
     pub udp_received_bytes: u64,
+    /// Those of them that came by TLS, as they came: handshakes and records.
+    pub tls_received_bytes: u64,
     /// Datagrams received.
     pub udp_datagrams: u64,
     /// Datagrams that the kernel dropped for want of room in a socket's buffer, as far as it has said.
@@ -25,6 +32,8 @@ pub struct Counters {
     pub lines: u64,
     /// Those of them that came by UDP.
     pub udp_lines: u64,
+    /// Those of them that came by TLS.
+    pub tls_lines: u64,
     /// Entries taken for storing.
     pub entries: u64,
     /// Bytes of those entries, LF included: what segments grow by.
@@ -102,12 +111,15 @@ impl Counters {
     pub fn add(&mut self, other: &Self) {
         let Self {
             connections,
+            connections_refused,
             received_bytes,
             udp_received_bytes,
+            tls_received_bytes,
             udp_datagrams,
             udp_kernel_drops,
             lines,
             udp_lines,
+            tls_lines,
             entries,
             entry_bytes,
             split_lines,
@@ -119,12 +131,15 @@ impl Counters {
             rejected,
         } = other;
         self.connections += connections;
+        self.connections_refused += connections_refused;
         self.received_bytes += received_bytes;
         self.udp_received_bytes += udp_received_bytes;
+        self.tls_received_bytes += tls_received_bytes;
         self.udp_datagrams += udp_datagrams;
         self.udp_kernel_drops += udp_kernel_drops;
         self.lines += lines;
         self.udp_lines += udp_lines;
+        self.tls_lines += tls_lines;
         self.entries += entries;
         self.entry_bytes += entry_bytes;
         self.split_lines += split_lines;
@@ -152,8 +167,10 @@ impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "connections={} received_bytes={} lines={} entries={} entry_bytes={} split_lines={} split_pieces={} batches={}",
+            "connections={} connections_refused={} received_bytes={} lines={} entries={} entry_bytes={} split_lines={} \
+             split_pieces={} batches={}",
             self.connections,
+            self.connections_refused,
             self.received_bytes,
             self.lines,
             self.entries,
@@ -167,6 +184,7 @@ impl fmt::Display for Counters {
             " udp_datagrams={} udp_received_bytes={} udp_lines={} udp_kernel_drops={}",
             self.udp_datagrams, self.udp_received_bytes, self.udp_lines, self.udp_kernel_drops
         )?;
+        write!(f, " tls_received_bytes={} tls_lines={}", self.tls_received_bytes, self.tls_lines)?;
         for result in HandshakeResult::ALL {
             write!(f, " tls_handshakes.{}={}", result.name(), self.handshakes(result))?;
         }
@@ -176,6 +194,97 @@ impl fmt::Display for Counters {
         }
         Ok(())
     }
+}
+
+/// What a shard's connections did, by listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListenerCounters {
+    /// Connections open now.
+    pub open: u64,
+    /// Connections taken since the start.
+    pub accepted: u64,
+    /// Connections closed at once, because their address had as many as it may.
+    pub refused: u64,
+    /// Accepts that failed; they are tried again.
+    pub failed: u64,
+}
+
+/// Whether the shard takes input, as far as storage goes. In order of badness.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StorageState {
+    /// Storage works.
+    #[default]
+    Ok,
+    /// Some logs cannot be opened for a reason of their own: their entries wait, all others are stored.
+    Partial,
+    /// Free space is below `--disk-free-min`: reading has stopped until there is room.
+    Low,
+    /// An operation failed: reading has stopped until storage works again.
+    Refuses,
+}
+
+impl StorageState {
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::Ok, Self::Partial, Self::Low, Self::Refuses];
+
+    /// The state's name in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Partial => "partial",
+            Self::Low => "low",
+            Self::Refuses => "refuses",
+        }
+    }
+}
+
+/// What the driver knows of its own work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Processor time of the shard's thread since its start.
+    pub busy: Duration,
+    /// Time since the driver's start.
+    pub wall: Duration,
+    /// Turns that found completions which had not fitted the completion queue.
+    pub ring_overflow: u64,
+}
+
+/// A shard as it is between two turns: the answer to `Command::Report`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The number that the question had; later questions have higher ones.
+    pub ticket: u64,
+    /// What it did since its start.
+    pub counters: Counters,
+    /// What its connections did, in the order of its listeners.
+    pub listeners: Vec<ListenerCounters>,
+    /// From the turn that asked for a write to the turn that learned of its end.
+    pub write_seconds: Histogram,
+    /// From the first entry of a batch to the end of its write: one sample per batch, the worst of its entries.
+    pub entry_delay_seconds: Histogram,
+    /// Time in which it took nothing in: budget used up, another shard behind, storage refusing, disk low.
+    pub backpressure: Duration,
+    /// Bytes received and not yet in a file.
+    pub unwritten_bytes: u64,
+    /// Logs that it owns.
+    pub logs: u64,
+    /// Logs that cannot be opened, whose entries wait.
+    pub logs_refused: u64,
+    /// Logs that have a segment.
+    pub segments_active: u64,
+    /// Segments that ended since the start.
+    pub segments_sealed: u64,
+    /// Segments open now.
+    pub open_files: u64,
+    /// Segments that had to be opened again before a write.
+    pub file_cache_misses: u64,
+    /// Whether storage works.
+    pub storage: StorageState,
+    /// Whether it is ending, or has ended.
+    pub draining: bool,
+    /// The driver's part; the driver fills it in.
+    pub load: Load,
 }
 
 #[cfg(test)]

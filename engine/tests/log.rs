@@ -1,0 +1,204 @@
+//! The engine's own log, and a canary: a token that goes through everything hostile is nowhere in what the engine says.
+
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+mod support;
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use serde_json::Value;
+
+use support::disk::SmallDisk;
+use support::http::{get, wait_for_status};
+use support::process::{Engine, engine, finish, segments, send, wait_until};
+
+/// In the file system and on the wire; `CANARY` is its text in the other case.
+const T: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
+const CANARY: &str = "2BFBEA1E-10C3-4419-BDAD-7E6435882E1F";
+const ADMIN: [&str; 2] = ["--admin", "127.0.0.1:0"];
+
+/// Everything that an engine said, and where.
+#[derive(Debug, Default)]
+struct Said(Vec<(String, String)>);
+
+impl Said {
+    fn add(&mut self, place: &str, text: &str) {
+        self.0.push((place.to_owned(), text.to_owned()));
+    }
+
+    fn add_admin(&mut self, engine: &Engine) {
+        for path in ["/metrics", "/healthz", "/readyz", &format!("/{T}"), &format!("/metrics?{CANARY}")] {
+            let answer = get(engine.admin(), path);
+            self.add(path, &format!("{}\n{}", answer.head, answer.body));
+        }
+    }
+
+    /// The stderr of a command that fails.
+    fn add_failure(&mut self, args: &[&str]) {
+        let output = finish(engine(args));
+        assert_ne!(output.status.code(), Some(0), "{args:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.starts_with("engine: "), "{args:?}: {stderr}");
+        self.add(&args.join(" "), &stderr);
+    }
+
+    #[track_caller]
+    fn assert_no_token(&self) {
+        for (place, text) in &self.0 {
+            assert!(!text.to_lowercase().contains(T), "{place} shows a whole token:\n{text}");
+            assert!(!text.to_lowercase().contains(&T.replace('-', "")), "{place} shows a whole token:\n{text}");
+        }
+    }
+}
+
+#[test]
+fn a_token_never_appears_whole() {
+    let mut said = Said::default();
+    on_the_wire(&mut said);
+    on_the_command_line(&mut said);
+    in_the_data_directory(&mut said);
+    on_a_full_disk(&mut said);
+    assert!(said.0.len() > 20, "{}", said.0.len());
+    said.assert_no_token();
+}
+
+/// Lines of all kinds, other protocols, and a reset.
+fn on_the_wire(said: &mut Said) {
+    for format in ["text", "json"] {
+        let mut args =
+            vec!["--log-level", "debug", "--log-format", format, "--tokens-max", "1", "--line-bytes-max", "64"];
+        args.extend(ADMIN);
+        let mut engine = Engine::start(&args);
+        for stream in [
+            format!("{T} a line\n{CANARY} another\nno token\n\n"),
+            format!("GET /{T} HTTP/1.1\r\nHost: {CANARY}\r\n\r\n"),
+            format!("POST /{CANARY} HTTP/1.1\r\n\r\n"),
+            format!("\u{16}\u{3}\u{1}{T}"),
+            format!("{} a log too many\n", T.replace('2', "3")),
+            format!("{T} {}\n", T.repeat(20)),
+        ] {
+            // Other protocols are closed while they are sent.
+            let _closed = send(engine.connect(), &[stream.as_bytes()]);
+        }
+        let mut cut = engine.connect();
+        cut.write_all(format!("{T} cut").as_bytes()).unwrap();
+        socket2::SockRef::from(&cut).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(cut);
+        said.add_admin(&engine);
+        engine.stop();
+        said.add(format, &engine.stderr());
+    }
+}
+
+/// Where it is not expected: ports, flags, names of logs, commands.
+fn on_the_command_line(said: &mut Said) {
+    let longer = format!("{T}x");
+    let flag = format!("--{T}");
+    for args in [
+        &["run", "--tcp", T][..],
+        &["run", "--admin", T],
+        &["run", "--admin", &longer],
+        &["run", "--linger", CANARY],
+        &["run", "--segment-bytes", T],
+        &["run", "--log-level", T],
+        &["run", "--log-format", CANARY],
+        &["run", &flag],
+        &["run", T],
+        &["doctor", "--shards", T],
+        &["cat", T, "--data", "/nonexistent"],
+        &["cat", &longer],
+        &["ls", "--data", T],
+        &[T],
+    ] {
+        said.add_failure(args);
+    }
+}
+
+/// Torn and damaged segments, a lock, and a directory whose own name holds the token.
+fn in_the_data_directory(said: &mut Said) {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join(T).join(CANARY);
+    std::fs::create_dir(data.parent().unwrap()).unwrap();
+    let args = ["run", "--tcp", "127.0.0.1:0", "--admin", "off", "--data", data.to_str().unwrap()];
+    let mut engine = Engine::start_in(&data, &["--log-level", "debug"]);
+    send(engine.connect(), &[format!("{T} one\n").as_bytes()]).unwrap();
+    said.add_failure(&args);
+    engine.stop();
+    said.add("first", &engine.stderr());
+
+    let segment = segments(&data, T).remove(0);
+    std::fs::OpenOptions::new().append(true).open(&segment).unwrap().write_all(T.as_bytes()).unwrap();
+    let mut engine = Engine::start_in(&data, &ADMIN);
+    said.add_admin(&engine);
+    // What the engine trusts is changed behind its back: the write is refused with the segment's path in mind.
+    std::fs::OpenOptions::new().append(true).open(&segment).unwrap().write_all(b"foreign\n").unwrap();
+    send(engine.connect(), &[format!("{T} two\n").as_bytes()]).unwrap();
+    assert!(wait_until(|| get(engine.admin(), "/readyz").body == "ready, but logs that cannot be opened: 1\n"));
+    said.add_admin(&engine);
+    engine.sigterm();
+    engine.sigterm();
+    assert_eq!(engine.wait_exit(), 1);
+    said.add("torn", &engine.stderr());
+
+    let gap = segment.with_file_name("00000000000000009999.log");
+    std::fs::write(&gap, b"").unwrap();
+    said.add_failure(&args);
+    std::fs::remove_dir_all(data.join(T)).unwrap();
+    std::fs::write(data.join(T), b"").unwrap();
+    said.add_failure(&args);
+    said.add_failure(&["cat", T, "--data", data.to_str().unwrap()]);
+    std::fs::remove_file(data.join(T)).unwrap();
+    std::fs::set_permissions(&data, PermissionsExt::from_mode(0o777)).unwrap();
+    said.add_failure(&args);
+    let output = support::process::engine(&["doctor", "--data", data.to_str().unwrap()]).output().unwrap();
+    said.add("doctor", &String::from_utf8(output.stdout).unwrap());
+    said.add_failure(&[
+        "run",
+        "--tcp",
+        "127.0.0.1:0",
+        "--admin",
+        &format!("unix:{T}/{CANARY}"),
+        "--data",
+        folder_of(&data),
+    ]);
+}
+
+fn folder_of(data: &Path) -> &str {
+    data.parent().unwrap().to_str().unwrap()
+}
+
+fn on_a_full_disk(said: &mut Said) {
+    let Some(disk) = SmallDisk::mount("size=2m") else { return };
+    let args = ["--disk-free-min", "0", "--drain-timeout", "300ms", ADMIN[0], ADMIN[1]];
+    let mut engine = Engine::start_in(&disk.path().join("data"), &args);
+    let mut stream = engine.connect();
+    stream.write_all(format!("{T} x {}\n", T.repeat(25)).repeat(4_000).as_bytes()).unwrap();
+    wait_for_status(engine.admin(), "/readyz", 503);
+    said.add_admin(&engine);
+    engine.sigterm();
+    assert_eq!(engine.wait_exit(), 1);
+    said.add("full disk", &engine.stderr());
+}
+
+#[test]
+fn every_line_is_a_json_object() {
+    let args = ["--log-format", "json", ADMIN[0], ADMIN[1]];
+    let mut engine = Engine::start(&args);
+    let _closed = send(engine.connect(), &[b"GET / HTTP/1.1\r\n\r\n"]);
+    engine.sigterm();
+    assert_eq!(engine.wait_exit(), 0);
+    let lines: Vec<Value> = engine.stderr().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for line in &lines {
+        let time = line["time"].as_str().unwrap();
+        assert!(time.len() == 27 && time.ends_with('Z') && time.as_bytes()[10] == b'T', "{time}");
+        assert!(line["level"].is_string() && line["message"].is_string(), "{line}");
+    }
+    let about = |message: &str| lines.iter().find(|line| line["message"] == message).unwrap();
+    assert_eq!(about("listening")["proto"], "admin");
+    assert_eq!(about("connection closed")["reason"], "http");
+    let drained = about("drained");
+    assert_eq!((&drained["lines"], &drained["rejected.http"]), (&Value::from(1), &Value::from(1)));
+    assert_eq!(lines.last().unwrap(), drained);
+}
