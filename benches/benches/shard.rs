@@ -19,8 +19,8 @@ use engine::handover::ShardId;
 use engine::route::Ownership;
 use engine::segment::FileId;
 use engine::shard::{
-    Allowance, Command, Completion, ConnectionId, ListenerId, LogLimits, Newcomer, Op, Oversize, PerAddress, Received,
-    Shard, ShardConfig,
+    Allowance, Command, Completion, ConnectionId, ListenerConfig, ListenerId, LogLimits, Newcomer, Op, Oversize,
+    PerAddress, Received, Shard, ShardConfig,
 };
 use engine::time::Time;
 
@@ -63,7 +63,9 @@ fn config() -> ShardConfig {
         connections: Allowance::new(1_000),
         per_address: PerAddress::new(0),
         drain_timeout: Duration::ZERO,
-        listeners: vec![Framing::Lf],
+        listeners: vec![ListenerConfig::plain(Framing::Lf)],
+        tls: None,
+        handshakes_max: 1,
         udp_sockets: 0,
         udp_buffers: 0,
         udp_creates: false,

@@ -13,7 +13,8 @@ use crate::diag::{Format, Level};
 use crate::framing::Framing;
 use crate::limits::{
     ADMIN_ADDRESS_DEFAULT, BUFFER_BYTES_DEFAULT, CONNECTIONS_PER_IP_MAX_DEFAULT, DRAIN_TIMEOUT_DEFAULT,
-    LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, SEGMENT_BYTES_DEFAULT, TOKENS_MAX_DEFAULT, TOKENS_PER_SECOND_DEFAULT,
+    HANDSHAKES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, SEGMENT_BYTES_DEFAULT, TOKENS_MAX_DEFAULT,
+    TOKENS_PER_SECOND_DEFAULT,
 };
 use crate::shard::Oversize;
 use crate::wire::Token;
@@ -82,15 +83,31 @@ pub struct RunArgs {
     /// Where logs are kept; created if missing
     #[arg(long, value_name = "DIR", default_value = "./data")]
     data: PathBuf,
-    /// Listen for Token TCP here; repeatable; port 0 takes a free port [default: 127.0.0.1:10000, unless --udp is given]
+    /// Listen for Token TCP here; repeatable; port 0 takes a free port [default: 127.0.0.1:10000, unless --udp or --tls is given]
     #[arg(long, value_name = "ADDR", value_parser = address)]
     tcp: Vec<SocketAddr>,
-    /// Listen for datagrams here; repeatable; port 0 takes a free port [default: 127.0.0.1:10000, unless --tcp is given]
+    /// Listen for datagrams here; repeatable; port 0 takes a free port [default: 127.0.0.1:10000, unless --tcp or --tls is given]
     #[arg(long, value_name = "ADDR", value_parser = address)]
     udp: Vec<SocketAddr>,
     /// Let datagrams make logs
     #[arg(long)]
     udp_creates: bool,
+    /// Listen for Token TCP over TLS here; repeatable; needs --cert and --key; port 0 takes a free port
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    tls: Vec<SocketAddr>,
+    /// Certificate chain of this host for --tls (PEM), own certificate first; repeatable, each with its --key: the name
+    /// that a client asks for chooses, and the first one is for those who ask for none
+    #[arg(long, value_name = "FILE")]
+    cert: Vec<PathBuf>,
+    /// Key of the --cert in the same place (PEM)
+    #[arg(long, value_name = "FILE")]
+    key: Vec<PathBuf>,
+    /// Demand a certificate of one of these authorities (PEM) from TLS clients
+    #[arg(long, value_name = "FILE")]
+    client_ca: Option<PathBuf>,
+    /// TLS handshakes in progress at a time, a shard; further connections wait for their turn
+    #[arg(long, value_name = "N", default_value_t = HANDSHAKES_MAX_DEFAULT, value_parser = count)]
+    handshakes_max: u64,
     /// How connections are cut into lines: at LF, by octet counting (RFC 6587), or as their first bytes say
     #[arg(long, value_enum, default_value_t = FramingArg::Lf)]
     framing: FramingArg,
@@ -179,6 +196,11 @@ impl From<RunArgs> for RunFlags {
             tcp: args.tcp,
             udp: args.udp,
             udp_creates: args.udp_creates,
+            tls: args.tls,
+            cert: args.cert,
+            key: args.key,
+            client_ca: args.client_ca,
+            handshakes_max: args.handshakes_max,
             framing: match args.framing {
                 FramingArg::Lf => Framing::Lf,
                 FramingArg::Octet => Framing::Octet,

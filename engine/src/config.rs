@@ -1,10 +1,14 @@
 //! From flags as typed to a configuration that needs no more checks.
 
+mod certificates;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+
+pub use certificates::CertificateFiles;
 
 use crate::diag::{Format, Level};
 use crate::error::{ConfigError, StartError, shown};
@@ -13,7 +17,7 @@ use crate::limits::{
     BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED, LINE_BYTES_MAX_MIN,
     LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, SEGMENT_PARTS, SHARDS_MAX,
 };
-use crate::shard::Oversize;
+use crate::shard::{ListenerConfig, Oversize};
 
 /// Where connections and datagrams are taken unless a flag says otherwise.
 const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10_000);
@@ -29,6 +33,16 @@ pub struct RunFlags {
     pub udp: Vec<SocketAddr>,
     /// `--udp-creates`
     pub udp_creates: bool,
+    /// `--tls`
+    pub tls: Vec<SocketAddr>,
+    /// `--cert`
+    pub cert: Vec<PathBuf>,
+    /// `--key`
+    pub key: Vec<PathBuf>,
+    /// `--client-ca`
+    pub client_ca: Option<PathBuf>,
+    /// `--handshakes-max`
+    pub handshakes_max: u64,
     /// `--framing`
     pub framing: Framing,
     /// `--open`
@@ -70,8 +84,8 @@ pub struct RunFlags {
 pub struct TcpListen {
     /// The address.
     pub address: SocketAddr,
-    /// How what comes there is cut into lines.
-    pub framing: Framing,
+    /// What is spoken there.
+    pub spoken: ListenerConfig,
 }
 
 /// What an engine runs with. Every relation between values holds.
@@ -79,8 +93,12 @@ pub struct TcpListen {
 pub struct Config {
     /// The data directory.
     pub data: PathBuf,
-    /// Where to take connections.
+    /// Where to take connections: without TLS first.
     pub tcp: Vec<TcpListen>,
+    /// Where certificates and keys are, if TLS is spoken.
+    pub certificates: Option<CertificateFiles>,
+    /// TLS handshakes in progress at a time, a shard.
+    pub handshakes_max: usize,
     /// Where to take datagrams.
     pub udp: Vec<SocketAddr>,
     /// Whether datagrams make logs.
@@ -158,14 +176,19 @@ impl TryFrom<RunFlags> for Config {
     type Error = ConfigError;
 
     fn try_from(mut flags: RunFlags) -> Result<Self, ConfigError> {
-        if flags.tcp.is_empty() && flags.udp.is_empty() {
+        if flags.tcp.is_empty() && flags.udp.is_empty() && flags.tls.is_empty() {
             (flags.tcp, flags.udp) = (vec![LISTEN_DEFAULT], vec![LISTEN_DEFAULT]);
         }
         check_sizes(&flags)?;
         check_reach(&flags)?;
+        let certificates = certificate_files(&flags)?;
+        let listen = |tls| move |address| TcpListen { address, spoken: ListenerConfig { framing: flags.framing, tls } };
+        let plain = flags.tcp.into_iter().map(listen(false));
         Ok(Self {
             data: flags.data,
-            tcp: flags.tcp.into_iter().map(|address| TcpListen { address, framing: flags.framing }).collect(),
+            tcp: plain.chain(flags.tls.into_iter().map(listen(true))).collect(),
+            certificates,
+            handshakes_max: narrow("--handshakes-max", flags.handshakes_max, u64::from(u32::MAX))?,
             udp: flags.udp,
             udp_creates: flags.udp_creates,
             shards: shards(flags.shards)?,
@@ -202,6 +225,32 @@ pub fn shards(asked: Option<u64>) -> Result<u16, ConfigError> {
     allowed.ok_or_else(|| wrong("--shards", format!("{shards} is not possible; give 1 to {SHARDS_MAX}")))
 }
 
+/// TLS needs certificates and keys in pairs, and nothing else does.
+fn certificate_files(flags: &RunFlags) -> Result<Option<CertificateFiles>, ConfigError> {
+    let given = [
+        ("--cert", !flags.cert.is_empty()),
+        ("--key", !flags.key.is_empty()),
+        ("--client-ca", flags.client_ca.is_some()),
+    ];
+    if flags.tls.is_empty() {
+        return match given.into_iter().find(|(_, given)| *given) {
+            Some((flag, _)) => Err(wrong(flag, "is of no use without --tls; add --tls ADDR".into())),
+            None => Ok(None),
+        };
+    }
+    if flags.cert.is_empty() {
+        return Err(wrong("--tls", "needs a certificate; add --cert FILE --key FILE (PEM)".into()));
+    }
+    let (certificates, keys) = (flags.cert.len(), flags.key.len());
+    if certificates != keys {
+        let problem =
+            format!("{keys} given, and {certificates} of --cert; give a --key for each --cert, in the same order");
+        return Err(wrong("--key", problem));
+    }
+    let pairs = flags.cert.iter().cloned().zip(flags.key.iter().cloned()).collect();
+    Ok(Some(CertificateFiles { pairs, client_ca: flags.client_ca.clone() }))
+}
+
 /// 0 is no limit.
 fn tokens_per_second(asked: u64) -> Result<Option<u32>, ConfigError> {
     let fits =
@@ -212,6 +261,9 @@ fn tokens_per_second(asked: u64) -> Result<Option<u32>, ConfigError> {
 fn check_sizes(flags: &RunFlags) -> Result<(), ConfigError> {
     if flags.tokens_max == 0 {
         return Err(wrong("--tokens-max", "0 would store nothing; give 1 or more".into()));
+    }
+    if flags.handshakes_max == 0 {
+        return Err(wrong("--handshakes-max", "0 would let nobody in; give 1 or more".into()));
     }
     if flags.buffer_bytes < BUFFER_BYTES_MIN {
         return Err(too_small("--buffer-bytes", flags.buffer_bytes, BUFFER_BYTES_MIN));
@@ -242,7 +294,8 @@ fn check_sizes(flags: &RunFlags) -> Result<(), ConfigError> {
 fn check_reach(flags: &RunFlags) -> Result<(), ConfigError> {
     let tcp = flags.tcp.iter().map(|address| ("--tcp", address));
     let udp = flags.udp.iter().map(|address| ("--udp", address));
-    match tcp.chain(udp).find(|(_, address)| !address.ip().is_loopback()) {
+    let tls = flags.tls.iter().map(|address| ("--tls", address));
+    match tcp.chain(udp).chain(tls).find(|(_, address)| !address.ip().is_loopback()) {
         Some((flag, address)) if !flags.open => Err(wrong(
             flag,
             format!(
@@ -317,6 +370,11 @@ mod tests {
             tcp: Vec::new(),
             udp: Vec::new(),
             udp_creates: false,
+            tls: Vec::new(),
+            cert: Vec::new(),
+            key: Vec::new(),
+            client_ca: None,
+            handshakes_max: 1,
             framing: Framing::Lf,
             open: false,
             tokens_max: 1,
@@ -387,7 +445,23 @@ mod tests {
         let own = vec![SocketAddr::from(([127, 0, 0, 1], 514))];
         assert_eq!(listens(flags()), (1, 1));
         assert_eq!(listens(RunFlags { tcp: own.clone(), ..flags() }), (1, 0));
-        assert_eq!(listens(RunFlags { udp: own, ..flags() }), (0, 1));
+        assert_eq!(listens(RunFlags { udp: own.clone(), ..flags() }), (0, 1));
+        assert_eq!(listens(RunFlags { tls: own, cert: vec!["c".into()], key: vec!["k".into()], ..flags() }), (1, 0));
+    }
+
+    #[test]
+    fn certificates_come_in_pairs_and_with_tls() {
+        let tls = || RunFlags { tls: vec![SocketAddr::from(([127, 0, 0, 1], 443))], ..flags() };
+        let files = |count: usize| vec![PathBuf::from("file.pem"); count];
+        assert_eq!(refused(tls()), "--tls");
+        assert_eq!(refused(RunFlags { key: files(1), ..tls() }), "--tls");
+        assert_eq!(refused(RunFlags { cert: files(2), key: files(1), ..tls() }), "--key");
+        assert_eq!(refused(RunFlags { cert: files(1), key: files(1), ..flags() }), "--cert");
+        assert_eq!(refused(RunFlags { client_ca: Some("ca.pem".into()), ..flags() }), "--client-ca");
+        assert_eq!(refused(RunFlags { handshakes_max: 0, ..flags() }), "--handshakes-max");
+        let config = Config::try_from(RunFlags { cert: files(2), key: files(2), ..tls() }).expect("allowed");
+        assert_eq!(config.certificates.expect("there are some").pairs.len(), 2);
+        assert!(config.tcp.iter().all(|listen| listen.spoken.tls));
     }
 
     #[test]

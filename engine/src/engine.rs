@@ -4,9 +4,12 @@
 //!  main thread     probe ─► lock ─► admin ─► recover ─► bind ─► all rings up ─► ready ─► waits for the shards
 //!  shard threads                                           └─► ring, shard ──┴─► serves … drains ─► outcome
 //!  signal thread                                                         SIGTERM ─► mailboxes
+//!  certificates thread                     files changed, SIGHUP ─► what new handshakes show
 //!  admin thread                     └─► /metrics /healthz /readyz, until the shards have ended
 //!  disk thread                                                free space low, or not ─► mailboxes
 //! ```
+
+mod certificates;
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,8 +19,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+
+use certificates::Certificates;
 
 use crate::admin::Admin;
 use crate::admin::watch::{Desk, Progress, Reporter, Watch};
@@ -39,6 +44,7 @@ use crate::sys::affinity::{allowed_cores, pin};
 use crate::sys::listener::{Listener, listen};
 use crate::sys::udp::{UdpListener, listen_udp};
 use crate::sys::{DataDir, DataLock, host};
+use crate::tls;
 
 /// A running engine.
 #[derive(Debug)]
@@ -53,6 +59,7 @@ pub struct Engine {
     events: (Sender<Event>, Receiver<Event>),
     watch: Arc<Watch>,
     disk_watch: DiskWatch,
+    certificates: Option<Certificates>,
     admin: Option<Admin>,
     // Released last: until then nobody else may use the directory.
     lock: DataLock,
@@ -81,12 +88,29 @@ impl Drainer {
     }
 }
 
+/// Tells a running engine to read its files again, from any thread.
+#[derive(Clone, Debug)]
+pub struct Reloader(Option<Sender<()>>);
+
+impl Reloader {
+    /// Reads certificates again; what is wrong with them is said, and the old ones stay.
+    pub fn reload(&self) {
+        match &self.0 {
+            // Nobody reads any more if the engine has ended.
+            Some(certificates) => drop(certificates.send(())),
+            None => say(Level::Info, format_args!("nothing to read again")),
+        }
+    }
+}
+
 impl Engine {
     /// Starts an engine: when this returns, every listener is bound and entries are stored.
     ///
     /// # Errors
     /// The host or the data directory refuses.
     pub fn start(config: &Config) -> Result<Self, EngineError> {
+        // What is wrong with a flag is said before anything is touched.
+        let certificates = config.certificates.clone().map(Certificates::load).transpose()?;
         let limit = host::raise_descriptor_limit();
         probe()?;
         let shards = usize::from(config.shards);
@@ -96,7 +120,9 @@ impl Engine {
         let lock = data.lock()?;
         data.meta()?;
         let disk_free_min = disk_free_min(config, &data)?;
-        let watch = Arc::new(Watch::new(Arc::clone(&data), limits_in_force(config, descriptors, disk_free_min)));
+        let limits = limits_in_force(config, descriptors, disk_free_min);
+        let server = certificates.as_ref().map(Certificates::server);
+        let watch = Arc::new(Watch::new(Arc::clone(&data), limits, server.cloned()));
         let admin = Admin::start(&config.admin, Arc::clone(&watch))?;
         if let Some(admin) = &admin {
             say(Level::Info, format_args!("listening proto=admin addr={}", admin.address()));
@@ -115,16 +141,19 @@ impl Engine {
                 recovered.unknown
             ),
         );
-        let bound = config.tcp.iter().map(|tcp| listen(tcp.address, shards));
+        let bound = config.tcp.iter().map(|tcp| {
+            let flag = if tcp.spoken.tls { "--tls" } else { "--tcp" };
+            listen(tcp.address, flag, shards)
+        });
         let listeners = bound.collect::<Result<Vec<_>, _>>()?;
         let bound = config.udp.iter().map(|address| listen_udp(*address, shards));
         let udp = bound.collect::<Result<Vec<_>, _>>()?;
-        tell_listening(&listeners, &udp);
+        tell_listening(config, &listeners, &udp);
         let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
         let udp_addresses = udp.iter().map(|listener| listener.address).collect();
         let mailboxes = (0..shards).map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>().map_err(no_resources)?;
         let disk_watch = DiskWatch::start(Arc::clone(&data), disk_free_min, mailboxes.clone())?;
-        let configs = shard_configs(config, descriptors);
+        let configs = shard_configs(config, descriptors, server);
         let parts = share_out(configs, recovered.logs, listeners, udp, &mailboxes);
         let (reporters, desks) = mailboxes.iter().cloned().map(Desk::new).unzip();
         let events = channel();
@@ -133,7 +162,19 @@ impl Engine {
         let teller = std::thread::Builder::new().name("notices".into()).spawn(tells).map_err(no_resources)?;
         let shards = start_shards(parts, reporters, &data, &notices, &events.0)?;
         watch.serve(addresses.iter().map(SocketAddr::to_string).collect(), segments_sealed, desks);
-        Ok(Self { addresses, udp_addresses, mailboxes, shards, teller, events, watch, disk_watch, admin, lock })
+        Ok(Self {
+            addresses,
+            udp_addresses,
+            mailboxes,
+            shards,
+            teller,
+            events,
+            watch,
+            disk_watch,
+            certificates,
+            admin,
+            lock,
+        })
     }
 
     /// Where it takes connections, in the order of the flags, with real ports.
@@ -152,6 +193,12 @@ impl Engine {
     #[must_use]
     pub fn drainer(&self) -> Drainer {
         Drainer { mailboxes: self.mailboxes.clone(), events: self.events.0.clone() }
+    }
+
+    /// A handle that makes it read its files again.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        Reloader(self.certificates.as_ref().map(Certificates::reloads))
     }
 
     /// Waits until the engine has ended.
@@ -199,9 +246,9 @@ impl Engine {
 pub fn run(config: &Config) -> Result<bool, EngineError> {
     diag::configure(config.log_level, config.log_format);
     // From here on a signal drains, also during the start.
-    let signals = Signals::new([SIGTERM, SIGINT]).map_err(no_resources)?;
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(no_resources)?;
     let engine = Engine::start(config)?;
-    drain_on_signals(signals, engine.drainer())?;
+    obey_signals(signals, engine.drainer(), engine.reloader())?;
     say(Level::Info, format_args!("ready"));
     let outcome = engine.join().map_err(EngineError::Ring)?;
     diag::finish();
@@ -224,9 +271,10 @@ pub fn run(config: &Config) -> Result<bool, EngineError> {
     Ok(unstored == 0 && !outcome.abandoned_queue)
 }
 
-fn tell_listening(tcp: &[Listener], udp: &[UdpListener]) {
-    for listener in tcp {
-        say(Level::Info, format_args!("listening proto=tcp addr={}", listener.address));
+fn tell_listening(config: &Config, tcp: &[Listener], udp: &[UdpListener]) {
+    for (listener, flag) in tcp.iter().zip(&config.tcp) {
+        let proto = if flag.spoken.tls { "tls" } else { "tcp" };
+        say(Level::Info, format_args!("listening proto={proto} addr={}", listener.address));
     }
     for UdpListener { address, receive_buffer_bytes, .. } in udp {
         say(
@@ -236,9 +284,13 @@ fn tell_listening(tcp: &[Listener], udp: &[UdpListener]) {
     }
 }
 
-fn drain_on_signals(mut signals: Signals, drainer: Drainer) -> Result<(), StartError> {
+fn obey_signals(mut signals: Signals, drainer: Drainer, reloader: Reloader) -> Result<(), StartError> {
     let work = move || {
         for signal in signals.forever() {
+            if signal == SIGHUP {
+                reloader.reload();
+                continue;
+            }
             // First: a log that nobody reads may hold up who writes to it.
             drainer.drain();
             let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
@@ -270,6 +322,7 @@ fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64
         Limit::new("tokens_per_second", config.tokens_per_second.unwrap_or(0)),
         Limit::new("connections_max", descriptors.connections),
         Limit::new("connections_per_ip_max", config.connections_per_ip_max),
+        Limit::new("handshakes_max", config.handshakes_max),
         Limit::new("open_files_max", descriptors.files),
         Limit::new("line_bytes_max", config.line_bytes_max),
         Limit::new("shards", config.shards),
@@ -283,7 +336,7 @@ fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64
     limits
 }
 
-fn shard_configs(config: &Config, descriptors: Descriptors) -> Vec<ShardConfig> {
+fn shard_configs(config: &Config, descriptors: Descriptors, tls: Option<&tls::Server>) -> Vec<ShardConfig> {
     let ownership = Ownership::over(config.shards);
     let connections = Allowance::new(descriptors.connections);
     let tokens = match config.tokens_per_second {
@@ -300,7 +353,9 @@ fn shard_configs(config: &Config, descriptors: Descriptors) -> Vec<ShardConfig> 
         connections: connections.clone(),
         per_address: per_address.clone(),
         drain_timeout: config.drain_timeout,
-        listeners: config.tcp.iter().map(|tcp| tcp.framing).collect(),
+        listeners: config.tcp.iter().map(|tcp| tcp.spoken).collect(),
+        tls: tls.cloned(),
+        handshakes_max: config.handshakes_max,
         recv_buffers: usize::from(RECV_BUFFERS),
         udp_sockets: u32::try_from(config.udp.len()).expect("a command line has fewer than 2^32 flags"),
         udp_buffers: usize::from(UDP_BUFFERS),
@@ -436,6 +491,15 @@ fn tell(notice: Notice) {
     match notice {
         Notice::Closed { reason, seen } => {
             log(Level::Warn, format_args!("connection closed reason={reason} seen={seen}"));
+        }
+        Notice::HandshakeFailed { reason, seen } => {
+            log(Level::Warn, format_args!("tls handshake failed seen={seen} error={}", quoted(&reason)));
+        }
+        Notice::TlsBroken { reason, seen } => {
+            log(Level::Warn, format_args!("tls connection broken off seen={seen} error={}", quoted(&reason)));
+        }
+        Notice::HandshakesCrowded { waiting } => {
+            log(Level::Warn, format_args!("as many tls handshakes as --handshakes-max allows waiting={waiting}"));
         }
         Notice::UdpFailed(error) => {
             log(Level::Warn, format_args!("receiving datagrams failed, trying again error={}", quoted(&error)));

@@ -54,6 +54,8 @@ pub enum Foreign {
     Tls,
     /// Where the length of a frame should be there is something else.
     BadFrame,
+    /// The first two bytes of a connection to a TLS listener open no handshake.
+    NotTls,
 }
 
 /// Takes the lines of one connection.

@@ -14,6 +14,7 @@ pub mod framing;
 pub mod handover;
 pub mod route;
 pub mod segment;
+pub mod tls;
 
 pub mod shard;
 

@@ -142,6 +142,18 @@ pub const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_mins(1), Durati
 /// A busy port is tried for this long: a killed predecessor frees its ports late.
 pub const BIND_RETRY: Duration = Duration::from_secs(5);
 
+/// `--handshakes-max`: TLS handshakes that a shard makes at a time. Each costs some 10 KiB.
+pub const HANDSHAKES_MAX_DEFAULT: u64 = 256;
+/// A TLS handshake that takes longer ends its connection; so does a peer that takes longer to go after our last word.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a TLS connection that wait for the rest of a record, or of a handshake message: two of the largest records
+/// (16 KiB and 2 KiB of overhead, RFC 5246), and a chain of client certificates longer than that is nobody's.
+pub const TLS_CARRY_BYTES_MAX: usize = 64 * 1024;
+/// Largest file with certificates or a key that is read.
+pub const CERTIFICATE_FILE_BYTES_MAX: u64 = MIB;
+/// How often certificate files are looked at for a change.
+pub const CERTIFICATE_WATCH: Duration = Duration::from_secs(1);
+
 /// `--drain-timeout`: how long peers may take to close before they are cut.
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// From the moment that listeners refuse handshakes until those under way are in the accept queue.

@@ -24,6 +24,7 @@ use support::hostile::{hostile_stream, pieces, random_cuts};
 use support::http::{Metrics, get, request, wait_for_status};
 use support::oracle::{Oracle, Oversize};
 use support::process::{Engine, connect, engine, finish, read_to_end, send, wait_until};
+use support::tls::{Authority, ECDSA};
 
 const T: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
 const ADMIN: [&str; 2] = ["--admin", "127.0.0.1:0"];
@@ -56,8 +57,13 @@ fn every_path_answers() {
 /// Everything that dashboards rely on, and its labels. A change here is a change for every user.
 #[test]
 fn metrics_have_their_names_and_labels() {
-    let mut engine = Engine::start(&["--shards", "2", ADMIN[0], ADMIN[1]]);
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = Authority::new().pair("localhost", ECDSA).write(folder.path());
+    let [cert, key] = [&cert, &key].map(|path| path.to_str().unwrap());
+    let tls = ["--tls", "127.0.0.1:0", "--cert", cert, "--key", key];
+    let mut engine = Engine::start(&[&["--shards", "2", ADMIN[0], ADMIN[1]], &tls[..]].concat());
     let text = get(engine.admin(), "/metrics").body;
+    assert!(text.contains("\nengine_tls_certificate_expiry_timestamp_seconds 4102444800\n"), "{text}");
     let samples = text.lines().filter(|line| !line.starts_with('#'));
     let mut found = BTreeMap::<String, BTreeSet<Vec<String>>>::new();
     for sample in samples {
@@ -87,6 +93,10 @@ fn metrics_have_their_names_and_labels() {
         ("entry_delay_seconds_sum", &[]),
         ("segments", &["state"]),
         ("open_files", &[]),
+        ("tls_handshakes_total", &["result"]),
+        ("tls_handshakes_waited_total", &[]),
+        ("tls_broken_total", &[]),
+        ("tls_certificate_expiry_timestamp_seconds", &[]),
         ("udp_datagrams_total", &[]),
         ("udp_kernel_drops_total", &[]),
         ("file_cache_misses_total", &[]),
@@ -275,7 +285,7 @@ fn files_and_writes_are_counted() {
 fn a_recovering_engine_answers_and_is_not_ready() {
     let folder = tempfile::tempdir().unwrap();
     let data = Arc::new(DataDir::open(&folder.path().join("data")).unwrap());
-    let watch = Arc::new(Watch::new(data, Vec::new()));
+    let watch = Arc::new(Watch::new(data, Vec::new(), None));
     let admin = Admin::start(&"127.0.0.1:0".parse().unwrap(), watch).unwrap().unwrap();
     let addr = admin.address().parse().unwrap();
     for (path, status, body) in [("/healthz", 200, "ok, recovering\n"), ("/readyz", 503, "recovering\n")] {

@@ -8,24 +8,30 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use engine::config::{AdminAddress, Config, TcpListen};
+use engine::config::{AdminAddress, CertificateFiles, Config, TcpListen};
 use engine::diag::{Format, Level};
 use engine::driver::sim::{Ending, Faults, PeerId, Sim};
 use engine::engine::Engine;
 use engine::framing::Framing;
 use engine::metrics::Counters;
 use engine::segment::parse_segment_name;
-use engine::shard::{Command, PeerAddress, PerAddress, ShardConfig};
+use engine::shard::{Command, ListenerConfig, PeerAddress, PerAddress, ShardConfig};
 use engine::wire::{Reject, Token};
 use socket2::{Domain, Socket, Type};
 
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, SupportedProtocolVersion};
+
 use support::hostile::hostile_stream;
 use support::oracle::Oversize;
+use support::tls::{self, Authority, Client, ECDSA, ED25519};
 use support::world::{Expected, assert_conserved, config, finish_drain, token};
 
 const LINE_BYTES_MAX: usize = 4096;
+const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 const SEGMENT_BYTES: u64 = 2000;
 /// Connections that one address may have.
 const PER_ADDRESS: usize = 50;
@@ -385,7 +391,7 @@ fn log_bytes(world: &impl World, token: Token) -> Vec<u8> {
 
 fn conformance_config(framing: Framing) -> ShardConfig {
     let mut config = config(LINE_BYTES_MAX);
-    config.listeners = vec![framing];
+    config.listeners = vec![ListenerConfig::plain(framing)];
     config.udp_sockets = 1;
     config.logs.segment_bytes = SEGMENT_BYTES;
     config.per_address = PerAddress::new(PER_ADDRESS);
@@ -400,22 +406,37 @@ const DEADLINE: Duration = Duration::from_mins(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 fn is_reset(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::NotConnected)
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    matches!(error.kind(), ConnectionReset | NotConnected | BrokenPipe)
 }
 
 struct Real {
     engine: Option<Engine>,
     folder: tempfile::TempDir,
     datagrams: UdpSocket,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+/// A client, which may speak TLS.
+struct RealPeer {
+    stream: TcpStream,
+    tls: Option<Client>,
 }
 
 impl Real {
-    fn new(shards: u16, framing: Framing) -> Self {
+    fn new(shards: u16, framing: Framing, authority: Option<&Authority>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let shard = conformance_config(framing);
+        let certificates = authority.map(|authority| CertificateFiles {
+            pairs: vec![authority.pair("localhost", ECDSA).write(folder.path())],
+            client_ca: None,
+        });
+        let spoken = ListenerConfig { framing, tls: certificates.is_some() };
         let config = Config {
             data: folder.path().join("data"),
-            tcp: vec![TcpListen { address: "127.0.0.1:0".parse().unwrap(), framing }],
+            tcp: vec![TcpListen { address: "127.0.0.1:0".parse().unwrap(), spoken }],
+            certificates,
+            handshakes_max: shard.handshakes_max,
             udp: vec!["127.0.0.1:0".parse().unwrap()],
             udp_creates: shard.udp_creates,
             shards,
@@ -437,7 +458,8 @@ impl Real {
         let engine = Engine::start(&config).unwrap();
         let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
         datagrams.connect(engine.udp_addresses()[0]).unwrap();
-        Self { engine: Some(engine), folder, datagrams }
+        let tls = authority.map(|authority| Arc::new(authority.client(&VERSIONS)));
+        Self { engine: Some(engine), folder, datagrams, tls }
     }
 
     fn log_folder(&self, token: Token) -> PathBuf {
@@ -445,10 +467,43 @@ impl Real {
     }
 }
 
-impl World for Real {
-    type Peer = TcpStream;
+impl RealPeer {
+    /// What has come, up to the end of the engine's side; the engine writes nothing that a client would read.
+    fn read_to_end(&mut self) {
+        let mut read = Vec::new();
+        if let Err(error) = self.stream.read_to_end(&mut read) {
+            assert!(is_reset(&error), "{error}");
+        }
+        let Some(client) = &mut self.tls else { return assert_eq!(read, b"", "the engine never writes") };
+        client.give(&read).unwrap();
+        assert_eq!(client.heard, b"", "the engine never writes");
+    }
 
-    fn connect_from(&mut self, host: u8) -> TcpStream {
+    /// Stops where the engine turns the connection away.
+    fn shake_hands(&mut self) {
+        let Some(client) = &mut self.tls else { return };
+        let mut read = [0; 16_384];
+        while client.connection.is_handshaking() {
+            if self.stream.write_all(&client.take()).as_ref().is_err_and(is_reset) {
+                return;
+            }
+            match self.stream.read(&mut read) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) if is_reset(&error) => return,
+                count => match count.unwrap() {
+                    0 => return,
+                    count => client.give(&read[..count]).unwrap(),
+                },
+            }
+        }
+        self.stream.write_all(&client.take()).unwrap();
+    }
+}
+
+impl World for Real {
+    type Peer = RealPeer;
+
+    fn connect_from(&mut self, host: u8) -> RealPeer {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from(([127, 0, 0, host], 0)).into()).unwrap();
         let connected = socket.connect(&self.engine.as_ref().unwrap().addresses()[0].into());
@@ -458,30 +513,36 @@ impl World for Real {
         peer.set_read_timeout(Some(DEADLINE)).unwrap();
         peer.set_write_timeout(Some(DEADLINE)).unwrap();
         peer.set_nodelay(true).unwrap();
+        let tls = self.tls.as_ref().map(|config| Client::new(config, "localhost"));
+        let mut peer = RealPeer { stream: peer, tls };
+        peer.shake_hands();
         peer
     }
 
-    fn send(&mut self, peer: &mut TcpStream, bytes: &[u8]) {
-        peer.write_all(bytes).unwrap();
+    fn send(&mut self, peer: &mut RealPeer, bytes: &[u8]) {
+        match &mut peer.tls {
+            Some(client) => peer.stream.write_all(&client.seal(&[bytes])).unwrap(),
+            None => peer.stream.write_all(bytes).unwrap(),
+        }
     }
 
     fn send_datagram(&mut self, bytes: &[u8]) {
         self.datagrams.send(bytes).unwrap();
     }
 
-    fn close(&mut self, peer: &mut TcpStream) {
-        peer.shutdown(Shutdown::Write).unwrap();
-    }
-
-    fn reset(&mut self, peer: TcpStream) {
-        socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
-    }
-
-    fn wait_until_closed(&mut self, peer: &mut TcpStream) {
-        match peer.read_to_end(&mut Vec::new()) {
-            Ok(count) => assert_eq!(count, 0, "the engine never writes"),
-            Err(error) => assert!(is_reset(&error), "{error}"),
+    fn close(&mut self, peer: &mut RealPeer) {
+        if let Some(client) = &mut peer.tls {
+            peer.stream.write_all(&client.seal_end()).unwrap();
         }
+        peer.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    fn reset(&mut self, peer: RealPeer) {
+        socket2::SockRef::from(&peer.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
+    fn wait_until_closed(&mut self, peer: &mut RealPeer) {
+        peer.read_to_end();
     }
 
     #[expect(clippy::disallowed_methods, reason = "a deadline in real time")]
@@ -497,7 +558,7 @@ impl World for Real {
         std::thread::sleep(2 * engine::limits::ROLL_GAP);
     }
 
-    fn drain(&mut self, polite: Vec<TcpStream>) -> Counters {
+    fn drain(&mut self, polite: Vec<RealPeer>) -> Counters {
         let engine = self.engine.take().unwrap();
         engine.drainer().drain();
         for mut peer in polite {
@@ -531,31 +592,48 @@ impl World for Real {
 
 #[test]
 fn io_uring_conforms() {
-    conformance(|framing| Real::new(1, framing));
+    conformance(|framing| Real::new(1, framing, None));
 }
 
 /// Nothing that a client sees depends on how many shards there are.
 #[test]
 fn several_shards_on_io_uring_conform() {
-    conformance(|framing| Real::new(2, framing));
-    conformance(|framing| Real::new(5, framing));
+    conformance(|framing| Real::new(2, framing, None));
+    conformance(|framing| Real::new(5, framing, None));
+}
+
+/// Nothing that a client sees depends on whether it speaks TLS.
+#[test]
+fn io_uring_conforms_over_tls() {
+    let authority = Authority::new();
+    conformance(|framing| Real::new(1, framing, Some(&authority)));
+    conformance(|framing| Real::new(2, framing, Some(&authority)));
 }
 
 // The simulated driver.
 
-struct Simulated(Sim);
+struct Simulated(Sim, Option<Arc<ClientConfig>>);
 
 impl World for Simulated {
-    type Peer = PeerId;
+    type Peer = (PeerId, Option<Client>);
 
-    fn connect_from(&mut self, host: u8) -> PeerId {
-        self.0.connect_from(PeerAddress::v4([127, 0, 0, host]))
+    fn connect_from(&mut self, host: u8) -> Self::Peer {
+        let from = PeerAddress::v4([127, 0, 0, host]);
+        match &self.1 {
+            Some(config) => {
+                let (peer, mut client) = (self.0.connect_from(from), Client::new(config, "localhost"));
+                let turned_away = !tls::shake_hands(&mut self.0, peer, &mut client);
+                assert!(!turned_away || self.0.is_gone(peer), "the handshake fails");
+                (peer, Some(client))
+            }
+            None => (self.0.connect_from(from), None),
+        }
     }
 
-    fn send(&mut self, peer: &mut PeerId, bytes: &[u8]) {
-        let until = self.0.acknowledged(*peer) + bytes.len() as u64;
-        self.0.send(*peer, bytes);
-        self.0.run_until(|sim| sim.acknowledged(*peer) == until);
+    fn send(&mut self, (peer, client): &mut Self::Peer, bytes: &[u8]) {
+        let wire = client.as_mut().map_or_else(|| bytes.to_vec(), |client| client.seal(&[bytes]));
+        self.0.send(*peer, &wire);
+        self.0.run_until(|sim| sim.all_acknowledged(*peer));
     }
 
     fn send_datagram(&mut self, bytes: &[u8]) {
@@ -564,15 +642,18 @@ impl World for Simulated {
         }
     }
 
-    fn close(&mut self, peer: &mut PeerId) {
+    fn close(&mut self, (peer, client): &mut Self::Peer) {
+        if let Some(client) = client {
+            self.0.send(*peer, &client.seal_end());
+        }
         self.0.close(*peer);
     }
 
-    fn reset(&mut self, peer: PeerId) {
+    fn reset(&mut self, (peer, _): Self::Peer) {
         self.0.reset(peer);
     }
 
-    fn wait_until_closed(&mut self, peer: &mut PeerId) {
+    fn wait_until_closed(&mut self, (peer, _): &mut Self::Peer) {
         self.0.run_until(|sim| sim.is_gone(*peer));
     }
 
@@ -584,7 +665,8 @@ impl World for Simulated {
         self.0.run_for(2 * engine::limits::ROLL_GAP);
     }
 
-    fn drain(&mut self, polite: Vec<PeerId>) -> Counters {
+    fn drain(&mut self, polite: Vec<Self::Peer>) -> Counters {
+        let polite: Vec<PeerId> = polite.iter().map(|(peer, _)| *peer).collect();
         self.0.command(Command::Drain);
         finish_drain(&mut self.0, &polite);
         let outcome = self.0.outcome().unwrap();
@@ -605,7 +687,20 @@ impl World for Simulated {
 #[test]
 fn simulation_conforms() {
     for seed in 0..20 {
-        conformance(|framing| Simulated(Sim::new(seed, Faults::none(), conformance_config(framing))));
+        conformance(|framing| Simulated(Sim::new(seed, Faults::none(), conformance_config(framing)), None));
+    }
+}
+
+#[test]
+fn simulation_conforms_over_tls() {
+    let authority = Authority::new();
+    let server = tls::server(&[&authority.pair("localhost", ED25519)]);
+    let client = Arc::new(authority.client(&VERSIONS));
+    for seed in 0..3 {
+        conformance(|framing| {
+            let config = tls::over_tls(conformance_config(framing), &server);
+            Simulated(Sim::new(seed, Faults::none(), config), Some(Arc::clone(&client)))
+        });
     }
 }
 

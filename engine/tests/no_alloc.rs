@@ -13,17 +13,23 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use engine::buf::RecvArena;
-use engine::framing::Framing;
+use engine::buf::{BufferPool, RecvArena};
+use engine::framing::{Framing, LineDecoder, LineSink};
 use engine::segment::FileId;
 use engine::shard::{
-    Completion, ConnectionId, Datagrams, ListenerId, Newcomer, Op, Received, ReceivedDatagrams, Shard, UdpId,
+    Completion, ConnectionId, Datagrams, ListenerConfig, ListenerId, Newcomer, Op, Received, ReceivedDatagrams, Shard,
+    UdpId,
 };
 use engine::time::Time;
+use engine::tls::Session;
+use engine::wire::Token;
+use rustls::version::{TLS12, TLS13};
 
-use support::hostile::Random;
+use support::hostile::{Random, pieces, random_cuts};
+use support::tls::{self, Authority, Client};
 use support::world::{config, token};
 
 const CONNECTIONS: u32 = 32;
@@ -103,7 +109,7 @@ impl Driver {
     fn new() -> Self {
         let mut config = config(2000);
         config.recv_buffers = usize::from(BUFFERS);
-        config.listeners = vec![Framing::Lf, Framing::Octet];
+        config.listeners = vec![ListenerConfig::plain(Framing::Lf), ListenerConfig::plain(Framing::Octet)];
         config.udp_sockets = 1;
         config.udp_buffers = usize::from(BUFFERS);
         let accepted = |id| {
@@ -234,6 +240,66 @@ fn a_warm_shard_allocates_nothing() {
     assert!(after.split_pieces > before.split_pieces);
     assert!(after.udp_lines - before.udp_lines > 100_000, "{} lines of datagrams", after.udp_lines - before.udp_lines);
     assert_eq!(ALLOCATIONS.get(), 0, "allocations in 20,000 turns");
+}
+
+/// Takes lines and forgets them.
+struct Nobody(BufferPool);
+
+impl LineSink for Nobody {
+    fn line(&mut self, _line: &[u8], _token: Option<&Token>) {}
+
+    fn first_piece(&mut self, _piece: &[u8]) -> bool {
+        false
+    }
+
+    fn further_piece(&mut self, _piece: &[u8]) {}
+
+    fn memory(&mut self) -> &mut BufferPool {
+        &mut self.0
+    }
+}
+
+/// The TLS library copies the payload of each record into memory of its own. Nothing else allocates.
+#[test]
+fn an_open_tls_session_allocates_once_a_record() {
+    let authority = Authority::new();
+    let server = tls::server(&[&authority.pair("localhost", tls::ECDSA)]);
+    for version in [&TLS12, &TLS13] {
+        let mut client = Client::new(&Arc::new(authority.client(&[version])), "localhost");
+        let (mut session, mut sink) = (Session::new(&server), Nobody(BufferPool::new(1 << 20)));
+        let mut decoder = LineDecoder::new(Framing::Lf);
+        let mut receive = |session: &mut Session, sink: &mut Nobody, wire: &mut [u8]| {
+            session.receive(wire, &mut decoder, 2000, sink).unwrap();
+        };
+        while session.is_handshaking() {
+            receive(&mut session, &mut sink, &mut client.take());
+            while let Some(buf) = session.outgoing() {
+                client.give(buf.rest()).unwrap();
+                sink.0.give(buf);
+            }
+        }
+        let text = stream(1);
+        let mut random = Random::new(1);
+        let mut records = 0;
+        for round in 0..50 {
+            if round == 10 {
+                ALLOCATIONS.set(0);
+                records = 0;
+            }
+            let cuts = random_cuts(round, text.len(), 200);
+            let wire = client.seal(&pieces(&text, &cuts));
+            records += cuts.len() as u64 + 1;
+            let mut rest = &wire[..];
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(rest.len().min(1 + random.below(BUFFER_BYTES)));
+                let mut now = now.to_vec();
+                watched(|| receive(&mut session, &mut sink, &mut now));
+                rest = later;
+            }
+        }
+        assert!(records > 1000);
+        assert_eq!(ALLOCATIONS.get(), records);
+    }
 }
 
 #[test]

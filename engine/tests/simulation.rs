@@ -14,7 +14,7 @@ use engine::driver::sim::{Ending, Fault, Faults, PeerId, Sim, When};
 use engine::framing::Framing;
 use engine::route::Ownership;
 use engine::segment::Offset;
-use engine::shard::{Allowance, Command, Notice, ShardConfig};
+use engine::shard::{Allowance, Command, ListenerConfig, Notice, ShardConfig};
 use engine::wire::Reject;
 
 use support::hostile::{Random, hostile_bytes, hostile_stream};
@@ -125,7 +125,7 @@ impl Run {
         config.recv_buffers = 1 + random.below(8);
         config.connections = Allowance::new(*random.pick(&[1, 2, 1000]));
         let (ours, framing) = *random.pick(&FRAMINGS);
-        config.listeners = vec![ours; 1 + random.below(3)];
+        config.listeners = vec![ListenerConfig::plain(ours); 1 + random.below(3)];
         config.udp_sockets = below(&mut random, 3);
         config.udp_buffers = 1 << random.below(4);
         config.udp_creates = true;

@@ -12,8 +12,8 @@ use engine::framing::{Foreign, Framing, LineDecoder, LineSink, feed_datagram};
 use engine::route::LogId;
 use engine::segment::FileId;
 use engine::shard::{
-    Completion, ConnectionId, Datagrams, ListenerId, Newcomer, Op, Received, ReceivedDatagrams, Shard, ShardConfig,
-    UdpId,
+    Completion, ConnectionId, Datagrams, ListenerConfig, ListenerId, Newcomer, Op, Received, ReceivedDatagrams, Shard,
+    ShardConfig, UdpId,
 };
 use engine::time::Time;
 use engine::wire::Token;
@@ -336,7 +336,9 @@ fn captures_cut_anywhere_equal_the_oracle() {
         let mut config = config(262_144);
         config.buffer_bytes = 64 << 20;
         config.logs.segment_bytes = u64::MAX;
-        config.listeners = FRAMINGS.into_iter().filter(|(_, named)| *named == theirs).map(|(ours, _)| ours).collect();
+        let ours =
+            FRAMINGS.into_iter().filter(|(_, named)| *named == theirs).map(|(ours, _)| ListenerConfig::plain(ours));
+        config.listeners = ours.collect();
         let mut bench = Bench::new(config);
         let mut one = Expected::of(theirs);
         one.add_whole(&capture.bytes, 262_144, Oversize::Split);
@@ -365,7 +367,7 @@ fn hostile_streams_cut_anywhere_equal_the_oracle() {
         let stream = hostile_bytes(theirs, seed, limit);
         let mut config = config(limit);
         config.buffer_bytes = 64 << 20;
-        config.listeners = vec![framing];
+        config.listeners = vec![ListenerConfig::plain(framing)];
         let mut expected = Expected::of(theirs);
         expected.add_whole(&stream, limit, Oversize::Split);
         let mut bench = Bench::new(config);

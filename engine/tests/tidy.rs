@@ -36,7 +36,7 @@ const HOMES: [(&str, &[&str]); 15] = [
     ("bytes", &["engine/src/buf/"]),
     // A node id is a UUID too.
     ("uuid", &["engine/src/wire/token.rs", "engine/src/segment/meta.rs", "loadgen/src/tokens.rs"]),
-    ("rustls", &["loadgen/src/tls.rs"]),
+    ("rustls", &["engine/src/tls.rs", "engine/src/tls/", "loadgen/src/tls.rs"]),
     ("axum", &["engine/src/admin/"]),
     ("hyper", &["engine/src/admin/"]),
     ("hyper_util", &["engine/src/admin/"]),

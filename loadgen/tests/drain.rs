@@ -15,15 +15,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loadgen::follow::Follower;
-use loadgen::plan::{Files, Plan, Stop};
+use loadgen::plan::{Files, Plan, Proto, Stop};
 use loadgen::sender::{self, Ending, Outcome};
+use loadgen::tls::{Records, Tls};
 use loadgen::tokens::{Tokens, tokens_of_seed};
 use support::engine::{Engine, engine_binary};
+use support::tls::Authority;
 
 const ROUNDS: u64 = 20;
 /// The same with this many shards, whatever cores there are.
 const SHARDS: [&str; 2] = ["2", "4"];
 const SHARDS_ROUNDS: u64 = 5;
+/// The same over TLS, with this many shards.
+const TLS_SHARDS: [&str; 2] = ["1", "2"];
+const TLS_ROUNDS: u64 = 5;
 /// The same as a user without privileges, whose sockets go deaf another way.
 const ORDINARY_ROUNDS: u64 = 5;
 /// Nobody's user and group id.
@@ -45,9 +50,16 @@ fn plan(target: SocketAddr, seed: u64) -> Plan {
 }
 
 /// One engine's life: senders push, SIGTERM, and everybody ends.
-fn drain_under_load(command: Command, flags: &[&str], data: &Path, round: u64) -> (Plan, Outcome, Vec<String>) {
+fn drain_under_load(
+    command: Command,
+    flags: &[&str],
+    proto: &Proto,
+    data: &Path,
+    round: u64,
+) -> (Plan, Outcome, Vec<String>) {
     let engine = Engine::start_as(command, flags, data, "127.0.0.1:0");
-    let plan = plan(engine.address, round);
+    let target = if let Proto::Tls(_) = proto { engine.tls.unwrap() } else { engine.address };
+    let plan = Plan { proto: proto.clone(), ..plan(target, round) };
     let senders = std::thread::spawn({
         let plan = plan.clone();
         move || sender::run(&plan).unwrap()
@@ -70,6 +82,23 @@ fn sigterm_of_several_shards_loses_nothing_either() {
     for shards in SHARDS {
         for round in 0..SHARDS_ROUNDS {
             drain_and_account(Command::new(engine_binary()), &["--shards", shards], round);
+        }
+    }
+}
+
+/// What TCP acknowledged are whole records and a part of one: the lines that end within the whole ones are stored.
+#[test]
+fn sigterm_over_tls_loses_nothing_either() {
+    let authority = Authority::new("one");
+    let certificates = authority.engine_flags();
+    let certificates: Vec<&str> = certificates.iter().map(String::as_str).collect();
+    for (shards, records) in
+        TLS_SHARDS.into_iter().flat_map(|shards| [(shards, Records::Full), (shards, Records::Line)])
+    {
+        let proto = Proto::Tls(Tls::new("127.0.0.1", Some(&authority.file()), records).unwrap());
+        for round in 0..TLS_ROUNDS {
+            let flags = [&certificates[..], &["--shards", shards]].concat();
+            drain_and_account_over(&proto, Command::new(engine_binary()), &flags, round);
         }
     }
 }
@@ -101,10 +130,14 @@ fn copy_for_everybody(folder: &Path) -> Option<PathBuf> {
 }
 
 fn drain_and_account(command: Command, flags: &[&str], round: u64) {
+    drain_and_account_over(&Proto::Tcp, command, flags, round);
+}
+
+fn drain_and_account_over(proto: &Proto, command: Command, flags: &[&str], round: u64) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
     let data = folder.path().join("data");
-    let (plan, outcome, said) = drain_under_load(command, flags, &data, round);
+    let (plan, outcome, said) = drain_under_load(command, flags, proto, &data, round);
     let follower = Follower::new(&Arc::new(plan), &Files::Data(data)).unwrap();
     let account = follower.close().unwrap().settle(&outcome);
     for (connection, (sent, tally)) in outcome.connections.iter().zip(&account.connections).enumerate() {

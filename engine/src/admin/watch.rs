@@ -20,6 +20,7 @@ use crate::metrics::render::{ShardView, Snapshot, render};
 use crate::metrics::{Limit, Load, Report, StorageState};
 use crate::shard::Command;
 use crate::sys::DataDir;
+use crate::tls;
 
 /// The ticket of a last report.
 const LAST: u64 = u64::MAX;
@@ -151,15 +152,16 @@ pub struct Progress {
 pub struct Watch {
     data: Arc<DataDir>,
     limits: Vec<Limit>,
+    tls: Option<tls::Server>,
     serving: OnceLock<Serving>,
     wait: Duration,
 }
 
 impl Watch {
-    /// An engine that is starting on this directory, within these limits.
+    /// An engine that is starting on this directory, within these limits, with these certificates if it speaks TLS.
     #[must_use]
-    pub fn new(data: Arc<DataDir>, limits: Vec<Limit>) -> Self {
-        Self { data, limits, serving: OnceLock::new(), wait: SHARD_ANSWER }
+    pub fn new(data: Arc<DataDir>, limits: Vec<Limit>, tls: Option<tls::Server>) -> Self {
+        Self { data, limits, tls, serving: OnceLock::new(), wait: SHARD_ANSWER }
     }
 
     /// From now on the engine serves: on these listeners, with these shards, and with what recovery found.
@@ -196,6 +198,7 @@ impl Watch {
             listeners: self.serving.get().map_or(&[], |serving| &serving.listeners),
             shards: shards.collect(),
             segments_recovered_sealed: self.serving.get().map_or(0, |serving| serving.segments_sealed),
+            certificate_expiry: self.tls.as_ref().and_then(tls::Server::first_expiry),
             disk_free_bytes: self.data.free_bytes().ok(),
             limits: &self.limits,
         })
@@ -267,7 +270,7 @@ mod tests {
     fn watch() -> (tempfile::TempDir, Watch) {
         let folder = tempfile::tempdir().unwrap();
         let data = Arc::new(DataDir::open(&folder.path().join("data")).unwrap());
-        (folder, Watch { wait: WAIT, ..Watch::new(data, Vec::new()) })
+        (folder, Watch { wait: WAIT, ..Watch::new(data, Vec::new(), None) })
     }
 
     fn desk() -> (Reporter, Desk) {

@@ -59,6 +59,18 @@ impl WriteBuf {
         &self.bytes
     }
 
+    /// All content, to be changed in place.
+    pub fn content_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    /// Removes bytes at the front; the others move up.
+    pub fn drop_front(&mut self, count: usize) {
+        debug_assert!(self.done == 0, "what is being written does not move");
+        self.bytes.copy_within(count.., 0);
+        self.bytes.truncate(self.bytes.len() - count);
+    }
+
     /// The content that is not done yet.
     #[must_use]
     pub fn rest(&self) -> &[u8] {
@@ -173,6 +185,17 @@ impl BufferPool {
         large.begin(buf.since());
         self.give(std::mem::replace(buf, large));
     }
+
+    /// Appends to a buffer, which becomes a larger one if it has to, or to a new one.
+    pub fn append(&mut self, buf: Option<WriteBuf>, bytes: &[u8]) -> WriteBuf {
+        let mut buf = buf.unwrap_or_else(|| self.take(class_for(bytes.len())));
+        if buf.room() < bytes.len() {
+            let class = class_for(buf.content().len() + bytes.len());
+            self.grow(&mut buf, class);
+        }
+        buf.push(bytes);
+        buf
+    }
 }
 
 #[cfg(test)]
@@ -198,6 +221,20 @@ mod tests {
         pool.give(buf);
         let again = pool.take(0);
         assert_eq!((again.content().as_ptr(), again.room()), (start, 256));
+    }
+
+    #[test]
+    fn what_is_appended_finds_room() {
+        let mut pool = BufferPool::new(1 << 20);
+        let mut buf = pool.append(None, &[b'a'; 200]);
+        buf = pool.append(Some(buf), &[b'b'; 56]);
+        assert_eq!((buf.capacity(), pool.used()), (256, 256));
+        buf = pool.append(Some(buf), &[b'c'; 300]);
+        assert_eq!((buf.capacity(), pool.used(), buf.content()[556 - 301]), (1024, 1024, b'b'));
+        buf.drop_front(256);
+        buf.content_mut()[0] = b'd';
+        assert_eq!(buf.content(), [&[b'd'][..], &[b'c'; 299]].concat());
+        pool.give(buf);
     }
 
     #[test]

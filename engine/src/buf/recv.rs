@@ -10,7 +10,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::Cell;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
@@ -128,6 +128,15 @@ impl Deref for RecvBuf {
     }
 }
 
+impl DerefMut for RecvBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let start = self.arena.address(self.index);
+        // SAFETY: as for `deref`; this claim is the only one on the buffer, and it is borrowed for as long as the slice.
+        let all = unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.length) };
+        &mut all[self.skipped..]
+    }
+}
+
 impl Drop for RecvBuf {
     fn drop(&mut self) {
         self.arena.lent[usize::from(self.index)].set(false);
@@ -148,6 +157,8 @@ mod tests {
         let mut again = arena.fill(0, b"head, again");
         again.skip(6);
         assert_eq!(&*again, b"again");
+        again[0] = b'A';
+        assert_eq!((&*again, second[0]), (&b"Again"[..], 7));
     }
 
     #[test]

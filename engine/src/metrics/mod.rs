@@ -14,4 +14,4 @@ mod shard;
 
 pub use histogram::Histogram;
 pub use limits::{Amount, Limit, constants};
-pub use shard::{Counters, ListenerCounters, Load, Report, StorageState};
+pub use shard::{Counters, HandshakeResult, ListenerCounters, Load, Report, StorageState};

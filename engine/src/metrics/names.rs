@@ -73,10 +73,33 @@ pub const RECEIVED_BYTES: Family = family(
     Kind::Counter,
     "engine_received_bytes",
     "bytes",
-    "Bytes received, in connections (tcp) and datagrams (udp).",
+    "Bytes received, in connections (tcp; tls with what TLS adds) and datagrams (udp).",
 );
 /// `proto`
 pub const LINES: Family = counter("engine_lines", "Lines that ended, or were cut by the end of their connection.");
+/// `result`
+pub const TLS_HANDSHAKES: Family = counter(
+    "engine_tls_handshakes",
+    "TLS handshakes: made with certificates (full) or with a ticket (resumed), refused by one side (failed), not finished by \
+     the peer (left), or too slow (timeout).",
+);
+/// No labels.
+pub const TLS_HANDSHAKES_WAITED: Family = counter(
+    "engine_tls_handshakes_waited",
+    "Connections that waited for their handshake, because --handshakes-max of them were in progress.",
+);
+/// No labels.
+pub const TLS_BROKEN: Family = counter(
+    "engine_tls_broken",
+    "TLS connections that ended with a damaged record or an alert, after their handshake.",
+);
+/// No labels; only where TLS is spoken.
+pub const TLS_CERTIFICATE_EXPIRY: Family = family(
+    Kind::Gauge,
+    "engine_tls_certificate_expiry_timestamp_seconds",
+    "seconds",
+    "When the first of the certificates in use expires, in Unix time; only with --tls.",
+);
 /// No labels.
 pub const UDP_DATAGRAMS: Family = counter("engine_udp_datagrams", "Datagrams received.");
 /// No labels.
@@ -159,12 +182,16 @@ pub const LIMIT: Family = gauge(
 );
 
 /// Every metric, in the order of the text.
-pub const ALL: [Family; 26] = [
+pub const ALL: [Family; 30] = [
     BUILD,
     CONNECTIONS,
     CONNECTIONS_TOTAL,
     RECEIVED_BYTES,
     LINES,
+    TLS_HANDSHAKES,
+    TLS_HANDSHAKES_WAITED,
+    TLS_BROKEN,
+    TLS_CERTIFICATE_EXPIRY,
     UDP_DATAGRAMS,
     UDP_KERNEL_DROPS,
     ENTRIES,

@@ -7,7 +7,7 @@ use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use super::names::{self, Family, Kind};
-use super::{Amount, Counters, Histogram, Limit, ListenerCounters, Report, StorageState};
+use super::{Amount, Counters, HandshakeResult, Histogram, Limit, ListenerCounters, Report, StorageState};
 use crate::wire::Reject;
 
 /// The content type that goes with the text.
@@ -31,6 +31,8 @@ pub struct Snapshot<'a> {
     pub shards: Vec<ShardView<'a>>,
     /// Sealed segments that recovery found.
     pub segments_recovered_sealed: u64,
+    /// When the first certificate expires, in Unix time; where TLS is spoken, and if it is known.
+    pub certificate_expiry: Option<i64>,
     /// Free space, if it could be asked.
     pub disk_free_bytes: Option<u64>,
     /// The limits in force.
@@ -64,6 +66,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
     text.family(&names::BUILD).sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     connections(&mut text, snapshot);
     lines(&mut text, snapshot);
+    tls(&mut text, snapshot);
     shards(&mut text, snapshot);
     storage(&mut text, snapshot);
     limits(&mut text, snapshot);
@@ -89,14 +92,18 @@ fn connections(text: &mut Text, snapshot: &Snapshot<'_>) {
 }
 
 fn lines(text: &mut Text, snapshot: &Snapshot<'_>) {
-    let mut by_proto = |family, all: fn(&Counters) -> u64, udp: fn(&Counters) -> u64| {
-        let [all, udp] = [all, udp].map(|count| snapshot.sum(|report| count(&report.counters)));
+    // Of all, by UDP, by TLS.
+    let mut by_proto = |family, counts: fn(&Counters) -> [u64; 3]| {
+        let [all, udp, tls] = [0, 1, 2].map(|index| snapshot.sum(|report| counts(&report.counters)[index]));
         let mut samples = text.family(family);
-        samples.sample(&[("proto", "tcp")], all - udp);
+        samples.sample(&[("proto", "tcp")], all - udp - tls);
         samples.sample(&[("proto", "udp")], udp);
+        samples.sample(&[("proto", "tls")], tls);
     };
-    by_proto(&names::RECEIVED_BYTES, |counters| counters.received_bytes, |counters| counters.udp_received_bytes);
-    by_proto(&names::LINES, |counters| counters.lines, |counters| counters.udp_lines);
+    by_proto(&names::RECEIVED_BYTES, |counters| {
+        [counters.received_bytes, counters.udp_received_bytes, counters.tls_received_bytes]
+    });
+    by_proto(&names::LINES, |counters| [counters.lines, counters.udp_lines, counters.tls_lines]);
     text.family(&names::UDP_DATAGRAMS).sample(&[], snapshot.sum(|report| report.counters.udp_datagrams));
     text.family(&names::UDP_KERNEL_DROPS).sample(&[], snapshot.sum(|report| report.counters.udp_kernel_drops));
     text.family(&names::ENTRIES).sample(&[], snapshot.sum(|report| report.counters.entries));
@@ -107,6 +114,20 @@ fn lines(text: &mut Text, snapshot: &Snapshot<'_>) {
     }
     text.family(&names::SPLIT_LINES).sample(&[], snapshot.sum(|report| report.counters.split_lines));
     text.family(&names::SPLIT_PIECES).sample(&[], snapshot.sum(|report| report.counters.split_pieces));
+}
+
+fn tls(text: &mut Text, snapshot: &Snapshot<'_>) {
+    let mut samples = text.family(&names::TLS_HANDSHAKES);
+    for result in HandshakeResult::ALL {
+        samples.sample(&[("result", result.name())], snapshot.sum(|report| report.counters.handshakes(result)));
+    }
+    text.family(&names::TLS_HANDSHAKES_WAITED)
+        .sample(&[], snapshot.sum(|report| report.counters.tls_handshakes_waited));
+    text.family(&names::TLS_BROKEN).sample(&[], snapshot.sum(|report| report.counters.tls_broken));
+    // A time before 1970 is as good as that one.
+    if let Some(expiry) = snapshot.certificate_expiry {
+        text.family(&names::TLS_CERTIFICATE_EXPIRY).sample(&[], u64::try_from(expiry).unwrap_or(0));
+    }
 }
 
 fn shards(text: &mut Text, snapshot: &Snapshot<'_>) {
@@ -251,7 +272,10 @@ mod tests {
 
     fn report() -> Report {
         let mut report = Report { logs: 2, storage: StorageState::Low, ..Report::default() };
-        report.counters.lines = 3;
+        report.counters.lines = 5;
+        report.counters.tls_lines = 2;
+        report.counters.handshake(HandshakeResult::Resumed);
+        report.counters.handshake(HandshakeResult::Failed);
         report.counters.udp_lines = 1;
         report.counters.udp_kernel_drops = 4;
         report.counters.entries = 2;
@@ -269,6 +293,7 @@ mod tests {
             listeners: &["127.0.0.1:10000".to_owned()],
             shards,
             segments_recovered_sealed: 5,
+            certificate_expiry: Some(4_102_444_800),
             disk_free_bytes: Some(7),
             limits: &[Limit::new("shards", 2_u16), Limit::new("linger", Duration::from_millis(5))],
         })
@@ -280,6 +305,10 @@ mod tests {
         for line in [
             "engine_lines_total{proto=\"tcp\"} 6",
             "engine_lines_total{proto=\"udp\"} 2",
+            "engine_lines_total{proto=\"tls\"} 4",
+            "engine_tls_handshakes_total{result=\"full\"} 0",
+            "engine_tls_handshakes_total{result=\"resumed\"} 2",
+            "engine_tls_certificate_expiry_timestamp_seconds 4102444800",
             "engine_udp_kernel_drops_total 8",
             "engine_entries_total 4",
             "engine_rejected_lines_total{reason=\"http\"} 2",

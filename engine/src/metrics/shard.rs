@@ -22,6 +22,8 @@ pub struct Counters {
     pub received_bytes: u64,
     /// Those of them that came by UDP.
     pub udp_received_bytes: u64,
+    /// Those of them that came by TLS, as they came: handshakes and records.
+    pub tls_received_bytes: u64,
     /// Datagrams received.
     pub udp_datagrams: u64,
     /// Datagrams that the kernel dropped for want of room in a socket's buffer, as far as it has said.
@@ -30,6 +32,8 @@ pub struct Counters {
     pub lines: u64,
     /// Those of them that came by UDP.
     pub udp_lines: u64,
+    /// Those of them that came by TLS.
+    pub tls_lines: u64,
     /// Entries taken for storing.
     pub entries: u64,
     /// Bytes of those entries, LF included: what segments grow by.
@@ -40,7 +44,44 @@ pub struct Counters {
     pub split_pieces: u64,
     /// Writes that completed, short ones too.
     pub batches: u64,
+    /// TLS connections that waited because as many handshakes as may be were in progress.
+    pub tls_handshakes_waited: u64,
+    /// TLS connections that ended with a damaged record or an alert, after their handshake.
+    pub tls_broken: u64,
+    tls_handshakes: [u64; HandshakeResult::ALL.len()],
     rejected: [u64; Reject::ALL.len()],
+}
+
+/// What became of a TLS handshake. Every connection to a TLS listener that had its turn has exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandshakeResult {
+    /// Made, with certificates.
+    Full,
+    /// Made, with a ticket of an earlier one.
+    Resumed,
+    /// The two sides found nothing in common, or one of them refused the other, or it was no TLS.
+    Failed,
+    /// The peer ended the connection before.
+    Left,
+    /// It took longer than a handshake may.
+    Timeout,
+}
+
+impl HandshakeResult {
+    /// Every result, in the order of the summary line.
+    pub const ALL: [Self; 5] = [Self::Full, Self::Resumed, Self::Failed, Self::Left, Self::Timeout];
+
+    /// Its name in counters.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Resumed => "resumed",
+            Self::Failed => "failed",
+            Self::Left => "left",
+            Self::Timeout => "timeout",
+        }
+    }
 }
 
 impl Counters {
@@ -55,6 +96,17 @@ impl Counters {
         self.rejected[reason as usize] += lines;
     }
 
+    /// Counts a handshake.
+    pub fn handshake(&mut self, result: HandshakeResult) {
+        self.tls_handshakes[result as usize] += 1;
+    }
+
+    /// Handshakes that ended so.
+    #[must_use]
+    pub fn handshakes(&self, result: HandshakeResult) -> u64 {
+        self.tls_handshakes[result as usize]
+    }
+
     /// Adds what another shard did.
     pub fn add(&mut self, other: &Self) {
         let Self {
@@ -62,30 +114,42 @@ impl Counters {
             connections_refused,
             received_bytes,
             udp_received_bytes,
+            tls_received_bytes,
             udp_datagrams,
             udp_kernel_drops,
             lines,
             udp_lines,
+            tls_lines,
             entries,
             entry_bytes,
             split_lines,
             split_pieces,
             batches,
+            tls_handshakes_waited,
+            tls_broken,
+            tls_handshakes,
             rejected,
         } = other;
         self.connections += connections;
         self.connections_refused += connections_refused;
         self.received_bytes += received_bytes;
         self.udp_received_bytes += udp_received_bytes;
+        self.tls_received_bytes += tls_received_bytes;
         self.udp_datagrams += udp_datagrams;
         self.udp_kernel_drops += udp_kernel_drops;
         self.lines += lines;
         self.udp_lines += udp_lines;
+        self.tls_lines += tls_lines;
         self.entries += entries;
         self.entry_bytes += entry_bytes;
         self.split_lines += split_lines;
         self.split_pieces += split_pieces;
         self.batches += batches;
+        self.tls_handshakes_waited += tls_handshakes_waited;
+        self.tls_broken += tls_broken;
+        for (count, more) in self.tls_handshakes.iter_mut().zip(tls_handshakes) {
+            *count += more;
+        }
         for (count, more) in self.rejected.iter_mut().zip(rejected) {
             *count += more;
         }
@@ -120,6 +184,11 @@ impl fmt::Display for Counters {
             " udp_datagrams={} udp_received_bytes={} udp_lines={} udp_kernel_drops={}",
             self.udp_datagrams, self.udp_received_bytes, self.udp_lines, self.udp_kernel_drops
         )?;
+        write!(f, " tls_received_bytes={} tls_lines={}", self.tls_received_bytes, self.tls_lines)?;
+        for result in HandshakeResult::ALL {
+            write!(f, " tls_handshakes.{}={}", result.name(), self.handshakes(result))?;
+        }
+        write!(f, " tls_handshakes_waited={} tls_broken={}", self.tls_handshakes_waited, self.tls_broken)?;
         for reason in Reject::ALL {
             write!(f, " rejected.{}={}", reason.name(), self.rejected(reason))?;
         }

@@ -2,6 +2,7 @@
 
 use super::logs::Destination;
 use super::op::{ListenerId, PeerAddress};
+use super::secure::Secure;
 use crate::framing::{Framing, LineDecoder};
 use crate::time::Time;
 use crate::wire::Token;
@@ -46,6 +47,8 @@ pub(super) struct Connection {
     /// Until then it gets one buffer at a time.
     pub(super) rationed_until: Time,
     pub(super) decoder: LineDecoder,
+    /// What stands between the bytes and the decoder, where TLS is spoken.
+    pub(super) tls: Option<Box<Secure>>,
     /// The token of the last line and where it went: consecutive lines often share it.
     pub(super) last: Option<(Token, Destination)>,
     /// Where the further pieces of the line in progress go.
@@ -63,6 +66,7 @@ impl Connection {
             brought: Brought::default(),
             rationed_until: Time::default(),
             decoder: LineDecoder::new(framing),
+            tls: None,
             last: None,
             pieces_to: None,
         }
@@ -71,6 +75,16 @@ impl Connection {
     /// One that is closed before anything is received.
     pub(super) fn turned_away(listener: ListenerId) -> Self {
         Self { life: Life::Closing, receiving: false, ..Self::new(listener, Framing::Lf, None) }
+    }
+
+    /// The size class of the record that is not all there.
+    pub(super) fn record_class(&self) -> Option<usize> {
+        self.tls.as_ref().and_then(|tls| tls.session.carry_class())
+    }
+
+    /// Bytes are on their way to the peer.
+    pub(super) fn is_sending(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.sending)
     }
 }
 

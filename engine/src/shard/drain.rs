@@ -49,11 +49,11 @@ impl Phase {
         matches!(self, Self::GivingUp { .. } | Self::Done)
     }
 
-    /// What a connection is told that comes out of an accept queue now.
-    pub(super) fn welcome(self, id: ConnectionId) -> [Option<Op>; 2] {
+    /// What a connection is told that comes out of an accept queue now. One that speaks TLS first makes its handshake.
+    pub(super) fn welcome(self, id: ConnectionId, tls: bool) -> [Option<Op>; 2] {
         let shut = |side| Some(Op::Shutdown(id, side));
         match self {
-            Self::Waiting { .. } => [shut(ShutdownSide::Write), None],
+            Self::Waiting { .. } if !tls => [shut(ShutdownSide::Write), None],
             Self::Silencing { .. } => [Some(Op::Deafen(id)), None],
             Self::Cutting { .. } => [Some(Op::Deafen(id)), shut(ShutdownSide::Both)],
             _ => [None, None],
@@ -102,7 +102,7 @@ impl Shard {
             self.phase = match before {
                 Phase::Settling { until, deadline } if self.now >= until => {
                     self.stop_accepting();
-                    self.order_all(|id| Op::Shutdown(id, ShutdownSide::Write));
+                    self.half_close_all();
                     Phase::Waiting { deadline }
                 }
                 Phase::Waiting { deadline } => self.wait_for_peers(deadline),
@@ -209,6 +209,20 @@ impl Shard {
 
     fn others_have_finished(&self) -> bool {
         self.finished + 1 == self.config.ownership.shards()
+    }
+
+    /// Our side of every connection ends; where TLS is spoken, with a `close_notify`, once the handshake is made: by now
+    /// nobody waits for a turn any more.
+    fn half_close_all(&mut self) {
+        for index in 0..self.connections.len() {
+            let Some(connection) = &self.connections[index] else { continue };
+            let id = ConnectionId(u32::try_from(index).expect("connections are numbered by u32"));
+            match (&connection.tls, connection.life) {
+                (_, Life::Closing) => {}
+                (None, _) => self.ops.push_back(Op::Shutdown(id, ShutdownSide::Write)),
+                (Some(_), _) => self.leave(id),
+            }
+        }
     }
 
     /// The same order for every connection that is not closing yet.

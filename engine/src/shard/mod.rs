@@ -19,6 +19,7 @@
 //! Invariants: events of a connection are handled in the order in which they came; a connection is closed only when no
 //! receive is in flight on it; carries hold at most a quarter of the budget.
 
+mod accept;
 mod allowance;
 mod by_class;
 mod connection;
@@ -29,6 +30,7 @@ mod logs;
 mod op;
 mod outgoing;
 mod report;
+mod secure;
 
 use std::collections::VecDeque;
 use std::io;
@@ -50,18 +52,20 @@ use ingest::{Ingest, absorb, count};
 use logs::Logs;
 use outgoing::Outgoing;
 use report::Stopwatch;
+use secure::Handshakes;
 
-use crate::buf::RecvBuf;
+use crate::buf::{RecvBuf, class_bytes};
 use crate::framing::{Foreign, Framing};
 use crate::handover::{Batch, Message, ShardId};
 use crate::limits::{
-    ACCEPT_QUEUE, ACCEPT_RETRY, BUDGET_PARTS, BUDGET_RESUME_PARTS, CONNECTION_SLOTS, HANDOVER_BATCH_BYTES,
-    HANDOVER_BATCHES_MAX, NOTICE_GAP, RATION, RECV_BUFFER_BYTES, RECV_BUFFER_PARTS,
+    BUDGET_PARTS, BUDGET_RESUME_PARTS, CONNECTION_SLOTS, HANDOVER_BATCH_BYTES, HANDOVER_BATCHES_MAX, NOTICE_GAP,
+    RATION, RECV_BUFFER_BYTES, RECV_BUFFER_PARTS,
 };
-use crate::metrics::{Counters, ListenerCounters};
+use crate::metrics::{Counters, HandshakeResult, ListenerCounters};
 use crate::route::{Ownership, Router};
 use crate::segment::{Offset, Position};
 use crate::time::Time;
+use crate::tls;
 use crate::wire::{Reject, Token};
 
 /// What a shard is allowed and told.
@@ -83,8 +87,12 @@ pub struct ShardConfig {
     pub per_address: PerAddress,
     /// How long a drain waits for peers to close.
     pub drain_timeout: Duration,
-    /// Listeners that the driver has: how the connections of each are cut into lines.
-    pub listeners: Vec<Framing>,
+    /// Listeners that the driver has.
+    pub listeners: Vec<ListenerConfig>,
+    /// What TLS connections are shown; there if a listener speaks TLS.
+    pub tls: Option<tls::Server>,
+    /// TLS handshakes in progress at a time; past it connections wait for their turn.
+    pub handshakes_max: usize,
     /// Receive buffers that the driver has.
     pub recv_buffers: usize,
     /// UDP sockets that the driver has.
@@ -97,6 +105,29 @@ pub struct ShardConfig {
     pub logs: LogLimits,
 }
 
+/// What is spoken at a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerConfig {
+    /// How its connections are cut into lines.
+    pub framing: Framing,
+    /// Whether they speak TLS.
+    pub tls: bool,
+}
+
+impl ListenerConfig {
+    /// Without TLS.
+    #[must_use]
+    pub fn plain(framing: Framing) -> Self {
+        Self { framing, tls: false }
+    }
+
+    /// With TLS.
+    #[must_use]
+    pub fn tls(framing: Framing) -> Self {
+        Self { framing, tls: true }
+    }
+}
+
 /// One core of the engine.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about memory, disk and listeners")]
@@ -107,7 +138,11 @@ pub struct Shard {
     connections: Vec<Option<Connection>>,
     open_connections: usize,
     carries: ByClass,
+    /// TLS connections by the record that is not all there.
+    records: ByClass,
+    /// Capacity of carries and unfinished records.
     carry_bytes: usize,
+    handshakes: Handshakes,
     /// Connections whose receive found no buffer, in the order in which they go on.
     parked: VecDeque<ConnectionId>,
     /// What came while there was no room, in order.
@@ -195,7 +230,9 @@ impl Shard {
             connections: Vec::with_capacity(CONNECTION_SLOTS),
             open_connections: 0,
             carries: ByClass::default(),
+            records: ByClass::default(),
             carry_bytes: 0,
+            handshakes: Handshakes::default(),
             parked: VecDeque::new(),
             held: VecDeque::new(),
             udp: Udp::new(config.udp_sockets),
@@ -245,6 +282,7 @@ impl Shard {
             }
             Completion::Datagrams { socket, received, more } => self.datagrams_received(socket, received, more),
             Completion::Accepted { listener, result, more } => self.accepted(listener, result, more),
+            Completion::Transmitted { connection, buf, result } => self.transmitted(connection, buf, &result),
             Completion::Closed(connection) => self.closed(connection),
             Completion::Opened { log, result } => self.notices.extend(self.logs.opened(log, result, now)),
             Completion::Sent { from, message: Message::Batch(batch) } => self.incoming.push_back((from, batch)),
@@ -274,6 +312,7 @@ impl Shard {
             self.give_up_incoming();
             return self.outgoing.publish(&mut self.ops);
         }
+        self.expire_handshakes();
         self.look_for_room();
         self.take_up();
         self.take_datagrams();
@@ -284,6 +323,7 @@ impl Shard {
         self.logs.start(now, memory_max, &mut self.ops);
         self.ration();
         self.receive_parked();
+        self.begin_handshakes();
         self.resume_accepting();
         self.resume_udp();
     }
@@ -304,11 +344,12 @@ impl Shard {
         let later = |at: &Time| *at > self.now;
         let own = [self.phase.timeout(), Some(self.accept_from), Some(self.crowded_until)];
         let own = own.into_iter().flatten().filter(later);
-        let logs = if self.phase.gives_up() { None } else { self.logs.timeout() };
+        let working = [self.logs.timeout(), self.handshakes_timeout()];
+        let working = working.into_iter().flatten().filter(|_| !self.phase.gives_up());
         // Of more parked connections than there are buffers the next ones take their turn at once: those that went
         // before may have nothing to receive, and then no completion would come.
         let parked = (!self.paused && !self.parked.is_empty()).then_some(self.now);
-        own.chain(logs).chain(parked).chain(self.udp_timeout()).min()
+        own.chain(working).chain(parked).chain(self.udp_timeout()).min()
     }
 
     /// How the shard ended, once it has.
@@ -371,15 +412,15 @@ impl Shard {
 
     fn take(&mut self, id: ConnectionId, received: Received) {
         match received {
-            Received::Data(buf) => {
+            Received::Data(mut buf) => {
                 self.count_buffer(id, buf.len());
-                self.ingest(id, &buf);
+                self.ingest(id, &mut buf);
                 self.ops.push_back(Op::Recycle(buf));
             }
             Received::NoBuffer => self.found_no_buffer(id),
             Received::Cancelled => {}
-            Received::End => self.end(id),
-            Received::Failed(_) => self.cut(id),
+            Received::End => self.end_of_stream(id),
+            Received::Failed(_) => self.cut(id, false),
         }
         self.after_receive(id);
     }
@@ -394,6 +435,7 @@ impl Shard {
         match connection.life {
             Life::Open if connection.brought.turn == self.now => self.fed.push(id),
             Life::Open => self.parked.push_back(id),
+            Life::Ending if connection.is_sending() => self.limit_last_word(id),
             Life::Ending => {
                 connection.life = Life::Closing;
                 // Before the peer can see that it is closed, and come again.
@@ -406,9 +448,14 @@ impl Shard {
         }
     }
 
-    fn ingest(&mut self, id: ConnectionId, buf: &RecvBuf) {
+    fn ingest(&mut self, id: ConnectionId, buf: &mut RecvBuf) {
         self.counters.received_bytes += buf.len() as u64;
         self.udp.connections_took(buf.len());
+        if self.speaks_tls(id) {
+            self.counters.tls_received_bytes += buf.len() as u64;
+            self.ingest_tls(id, buf);
+            return self.relieve();
+        }
         let limit = self.config.line_bytes_max;
         let result = self.with_sink(id, |connection, sink| match connection.life {
             Life::Open => connection.decoder.feed(buf, limit, sink),
@@ -429,19 +476,23 @@ impl Shard {
         });
         match result {
             Some(Err(foreign)) => return self.foreign(id, foreign),
-            Some(Ok(true)) => self.counters.reject(Reject::Cut),
+            Some(Ok(true)) => self.reject_of(id, Reject::Cut),
             Some(Ok(false)) | None => {}
         }
         self.stop_taking(id);
     }
 
-    /// The stream ended at an arbitrary byte: an unterminated rest is dropped and counted.
-    fn cut(&mut self, id: ConnectionId) {
+    /// The stream ended at an arbitrary byte: an unterminated rest is dropped and counted; so is what `lost` says of.
+    fn cut(&mut self, id: ConnectionId, lost: bool) {
+        if self.end_handshake(id, HandshakeResult::Left) {
+            return self.stop_taking(id);
+        }
         let rest = self.with_sink(id, |connection, sink| {
-            connection.life == Life::Open && connection.decoder.abandon(&mut sink.logs.pool)
+            let lost = lost || connection.record_class().is_some();
+            connection.life == Life::Open && (connection.decoder.abandon(&mut sink.logs.pool) || lost)
         });
         if rest == Some(true) {
-            self.counters.reject(Reject::Cut);
+            self.reject_of(id, Reject::Cut);
         }
         self.stop_taking(id);
     }
@@ -453,8 +504,9 @@ impl Shard {
             Foreign::Http => Reject::Http,
             Foreign::Tls => Reject::TlsOnPlain,
             Foreign::BadFrame => Reject::BadFrame,
+            Foreign::NotTls => Reject::PlainOnTls,
         };
-        self.counters.reject(reason);
+        self.reject_of(id, reason);
         self.with_sink(id, |connection, sink| connection.decoder.abandon(&mut sink.logs.pool));
         self.stop_taking(id);
         if self.connection(id).is_some_and(|connection| connection.receiving) {
@@ -464,11 +516,22 @@ impl Shard {
         self.notices.extend(self.foreign.again(self.now).map(notice));
     }
 
+    fn speaks_tls(&mut self, id: ConnectionId) -> bool {
+        self.connection(id).is_some_and(|connection| connection.tls.is_some())
+    }
+
+    /// Counts a line of a connection that ended without storing anything.
+    fn reject_of(&mut self, id: ConnectionId, reason: Reject) {
+        self.counters.reject(reason);
+        self.counters.tls_lines += u64::from(self.speaks_tls(id));
+    }
+
     fn stop_taking(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connection(id)
             && connection.life == Life::Open
         {
             connection.life = Life::Ending;
+            self.abandon_record(id);
         }
     }
 
@@ -479,8 +542,9 @@ impl Shard {
         work: impl FnOnce(&mut Connection, &mut Ingest<'_, true>) -> T,
     ) -> Option<T> {
         let mut connection = self.connections.get_mut(id.0 as usize)?.take()?;
-        let before = connection.decoder.carry_class();
+        let (before, record_before) = (connection.decoder.carry_class(), connection.record_class());
         let (mut last, mut pieces_to) = (connection.last, connection.pieces_to);
+        let lines_before = self.counters.lines;
         let mut sink = Ingest::<true> {
             logs: &mut self.logs,
             counters: &mut self.counters,
@@ -492,11 +556,20 @@ impl Shard {
         };
         let result = work(&mut connection, &mut sink);
         (connection.last, connection.pieces_to) = (last, pieces_to);
+        if connection.tls.is_some() {
+            self.counters.tls_lines += self.counters.lines - lines_before;
+        }
         let after = connection.decoder.carry_class();
         if before != after {
-            self.carry_bytes += after.map_or(0, crate::buf::class_bytes);
-            self.carry_bytes -= before.map_or(0, crate::buf::class_bytes);
+            self.carry_bytes += after.map_or(0, class_bytes);
+            self.carry_bytes -= before.map_or(0, class_bytes);
             self.carries.set(id.0, after);
+        }
+        let record_after = connection.record_class();
+        if record_before != record_after {
+            self.carry_bytes += record_after.map_or(0, class_bytes);
+            self.carry_bytes -= record_before.map_or(0, class_bytes);
+            self.records.set(id.0, record_after);
         }
         self.connections[id.0 as usize] = Some(connection);
         Some(result)
@@ -510,10 +583,12 @@ impl Shard {
 
     /// Keeps carries within their part, and pauses when the budget is used up.
     fn relieve(&mut self) {
-        while self.carry_bytes > self.budget(1)
-            && let Some(longest) = self.carries.largest()
-        {
-            self.with_sink(ConnectionId(longest), |connection, sink| connection.decoder.cut_early(sink));
+        while self.carry_bytes > self.budget(1) {
+            if let Some(longest) = self.carries.largest() {
+                self.with_sink(ConnectionId(longest), |connection, sink| connection.decoder.cut_early(sink));
+            } else if !self.break_largest_record() {
+                break;
+            }
         }
         self.full |= self.logs.pool.used() >= self.config.buffer_bytes;
         self.paused |= self.full || self.outgoing.is_over(self.budget(1), HANDOVER_BATCHES_MAX);
@@ -632,115 +707,6 @@ impl Shard {
                 connection.receiving = true;
                 let rationed = now < connection.rationed_until;
                 self.ops.push_back(if rationed { Op::ReceiveOnce(id) } else { Op::Receive(id) });
-            }
-        }
-    }
-
-    // Connections come and go.
-
-    fn accepted(&mut self, listener: ListenerId, result: io::Result<Newcomer>, more: bool) {
-        let before = self.listeners[listener.0 as usize];
-        if !more {
-            self.listeners[listener.0 as usize] = Listener::Idle;
-        }
-        match result {
-            Ok(newcomer) => self.admit(newcomer, listener),
-            Err(error) if before == Listener::Emptying && error.kind() == io::ErrorKind::WouldBlock => {
-                self.listeners[listener.0 as usize] = Listener::Closed;
-                self.ops.push_back(Op::CloseListener(listener));
-            }
-            Err(error) if before != Listener::Stopping && error.kind() != io::ErrorKind::ConnectionAborted => {
-                self.accept_from = self.now + ACCEPT_RETRY;
-                self.listener_counters[listener.0 as usize].failed += 1;
-                self.notices.extend(self.accept_failure.again(self.now).map(|_| Notice::AcceptFailed(error)));
-            }
-            Err(_) => {}
-        }
-        if self.config.connections.is_exhausted() {
-            self.stop_accepting();
-        }
-    }
-
-    /// Whether there is room for all that may wait in accept queues: an accept of many takes a whole queue at once.
-    fn may_accept_many(&self) -> bool {
-        let listeners = self.listeners.len() * usize::from(self.config.ownership.shards());
-        self.config.connections.left() >= listeners * ACCEPT_QUEUE
-    }
-
-    fn admit(&mut self, Newcomer { id, from }: Newcomer, listener: ListenerId) {
-        let slot = id.0 as usize;
-        if self.connections.len() <= slot {
-            self.connections.resize_with(slot + 1, || None);
-        }
-        debug_assert!(self.connections[slot].is_none(), "a number is used again only after its connection closed");
-        self.open_connections += 1;
-        self.config.connections.take_anyway();
-        let counters = &mut self.listener_counters[listener.0 as usize];
-        counters.open += 1;
-        if from.is_some_and(|from| !self.config.per_address.take(from)) {
-            counters.refused += 1;
-            return self.turn_away(id, listener);
-        }
-        counters.accepted += 1;
-        let framing = self.config.listeners[listener.0 as usize];
-        self.connections[slot] = Some(Connection::new(listener, framing, from));
-        self.counters.connections += 1;
-        self.ops.push_back(Op::Receive(id));
-        self.ops.extend(self.phase.welcome(id).into_iter().flatten());
-    }
-
-    /// The address has as many connections as it may: nothing of this one is taken, and it ends.
-    #[cold]
-    fn turn_away(&mut self, id: ConnectionId, listener: ListenerId) {
-        self.connections[id.0 as usize] = Some(Connection::turned_away(listener));
-        self.counters.connections_refused += 1;
-        // By a reset, so that the peer learns of it before it has sent much.
-        self.ops.push_back(Op::Close { connection: id, reset: true });
-        let notice = |seen| Notice::Closed { reason: "connections_per_ip", seen };
-        self.notices.extend(self.crowding.again(self.now).map(notice));
-    }
-
-    fn closed(&mut self, id: ConnectionId) {
-        let connection = self.connections[id.0 as usize].take().expect("the driver closes what was open");
-        self.listener_counters[connection.listener.0 as usize].open -= 1;
-        self.open_connections -= 1;
-        self.config.connections.give_back();
-    }
-
-    fn stop_accepting(&mut self) {
-        self.stop_accepts(|_| true);
-    }
-
-    fn stop_accepts(&mut self, which: impl Fn(bool) -> bool) {
-        for (index, state) in self.listeners.iter_mut().enumerate() {
-            if matches!(*state, Listener::Accepting { many } if which(many)) {
-                *state = Listener::Stopping;
-                self.ops.push_back(Op::CancelAccept(listener_id(index)));
-            }
-        }
-    }
-
-    fn resume_accepting(&mut self) {
-        if self.phase != Phase::Serving || self.now < self.accept_from {
-            return;
-        }
-        let many = self.may_accept_many();
-        if !many {
-            self.stop_accepts(|many| many);
-        }
-        if !self.listeners.contains(&Listener::Idle) {
-            return;
-        }
-        if self.config.connections.is_exhausted() {
-            // The connection that ends next may be another shard's.
-            self.crowded_until = self.now + ACCEPT_RETRY;
-            return;
-        }
-        for (index, state) in self.listeners.iter_mut().enumerate() {
-            if *state == Listener::Idle {
-                *state = Listener::Accepting { many };
-                let listener = listener_id(index);
-                self.ops.push_back(if many { Op::Accept(listener) } else { Op::AcceptOne(listener) });
             }
         }
     }

@@ -91,6 +91,14 @@ pub enum Op {
     Deafen(ConnectionId),
     /// Order: the core is done with this receive buffer.
     Recycle(RecvBuf),
+    /// [`Completion::Transmitted`]: sends the rest of `buf` on a connection. One at a time on each; never on a connection
+    /// that speaks no TLS.
+    Transmit {
+        /// The connection.
+        connection: ConnectionId,
+        /// Moves to the driver, and back in the answer.
+        buf: WriteBuf,
+    },
     /// Multishot: [`Completion::Datagrams`].
     ReceiveDatagrams {
         /// The socket.
@@ -108,7 +116,7 @@ pub enum Op {
     Shutdown(ConnectionId, ShutdownSide),
     /// [`Completion::Closed`]; with `reset`, a peer that still sends or waits learns it at once.
     Close {
-        /// A connection without a receive in flight.
+        /// A connection without a receive or a transmit in flight.
         connection: ConnectionId,
         /// Whether to end it by a reset.
         reset: bool,
@@ -236,6 +244,15 @@ pub enum Completion {
         /// Whether the request goes on.
         more: bool,
     },
+    /// How many bytes went out; fewer than given is not an error.
+    Transmitted {
+        /// The connection.
+        connection: ConnectionId,
+        /// The buffer of the request.
+        buf: WriteBuf,
+        /// Bytes sent.
+        result: io::Result<usize>,
+    },
     /// The connection's number may be used again.
     Closed(ConnectionId),
     /// A segment is open, or why not.
@@ -288,6 +305,25 @@ pub enum Notice {
         reason: &'static str,
         /// Connections like it since the last notice of its kind, this one included.
         seen: u64,
+    },
+    /// TLS handshakes failed; `seen` counts them since the last such notice.
+    HandshakeFailed {
+        /// What the last one failed for.
+        reason: String,
+        /// Failures since the last notice, this one included.
+        seen: u64,
+    },
+    /// TLS connections were ended for what came after their handshake; `seen` counts them since the last such notice.
+    TlsBroken {
+        /// What the last one was ended for.
+        reason: String,
+        /// Connections like it since the last notice, this one included.
+        seen: u64,
+    },
+    /// More TLS connections have come than handshakes may be made at a time: they wait for their turn.
+    HandshakesCrowded {
+        /// Those that wait.
+        waiting: usize,
     },
     /// Receiving datagrams failed and is tried again.
     UdpFailed(io::Error),

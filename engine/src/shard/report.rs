@@ -79,7 +79,7 @@ mod tests {
     use crate::handover::ShardId;
     use crate::metrics::ListenerCounters;
     use crate::route::Ownership;
-    use crate::shard::{Allowance, Command, LogLimits, Notice, Oversize, PerAddress, ShardConfig};
+    use crate::shard::{Allowance, Command, ListenerConfig, LogLimits, Notice, Oversize, PerAddress, ShardConfig};
 
     fn config() -> ShardConfig {
         ShardConfig {
@@ -91,7 +91,9 @@ mod tests {
             connections: Allowance::new(10),
             per_address: PerAddress::new(0),
             drain_timeout: Duration::from_secs(1),
-            listeners: vec![Framing::Lf; 2],
+            listeners: vec![ListenerConfig::plain(Framing::Lf); 2],
+            tls: None,
+            handshakes_max: 1,
             udp_sockets: 0,
             udp_buffers: 8,
             udp_creates: false,

@@ -28,12 +28,12 @@ pub struct Listener {
 }
 
 /// Binds and listens, a socket for each of `shards`. A busy port is tried for [`BIND_RETRY`]: a killed predecessor frees
-/// it late.
+/// it late. `flag` is the one that gave the address.
 ///
 /// # Errors
 /// The address cannot be bound; says what to do.
-pub fn listen(address: SocketAddr, shards: usize) -> Result<Listener, StartError> {
-    let refused = |error: io::Error| bind_refused(address, "--tcp", error);
+pub fn listen(address: SocketAddr, flag: &str, shards: usize) -> Result<Listener, StartError> {
+    let refused = |error: io::Error| bind_refused(address, flag, error);
     // The first one binds alone: shared from the start, the port of a second engine would be shared too, and each would
     // get half of the connections.
     let probe = bind_patiently(|| bind(address, false)).map_err(refused)?;

@@ -70,13 +70,15 @@ pub enum Reject {
     Http,
     /// The first bytes are a TLS record.
     TlsOnPlain,
+    /// The first bytes to a TLS listener are no TLS record.
+    PlainOnTls,
     /// The end of the connection cut the line short.
     Cut,
 }
 
 impl Reject {
     /// Every reason, in the order of the summary line.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Empty,
         Self::Keepalive,
         Self::NoToken,
@@ -85,6 +87,7 @@ impl Reject {
         Self::BadFrame,
         Self::Http,
         Self::TlsOnPlain,
+        Self::PlainOnTls,
         Self::Cut,
     ];
 
@@ -100,6 +103,7 @@ impl Reject {
             Self::BadFrame => "bad_frame",
             Self::Http => "http",
             Self::TlsOnPlain => "tls_on_plain",
+            Self::PlainOnTls => "plain_on_tls",
             Self::Cut => "cut",
         }
     }

@@ -10,6 +10,7 @@ pub mod hostile;
 pub mod http;
 pub mod oracle;
 pub mod process;
+pub mod tls;
 pub mod world;
 
 use std::path::{Path, PathBuf};

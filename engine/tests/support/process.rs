@@ -135,6 +135,12 @@ impl Engine {
         field(&listening, "addr").unwrap().parse().unwrap()
     }
 
+    /// Where the TLS listener really is; it takes `--tls` to have one.
+    pub fn tls_addr(&self) -> SocketAddr {
+        let listening = self.wait_for_line(|line| line.contains("listening") && has_field(line, "proto", "tls"));
+        field(&listening, "addr").unwrap().parse().unwrap()
+    }
+
     /// Memory that the process holds, in KiB.
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

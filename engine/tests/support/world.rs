@@ -8,7 +8,7 @@ use engine::framing::Framing;
 use engine::handover::ShardId;
 use engine::metrics::Counters;
 use engine::route::Ownership;
-use engine::shard::{Allowance, Command, LogLimits, PerAddress, ShardConfig};
+use engine::shard::{Allowance, Command, ListenerConfig, LogLimits, PerAddress, ShardConfig};
 use engine::wire::{Reject, Token};
 
 use super::oracle::{self, Oracle, counts_octets, frame_length};
@@ -24,7 +24,9 @@ pub fn config(line_bytes_max: usize) -> ShardConfig {
         connections: Allowance::new(1000),
         per_address: PerAddress::new(0),
         drain_timeout: Duration::from_secs(1),
-        listeners: vec![Framing::Lf],
+        listeners: vec![ListenerConfig::plain(Framing::Lf)],
+        tls: None,
+        handshakes_max: 100,
         recv_buffers: 8,
         udp_sockets: 0,
         udp_buffers: 4,
@@ -179,6 +181,7 @@ impl Expected {
         assert_eq!(rejected(Reject::BadFrame), want.bad_frame, "{case}: bad frames");
         assert_eq!(rejected(Reject::Http), want.http, "{case}: http");
         assert_eq!(rejected(Reject::TlsOnPlain), want.tls_on_plain, "{case}: tls on plain");
+        assert_eq!(rejected(Reject::PlainOnTls), 0, "{case}: plain on tls");
         assert_eq!(rejected(Reject::Cut), want.cut + self.cut, "{case}: cut");
         assert_eq!(rejected(Reject::TooManyTokens), 0, "{case}: too many tokens");
         assert_conserved(counters, case);

@@ -16,6 +16,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) struct Engine {
     child: Child,
     pub(crate) address: SocketAddr,
+    /// Where it speaks TLS, if it was told to.
+    pub(crate) tls: Option<SocketAddr>,
     /// Its own log, line by line, once it is ready.
     log: mpsc::Receiver<String>,
 }
@@ -44,8 +46,9 @@ impl Engine {
             let line = log.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("the engine is not ready: {said:#?}"));
             said.push(line);
             if said.last().is_some_and(|line| line.split_whitespace().any(|word| word == "ready")) {
-                let address = said.iter().find_map(|line| tcp_address(line)).expect("said before it is ready");
-                return Self { child, address, log };
+                let address = |proto| said.iter().find_map(|line| address(line, proto));
+                let tcp = address("proto=tcp").expect("said before it is ready");
+                return Self { child, address: tcp, tls: address("proto=tls"), log };
             }
         }
     }
@@ -86,10 +89,10 @@ fn shows_a_token(line: &str) -> bool {
     words.map(|word| word.split('-').map(str::len).collect::<Vec<_>>()).any(|lengths| lengths == [8, 4, 4, 4, 12])
 }
 
-fn tcp_address(line: &str) -> Option<SocketAddr> {
+fn address(line: &str, proto: &str) -> Option<SocketAddr> {
     let words = || line.split_whitespace();
-    let is_tcp = words().any(|word| word == "listening") && words().any(|word| word == "proto=tcp");
-    words().filter(|_| is_tcp).find_map(|word| word.strip_prefix("addr=")?.parse().ok())
+    let is_it = words().any(|word| word == "listening") && words().any(|word| word == proto);
+    words().filter(|_| is_it).find_map(|word| word.strip_prefix("addr=")?.parse().ok())
 }
 
 pub(crate) fn engine_binary() -> PathBuf {

@@ -38,6 +38,20 @@ impl Authority {
         Self::serve(certificate.der(), &key, version)
     }
 
+    /// The same as files for an engine at 127.0.0.1: its flags.
+    pub(crate) fn engine_flags(&self) -> Vec<String> {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let files = [("cert.pem", certificate.pem()), ("key.pem", key.serialize_pem())].map(|(name, text)| {
+            let path = self.folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        });
+        let [cert, key] = files;
+        ["--tls", "127.0.0.1:0", "--cert", &cert, "--key", &key].map(str::to_owned).to_vec()
+    }
+
     /// A receiver that uses the authority's own certificate.
     pub(crate) fn itself(&self) -> Arc<ServerConfig> {
         Self::serve(self.issuer.der(), self.issuer.key(), &TLS13)

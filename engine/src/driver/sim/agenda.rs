@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::network::PeerId;
+use crate::buf::WriteBuf;
 use crate::handover::{Message, ShardId};
 use crate::shard::{Command, ConnectionId, ListenerId, Op, UdpId};
 use crate::time::Time;
@@ -17,6 +18,8 @@ pub(super) enum Event {
     /// There may be something to receive.
     Readable(PeerId),
     ReceiveCancelled(PeerId),
+    /// Bytes for a peer go out.
+    Transmit(PeerId, WriteBuf),
     Closed(ShardId, ConnectionId),
     /// There may be datagrams to receive.
     DatagramsReadable(ShardId, UdpId),

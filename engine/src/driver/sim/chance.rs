@@ -47,10 +47,12 @@ pub enum Fault {
     LostWakeUp,
     /// Receiving datagrams fails with ENOMEM.
     UdpFailed,
+    /// Fewer bytes go out to a peer than were given.
+    ShortTransmit,
 }
 
 impl Fault {
-    const COUNT: usize = 14;
+    const COUNT: usize = 15;
 }
 
 /// Which faults strike, and when.

@@ -183,6 +183,11 @@ impl Sim {
         self.network.connect_to(shard, 0, PEER, &mut self.agenda, &mut self.chance)
     }
 
+    /// The peer reads all that has come to it.
+    pub fn read(&mut self, peer: PeerId) -> Vec<u8> {
+        self.network.read(peer)
+    }
+
     /// The peer writes; what the socket buffer has no room for waits on its side.
     pub fn send(&mut self, peer: PeerId, bytes: &[u8]) {
         self.network.send(peer, bytes, &mut self.agenda, &mut self.chance);
@@ -237,6 +242,12 @@ impl Sim {
     #[must_use]
     pub fn acknowledged(&self, peer: PeerId) -> u64 {
         self.network.acknowledged(peer)
+    }
+
+    /// Whether the kernel acknowledged all that this peer has sent.
+    #[must_use]
+    pub fn all_acknowledged(&self, peer: PeerId) -> bool {
+        self.network.all_acknowledged(peer)
     }
 
     /// Whether the engine has shut down its side, so that the peer reads an end of stream.
@@ -453,7 +464,9 @@ impl Sim {
     fn happen(&mut self, event: Event) -> Option<(ShardId, Completion)> {
         let (agenda, chance) = (&mut self.agenda, &mut self.chance);
         let shard = match event {
-            Event::Readable(peer) | Event::ReceiveCancelled(peer) => self.network.shard_of(peer),
+            Event::Readable(peer) | Event::ReceiveCancelled(peer) | Event::Transmit(peer, _) => {
+                self.network.shard_of(peer)
+            }
             Event::Acceptable(shard, _)
             | Event::AcceptCancelled(shard, _)
             | Event::Closed(shard, _)
@@ -475,6 +488,7 @@ impl Sim {
             Event::AcceptCancelled(shard, listener) => self.network.accept_cancelled(shard, listener),
             Event::Readable(peer) => self.network.readable(peer, agenda, chance),
             Event::ReceiveCancelled(peer) => self.network.receive_cancelled(peer),
+            Event::Transmit(peer, buf) => Some(self.network.transmitted(peer, buf, chance)),
             Event::DatagramsReadable(shard, socket) => self.datagrams.readable(shard, socket, agenda, chance),
             Event::DatagramsCancelled(shard, socket) => self.datagrams.cancelled(shard, socket),
             Event::Closed(shard, connection) => {
@@ -522,6 +536,7 @@ impl Sim {
             Op::CloseListener(listener) => network.close_listener(id, listener),
             Op::Receive(connection) => network.receive((id, connection), false, agenda, chance),
             Op::ReceiveOnce(connection) => network.receive((id, connection), true, agenda, chance),
+            Op::Transmit { connection, buf } => network.transmit((id, connection), buf, agenda, chance),
             Op::CancelReceive(connection) => network.cancel_receive((id, connection), agenda, chance),
             Op::Deafen(connection) => network.deafen((id, connection)),
             Op::Recycle(buf) => network.recycle(id, buf),

@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use super::agenda::{Agenda, Event};
 use super::chance::{Chance, Fault};
-use crate::buf::{RecvArena, RecvBuf};
+use crate::buf::{RecvArena, RecvBuf, WriteBuf};
 use crate::handover::ShardId;
 use crate::shard::{Completion, ConnectionId, ListenerId, Newcomer, PeerAddress, Received, ShutdownSide};
 
@@ -57,6 +57,10 @@ struct Peer {
     shut: bool,
     half_closed: bool,
     receiving: bool,
+    /// Bytes are on their way to the peer.
+    sending: bool,
+    /// What has come to the peer and was not read.
+    inbox: Vec<u8>,
     /// The receive ends with its first answer.
     once: bool,
     /// A `Readable` is planned.
@@ -164,6 +168,8 @@ impl Network {
             shut: false,
             half_closed: false,
             receiving: false,
+            sending: false,
+            inbox: Vec::new(),
             once: false,
             woken: false,
             gone,
@@ -198,8 +204,16 @@ impl Network {
         }
     }
 
+    pub(super) fn read(&mut self, id: PeerId) -> Vec<u8> {
+        std::mem::take(&mut self.peers[id.0].inbox)
+    }
+
     pub(super) fn acknowledged(&self, id: PeerId) -> u64 {
         self.peers[id.0].acknowledged
+    }
+
+    pub(super) fn all_acknowledged(&self, id: PeerId) -> bool {
+        self.peers[id.0].unsent.is_empty()
     }
 
     pub(super) fn half_closed(&self, id: PeerId) -> bool {
@@ -361,6 +375,32 @@ impl Network {
         Some(self.answer(id, Received::Cancelled, false))
     }
 
+    pub(super) fn transmit(&mut self, id: Local, buf: WriteBuf, agenda: &mut Agenda, chance: &mut Chance) {
+        let (id, peer) = self.peer(id);
+        assert!(!peer.sending && !peer.gone, "two transmits on one connection, or one after its close");
+        assert!(!peer.half_closed, "a transmit after the half-close");
+        peer.sending = true;
+        agenda.plan(chance.delay(), Event::Transmit(id, buf));
+    }
+
+    /// The answer to a transmit.
+    pub(super) fn transmitted(&mut self, id: PeerId, buf: WriteBuf, chance: &mut Chance) -> Completion {
+        let connection = self.peers[id.0].connection.expect("who is sent to was accepted");
+        let peer = &mut self.peers[id.0];
+        peer.sending = false;
+        let result = if peer.reset || peer.shut {
+            Err(io::ErrorKind::BrokenPipe.into())
+        } else {
+            let mut count = buf.rest().len();
+            if chance.strikes(Fault::ShortTransmit) {
+                count = 1 + chance.below(count);
+            }
+            peer.inbox.extend(&buf.rest()[..count]);
+            Ok(count)
+        };
+        Completion::Transmitted { connection, buf, result }
+    }
+
     pub(super) fn shut_down(&mut self, id: Local, side: ShutdownSide, agenda: &mut Agenda, chance: &mut Chance) {
         let (id, peer) = self.peer(id);
         assert!(!peer.gone, "a shutdown after the close");
@@ -381,7 +421,7 @@ impl Network {
 
     pub(super) fn close_connection(&mut self, id: Local, agenda: &mut Agenda, chance: &mut Chance) {
         let (_, peer) = self.peer(id);
-        assert!(!peer.receiving && !peer.gone, "closed twice, or under a receive");
+        assert!(!peer.receiving && !peer.sending && !peer.gone, "closed twice, or under a receive or a transmit");
         peer.gone = true;
         peer.unsent.clear();
         if peer.ending == Ending::Open {

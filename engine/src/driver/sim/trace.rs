@@ -56,6 +56,10 @@ impl Trace {
                 };
                 self.note(&[8, u64::from(socket.0), kind, u64::from(*more)], bytes);
             }
+            Completion::Transmitted { connection, result, .. } => {
+                let count = result.as_ref().map_or(u64::MAX, |&count| count as u64);
+                self.note(&[9, u64::from(connection.0), count], &[]);
+            }
             Completion::Closed(connection) => self.note(&[3, u64::from(connection.0)], &[]),
             Completion::Opened { log, result } => {
                 let file = result.as_ref().map_or(u64::MAX, |file| u64::from(file.0));
@@ -92,6 +96,7 @@ impl Trace {
             }
             Op::CloseSegment(file) => self.note(&[23, u64::from(file.0)], &[]),
             Op::Send { to, .. } => self.note(&[25, u64::from(to.0)], &[]),
+            Op::Transmit { connection, buf } => self.note(&[30, u64::from(connection.0)], buf.rest()),
             Op::Deafen(id) => self.note(&[24, u64::from(id.0)], &[]),
             Op::ReceiveDatagrams { socket, rest } => self.note(&[26, u64::from(socket.0), u64::from(*rest)], &[]),
             Op::DeafenUdp(id) => self.note(&[27, u64::from(id.0)], &[]),

@@ -5,10 +5,10 @@
 //!  CreateSegment, OpenSegment ──► file thread ──► mailbox ──► eventfd ──► Completion
 //! ```
 //! `user_data` is a kind and a slot of a table here, never a pointer. A slot is freed only by the last answer that can
-//! name it: a socket's by its close, which waits for its shutdowns and follows its last receive; a write's by its one
+//! name it: a socket's by its close, which waits for its shutdowns and follows its last receive and transmit; a write's by its one
 //! answer. So no answer can reach a slot's next user.
 //!
-//! Memory safety rests on two facts: a write's buffer stays in `writes` until its completion was seen; receive buffers
+//! Memory safety rests on two facts: the buffer of a write or a transmit stays here until its completion was seen; receive buffers
 //! live in the arena until the ring is gone. A driver that ends with requests in flight leaks both (see `drop`).
 
 #![allow(unsafe_code, reason = "submission entries name memory and descriptors that the kernel uses later")]
@@ -66,6 +66,7 @@ enum Kind {
     Accept,
     Receive,
     Datagrams,
+    Transmit,
     Shutdown,
     Close,
     Write,
@@ -76,11 +77,12 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Wake,
         Self::Accept,
         Self::Receive,
         Self::Datagrams,
+        Self::Transmit,
         Self::Shutdown,
         Self::Close,
         Self::Write,
@@ -104,9 +106,17 @@ impl Kind {
 struct Socket {
     /// Absent once the close has been submitted.
     fd: Option<OwnedFd>,
+    /// What is on its way to the peer.
+    transmit: Option<WriteBuf>,
     shutdowns: u32,
     /// A close that waits for the shutdowns, and whether it is a reset.
     close: Option<bool>,
+}
+
+impl Socket {
+    fn new(fd: OwnedFd) -> Self {
+        Self { fd: Some(fd), transmit: None, shutdowns: 0, close: None }
+    }
 }
 
 #[derive(Debug)]
@@ -124,6 +134,7 @@ pub struct Uring {
     udp: Option<UdpSockets>,
     writes: Slab<WriteInFlight>,
     receives: usize,
+    transmits: usize,
     sockets: Slab<Socket>,
     files: Slab<OwnedFd>,
     listeners: Vec<Option<OwnedFd>>,
@@ -169,6 +180,7 @@ impl Uring {
             udp,
             writes: Slab::new(),
             receives: 0,
+            transmits: 0,
             sockets: Slab::with_capacity(CONNECTION_SLOTS),
             files: Slab::new(),
             listeners: listeners.into_iter().map(Some).collect(),
@@ -253,6 +265,12 @@ impl Uring {
                 let received = udp.received(result, cqueue::buffer_select(entry.flags()));
                 Some(Completion::Datagrams { socket: UdpId(slot), received, more })
             }
+            Kind::Transmit => {
+                self.transmits -= 1;
+                let buf = self.sockets[slot as usize].transmit.take().expect("it stays there until the answer");
+                let result = result.map(|count| count as usize);
+                Some(Completion::Transmitted { connection: ConnectionId(slot), buf, result })
+            }
             Kind::Write => {
                 let WriteInFlight { log, buf } = self.writes.remove(slot as usize);
                 Some(Completion::Written { log, buf, result: result.map(|count| count as usize) })
@@ -309,7 +327,7 @@ impl Uring {
 
     fn add_socket(&mut self, fd: OwnedFd) -> Newcomer {
         let from = listener::peer_address(&fd);
-        let id = ConnectionId(slot_of(self.sockets.insert(Socket { fd: Some(fd), shutdowns: 0, close: None })));
+        let id = ConnectionId(slot_of(self.sockets.insert(Socket::new(fd))));
         Newcomer { id, from }
     }
 
@@ -353,6 +371,7 @@ impl Uring {
             Op::Write { log, file, position, buf } => self.start_write(log, file, position.0, buf),
             Op::Receive(ConnectionId(slot)) => self.start_receive(slot, false),
             Op::ReceiveOnce(ConnectionId(slot)) => self.start_receive(slot, true),
+            Op::Transmit { connection: ConnectionId(slot), buf } => self.start_transmit(slot, buf),
             Op::CancelReceive(ConnectionId(slot)) => self.cancel(Kind::Receive.tag(slot)),
             Op::Deafen(ConnectionId(slot)) => {
                 if let Some(fd) = &self.sockets[slot as usize].fd {
@@ -428,6 +447,18 @@ impl Uring {
         self.receives += 1;
         // SAFETY: the kernel takes buffers from the registered ring, which outlives the io_uring.
         unsafe { self.push(&entry.user_data(Kind::Receive.tag(slot))) }
+    }
+
+    fn start_transmit(&mut self, slot: u32, buf: WriteBuf) -> io::Result<()> {
+        let socket = &mut self.sockets[slot as usize];
+        let Some(fd) = socket.fd.as_ref().map(|fd| Fd(fd.as_raw_fd())) else { return Ok(()) };
+        let rest = socket.transmit.insert(buf).rest();
+        let length = u32::try_from(rest.len()).expect("write buffers are below 4 GiB");
+        let entry = opcode::Send::new(fd, rest.as_ptr(), length).flags(libc::MSG_NOSIGNAL).build();
+        self.transmits += 1;
+        // SAFETY: the buffer's memory does not move with the WriteBuf and stays in the socket's slot until the completion;
+        // the shard does not close a connection with a transmit in flight.
+        unsafe { self.push(&entry.user_data(Kind::Transmit.tag(slot))) }
     }
 
     fn start_receive_datagrams(&mut self, socket: UdpId, rest: bool) -> io::Result<()> {
@@ -563,9 +594,12 @@ impl Uring {
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        if self.receives > 0 || !self.writes.is_empty() {
+        if self.receives > 0 || self.transmits > 0 || !self.writes.is_empty() {
             // The kernel ends requests of a closed ring in its own time, and may use their memory until then.
             std::mem::forget(std::mem::take(&mut self.writes));
+            for (_, socket) in &mut self.sockets {
+                std::mem::forget(socket.transmit.take());
+            }
             self.recv_ring.leak();
             if let Some(udp) = &mut self.udp {
                 udp.leak();
@@ -601,9 +635,10 @@ fn try_build_ring() -> io::Result<IoUring> {
 }
 
 /// The operations that the driver uses, and what each is for.
-const OPERATIONS: [(u8, &str); 9] = [
+const OPERATIONS: [(u8, &str); 10] = [
     (opcode::AcceptMulti::CODE, "accept"),
     (opcode::RecvMulti::CODE, "receive"),
+    (opcode::Send::CODE, "send"),
     (opcode::RecvMsgMulti::CODE, "receive datagrams"),
     (opcode::Write::CODE, "write"),
     (opcode::Close::CODE, "close"),
