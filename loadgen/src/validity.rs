@@ -7,7 +7,7 @@ use crate::clock::nanos;
 use crate::host::Host;
 use crate::latency::Latencies;
 use crate::plan::{Plan, Rate};
-use crate::sender::Outcome;
+use crate::sender::{Ending, Outcome};
 
 /// The generator's own delay, at the 99th percentile, above which its schedule was not kept.
 const OWN_DELAY_MAX: Duration = Duration::from_millis(1);
@@ -54,28 +54,65 @@ pub struct Evidence<'a> {
 /// All that is wrong with a run as a measurement.
 #[must_use]
 pub fn findings(evidence: &Evidence<'_>) -> Vec<Finding> {
-    let checks =
-        [schedule, unmeasured, debug_build, shared_cores, clock_source, negative, wall_clock, follower, closed_loop];
+    let checks = [
+        schedule,
+        receiver_behind,
+        unacknowledged,
+        unmeasured,
+        debug_build,
+        shared_cores,
+        clock_source,
+        negative,
+        wall_clock,
+        follower,
+        closed_loop,
+    ];
     checks.iter().filter_map(|check| check(evidence)).collect()
 }
 
 fn schedule(evidence: &Evidence<'_>) -> Option<Finding> {
     let own = &evidence.latencies.send.own;
     let p99 = own.value_at_quantile(0.99);
-    let behind: u64 = evidence.outcome.connections.iter().map(|connection| connection.entries_behind).sum();
+    let behind = entries_behind(evidence);
     // Nothing but the generator holds datagrams back.
     let is_own = own.max() > nanos(OWN_STALL_MAX) || evidence.plan.is_lossy();
-    if p99 > nanos(OWN_DELAY_MAX) || (behind > 0 && is_own) {
-        let text = format!(
-            "the generator did not keep its schedule: its own delay has a p99 of {} and a maximum of {}, {behind} entries \
-             were not sent; give it cores of its own, more --threads, or a lower --rate",
-            milliseconds(p99),
-            milliseconds(own.max()),
-        );
-        return Some(Finding { name: "schedule_missed", text, is_fatal: true });
-    }
-    let text = format!("{behind} entries were due and not sent: the receiver held its connections back or ended them");
-    (behind > 0).then_some(Finding { name: "receiver_behind", text, is_fatal: false })
+    let text = format!(
+        "the generator did not keep its schedule: its own delay has a p99 of {} and a maximum of {}, {behind} entries \
+         were not sent; give it cores of its own, more --threads, or a lower --rate",
+        milliseconds(p99),
+        milliseconds(own.max()),
+    );
+    let is_missed = p99 > nanos(OWN_DELAY_MAX) || (behind > 0 && is_own);
+    is_missed.then_some(Finding { name: "schedule_missed", text, is_fatal: true })
+}
+
+fn receiver_behind(evidence: &Evidence<'_>) -> Option<Finding> {
+    let behind = entries_behind(evidence);
+    let text =
+        format!("{behind} entries that were due were never sent: the receiver held its connections back or ended them");
+    // Who reconnects expects that, and at `--rate max` there was only room.
+    let is_fatal = evidence.plan.rate != Rate::Max && !evidence.plan.reconnect;
+    (behind > 0 && !evidence.plan.is_lossy()).then_some(Finding { name: "receiver_behind", text, is_fatal })
+}
+
+fn entries_behind(evidence: &Evidence<'_>) -> u64 {
+    evidence.outcome.connections.iter().map(|connection| connection.entries_behind).sum()
+}
+
+/// What a socket took and the receiver did not looks fast, and was never received.
+fn unacknowledged(evidence: &Evidence<'_>) -> Option<Finding> {
+    let connections = &evidence.outcome.connections;
+    let timed_out = connections.iter().filter(|connection| connection.ending == Ending::TimedOut).count();
+    let entries: u64 =
+        connections.iter().map(|connection| connection.entries_sent() - connection.entries_acknowledged()).sum();
+    // Who reconnects expects cuts, and UDP acknowledges nothing.
+    let is_owed = !evidence.plan.reconnect && !evidence.plan.is_lossy();
+    let text = format!(
+        "the receiver did not take all that was sent: {entries} entries were never acknowledged, {timed_out} connections \
+         timed out"
+    );
+    let is_fatal = timed_out > 0 || (is_owed && entries > 0);
+    is_fatal.then_some(Finding { name: "unacknowledged", text, is_fatal })
 }
 
 fn unmeasured(evidence: &Evidence<'_>) -> Option<Finding> {
@@ -152,10 +189,15 @@ mod tests {
     use super::*;
     use crate::plan::Proto;
     use crate::plan::tests::plan;
-    use crate::sender::{ConnectionOutcome, Ending};
+    use crate::sender::{Attempt, ConnectionOutcome};
 
     /// Names of what is found, after a change of faultless evidence.
     fn found(change: impl FnOnce(&mut Plan, &mut Outcome, &mut Latencies, &mut Host)) -> Vec<&'static str> {
+        judged(change).into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// The same, and whether it makes the run invalid.
+    fn judged(change: impl FnOnce(&mut Plan, &mut Outcome, &mut Latencies, &mut Host)) -> Vec<(&'static str, bool)> {
         let mut plan = Plan { rate: Rate::PerSecond(1), ..plan(1, 1, 256) };
         let connection = ConnectionOutcome {
             bytes_sent: 0,
@@ -178,12 +220,8 @@ mod tests {
             receiver_cores: Some([1].into()),
             wall_clock_step: Duration::ZERO,
         };
-        let findings = findings(&evidence);
-        assert_eq!(
-            findings.iter().any(|finding| finding.is_fatal),
-            findings.iter().any(|finding| finding.name == "schedule_missed")
-        );
-        findings.iter().map(|finding| finding.name).filter(|name| *name != "debug_build").collect()
+        let findings = findings(&evidence).into_iter().filter(|finding| finding.name != "debug_build");
+        findings.map(|finding| (finding.name, finding.is_fatal)).collect()
     }
 
     #[test]
@@ -211,5 +249,42 @@ mod tests {
             latencies.visible.corrected.record(9_000_000).unwrap();
         };
         assert_eq!(found(|_, _, latencies, _| slow(latencies)), ["follower_slow"]);
+    }
+    #[test]
+    fn what_the_receiver_did_not_take_makes_a_run_invalid() {
+        let timed_out = |outcome: &mut Outcome| outcome.connections[0].ending = Ending::TimedOut;
+        assert_eq!(judged(|_, outcome, _, _| timed_out(outcome)), [("unacknowledged", true)]);
+        let again = |plan: &mut Plan| plan.reconnect = true;
+        let both = judged(|plan, outcome, _, _| {
+            again(plan);
+            timed_out(outcome);
+        });
+        assert_eq!(both, [("unacknowledged", true)]);
+        let in_flight = |outcome: &mut Outcome| {
+            let attempt = Attempt { first: 0, sent: 2, acknowledged: 1, ended_at: 0, is_cut: true };
+            outcome.connections[0].ending = Ending::ByReceiver;
+            outcome.connections[0].attempts.push(attempt);
+        };
+        assert_eq!(judged(|_, outcome, _, _| in_flight(outcome)), [("unacknowledged", true)]);
+        let expected = judged(|plan, outcome, _, _| {
+            again(plan);
+            in_flight(outcome);
+        });
+        assert_eq!(expected, []);
+    }
+
+    #[test]
+    fn what_was_due_and_never_sent_makes_a_run_invalid() {
+        let behind = |plan: &mut Plan, outcome: &mut Outcome, rate, reconnect| {
+            (plan.rate, plan.reconnect) = (rate, reconnect);
+            outcome.connections[0].entries_behind = 1;
+        };
+        let is_fatal = |rate, reconnect| {
+            let judged = judged(|plan, outcome, _, _| behind(plan, outcome, rate, reconnect));
+            judged.into_iter().find(|(name, _)| *name == "receiver_behind").unwrap().1
+        };
+        assert!(is_fatal(Rate::PerSecond(1), false));
+        assert!(!is_fatal(Rate::PerSecond(1), true));
+        assert!(!is_fatal(Rate::Max, false));
     }
 }

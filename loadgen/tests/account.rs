@@ -7,7 +7,8 @@ mod support;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use loadgen::plan::{Plan, Stop};
+use loadgen::Exit;
+use loadgen::plan::{Plan, Rate, Stop};
 use loadgen::sender::Ending;
 use loadgen::tokens::{Tokens, tokens_of_seed};
 use serde_json::Value;
@@ -102,7 +103,10 @@ fn a_second_run_into_the_same_logs_judges_its_own_entries() {
 fn an_exact_cut_in_mid_run_is_reported_and_clean() {
     let receiver = Receiver::start(Fault::None, End::CutAfter(3_000_000));
     let (code, report) = account(&receiver, &["--duration", "60s", "--connections", "4"]);
-    assert_eq!(code, 0, "{report}");
+    // No fault of the receiver's, but its figures are not those of the whole load.
+    let is_whole = report["account"]["in_flight"] == 0;
+    assert_eq!((code, &report["valid"]), (if is_whole { 0 } else { 6 }, &is_whole.into()), "{report}");
+    assert_eq!((&report["account"]["clean"], &report["account"]["lost"]), (&true.into(), &0.into()), "{report}");
     assert_eq!(report["ended"]["by_receiver"], 4);
     let ([..], stored) = counters(&report);
     assert_eq!(report["entries_acknowledged"], stored);
@@ -144,6 +148,45 @@ fn a_receiver_that_never_reads_is_given_up() {
         assert_eq!(connection.ending, Ending::TimedOut);
         assert!(0 < connection.bytes_acknowledged && connection.bytes_acknowledged < connection.bytes_sent);
     }
+}
+
+/// Its kernel takes the few entries at once, so latencies are excellent, and nothing was received.
+#[test]
+fn a_receiver_that_never_reads_makes_the_run_invalid() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let plan = Plan {
+        rate: Rate::PerSecond(1000),
+        stop: Stop::After(Duration::from_millis(100)),
+        connections: 2,
+        finish_wait: Duration::from_millis(200),
+        ..Plan::new(listener.local_addr().unwrap(), Tokens::in_turn(tokens_of_seed(0, 1)))
+    };
+    let report = loadgen::run(plan).unwrap();
+    assert_eq!(report.exit(&[]), Exit::Invalid);
+    assert!(report.to_string().contains("\nINVALID       the receiver did not take all that was sent: "), "{report}");
+    let json = report.to_json();
+    let findings = json["findings"].as_array().unwrap();
+    let of_it = findings.iter().find(|finding| finding["name"] == "unacknowledged").unwrap();
+    assert_eq!(
+        (&json["valid"], &of_it["fatal"], &json["ended"]["timed_out"]),
+        (&false.into(), &true.into(), &2.into())
+    );
+}
+
+/// What would have been due after its end was never sent, and its throughput is that of the whole schedule.
+#[test]
+fn a_receiver_that_ends_a_schedule_early_makes_the_run_invalid() {
+    let receiver = Receiver::start(Fault::None, End::CutAfter(50_000));
+    let arguments = ["--rate", "10k", "--warmup", "0", "--duration", "3s", "--connections", "2"];
+    let (code, report) = account(&receiver, &arguments);
+    assert_eq!(code, 6, "{report}");
+    let findings = report["findings"].as_array().unwrap();
+    let of_it = findings.iter().find(|finding| finding["name"] == "receiver_behind");
+    let text = of_it.expect("a finding").get("text").unwrap().as_str().unwrap();
+    assert!(text.contains(" entries that were due were never sent: "), "{text}");
+    assert!(report["seconds"].as_f64().unwrap() < 2.0, "{report}");
+    let [rate, taken] = ["entries_per_second", "entries_acknowledged"].map(|name| report[name].as_f64().unwrap());
+    assert!(taken > 0.0 && (rate - taken / 3.0).abs() < 1.0, "{report}");
 }
 
 #[test]

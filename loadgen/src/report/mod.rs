@@ -20,7 +20,7 @@ use crate::condition::Condition;
 use crate::error::Exit;
 use crate::host::Host;
 use crate::latency::Latencies;
-use crate::plan::{Plan, Rate, Stop};
+use crate::plan::Plan;
 use crate::sender::{ConnectionOutcome, Ending, Outcome};
 use crate::validity::Finding;
 
@@ -78,25 +78,25 @@ impl Report {
         self.outcome.elapsed.as_secs_f64()
     }
 
+    /// What throughput is divided by: a receiver that ends a run early is no faster for it.
+    fn seconds_at_least_scheduled(&self) -> f64 {
+        self.outcome.elapsed.max(self.plan.scheduled().unwrap_or_default()).as_secs_f64()
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     fn entries_per_second(&self) -> f64 {
-        self.sum(ConnectionOutcome::entries_acknowledged) as f64 / self.seconds()
+        self.sum(ConnectionOutcome::entries_acknowledged) as f64 / self.seconds_at_least_scheduled()
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     fn megabytes_per_second(&self) -> f64 {
-        self.sum(|connection| connection.bytes_acknowledged) as f64 / MEGABYTE / self.seconds()
+        self.sum(|connection| connection.bytes_acknowledged) as f64 / MEGABYTE / self.seconds_at_least_scheduled()
     }
 
     /// Entries per second that the sockets accepted while the schedule lasted; `None` without one.
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     fn achieved_rate(&self) -> Option<f64> {
-        let Rate::PerSecond(_) = self.plan.rate else { return None };
-        let planned = match self.plan.stop {
-            Stop::After(duration) => self.plan.warmup + duration,
-            Stop::Entries(_) => self.outcome.sending,
-        };
-        let seconds = planned.max(self.outcome.sending).as_secs_f64();
+        let seconds = self.plan.scheduled()?.max(self.outcome.sending).as_secs_f64();
         (seconds > 0.0).then(|| self.latencies.send.entries as f64 / seconds)
     }
 }

@@ -110,7 +110,7 @@ impl Report {
         }
         match self.sum(|connection| connection.entries_behind) {
             0 => {}
-            behind => writeln!(f, "behind        {behind} entries were due and not sent")?,
+            behind => writeln!(f, "behind        {behind} entries were due and never sent")?,
         }
         let sockets: usize = self.outcome.connections.iter().map(|connection| connection.attempts.len()).sum();
         let again = sockets.saturating_sub(self.outcome.connections.len());
