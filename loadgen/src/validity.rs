@@ -6,13 +6,17 @@ use std::time::Duration;
 use crate::clock::nanos;
 use crate::host::Host;
 use crate::latency::Latencies;
-use crate::plan::{Plan, Rate};
+use crate::plan::{Arrival, Plan, Rate};
 use crate::sender::{Ending, Outcome};
 
 /// The generator's own delay, at the 99th percentile, above which its schedule was not kept.
 const OWN_DELAY_MAX: Duration = Duration::from_millis(1);
 /// A single delay of its own above which entries that were not sent are its own fault.
 const OWN_STALL_MAX: Duration = Duration::from_millis(100);
+/// The part of what was asked by which the achieved rate may miss it,
+const RATE_MISS_PART: f64 = 0.001;
+/// and the time by which the last entry may be late all the same: in a short run, a part of it is next to nothing.
+const RATE_LATE_ALLOWED: Duration = Duration::from_millis(10);
 /// Below this the follower's passes are short whatever they are compared with.
 const PASS_ALLOWED: Duration = Duration::from_millis(1);
 /// Above this part of the `visible` p99 the follower's passes are a part of it.
@@ -57,6 +61,7 @@ pub fn findings(evidence: &Evidence<'_>) -> Vec<Finding> {
     let checks = [
         schedule,
         receiver_behind,
+        rate_missed,
         unacknowledged,
         unmeasured,
         debug_build,
@@ -93,6 +98,26 @@ fn receiver_behind(evidence: &Evidence<'_>) -> Option<Finding> {
     // Who reconnects expects that, and at `--rate max` there was only room.
     let is_fatal = evidence.plan.rate != Rate::Max && !evidence.plan.reconnect;
     (behind > 0 && !evidence.plan.is_lossy()).then_some(Finding { name: "receiver_behind", text, is_fatal })
+}
+
+/// Whoever held the entries back: what was asked for was not measured.
+#[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+fn rate_missed(evidence: &Evidence<'_>) -> Option<Finding> {
+    let (Rate::PerSecond(asked), Some(scheduled)) = (evidence.plan.rate, evidence.plan.scheduled()) else {
+        return None;
+    };
+    let (sent, behind) = (evidence.latencies.send.entries as f64, entries_behind(evidence) as f64);
+    let sending = evidence.outcome.sending;
+    let late = sending.saturating_sub(scheduled);
+    // Random arrivals of a given number end by chance somewhat earlier or later.
+    let by_chance = if evidence.plan.arrival == Arrival::Poisson { 4.0 / (sent + behind).max(1.0).sqrt() } else { 0.0 };
+    let is_late = late > RATE_LATE_ALLOWED && late > scheduled.mul_f64(RATE_MISS_PART + by_chance);
+    let is_short = behind > (sent + behind) * RATE_MISS_PART;
+    let text = format!(
+        "the rate was missed: asked {asked}/s, sent {:.1}/s; give the generator more --threads, or ask for less",
+        sent / sending.max(scheduled).as_secs_f64()
+    );
+    (is_late || is_short).then_some(Finding { name: "rate_missed", text, is_fatal: true })
 }
 
 fn entries_behind(evidence: &Evidence<'_>) -> u64 {
@@ -187,8 +212,8 @@ fn milliseconds(nanos: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Proto;
     use crate::plan::tests::plan;
+    use crate::plan::{Proto, Stop};
     use crate::sender::{Attempt, ConnectionOutcome};
 
     /// Names of what is found, after a change of faultless evidence.
@@ -233,12 +258,15 @@ mod tests {
     fn each_doubt_is_named() {
         let late = |latencies: &mut Latencies| latencies.send.own.record(2_000_000).unwrap();
         assert_eq!(found(|_, _, latencies, _| late(latencies)), ["schedule_missed"]);
-        assert_eq!(found(|_, outcome, _, _| outcome.connections[0].entries_behind = 1), ["receiver_behind"]);
+        assert_eq!(
+            found(|_, outcome, _, _| outcome.connections[0].entries_behind = 1),
+            ["receiver_behind", "rate_missed"]
+        );
         let behind_over_udp = |plan: &mut Plan, outcome: &mut Outcome| {
             plan.proto = Proto::Udp;
             outcome.connections[0].entries_behind = 1;
         };
-        assert_eq!(found(|plan, outcome, _, _| behind_over_udp(plan, outcome)), ["schedule_missed"]);
+        assert_eq!(found(|plan, outcome, _, _| behind_over_udp(plan, outcome)), ["schedule_missed", "rate_missed"]);
         assert_eq!(found(|_, _, _, host| host.cores.extend([1])), ["shared_cores"]);
         assert_eq!(found(|_, _, _, host| host.clock_source = Some("hpet".to_owned())), ["slow_clock"]);
         assert_eq!(found(|_, _, latencies, _| latencies.send.negative = 1), ["negative_latency"]);
@@ -271,6 +299,33 @@ mod tests {
             in_flight(outcome);
         });
         assert_eq!(expected, []);
+    }
+
+    #[test]
+    fn a_rate_that_was_missed_makes_a_run_invalid() {
+        let sent = |plan: &mut Plan, outcome: &mut Outcome, latencies: &mut Latencies, millis| {
+            (plan.rate, plan.stop) = (Rate::PerSecond(1000), Stop::Entries(20_000));
+            outcome.sending = Duration::from_millis(millis);
+            latencies.send.entries = 20_000;
+            latencies.send.corrected.record(1).unwrap();
+        };
+        let at = |millis| judged(|plan, outcome, latencies, _| sent(plan, outcome, latencies, millis));
+        assert_eq!((at(20_015), at(20_030)), (vec![], vec![("rate_missed", true)]));
+        // A chance of some hundred of them is no miss.
+        let by_chance = judged(|plan, outcome, latencies, _| {
+            plan.arrival = Arrival::Poisson;
+            sent(plan, outcome, latencies, 20_100);
+        });
+        assert_eq!(by_chance, []);
+        let behind = |count| {
+            judged(|plan, outcome, latencies, _| {
+                plan.reconnect = true;
+                sent(plan, outcome, latencies, 20_000);
+                outcome.connections[0].entries_behind = count;
+            })
+        };
+        let note = ("receiver_behind", false);
+        assert_eq!((behind(10), behind(100)), (vec![note], vec![note, ("rate_missed", true)]));
     }
 
     #[test]
