@@ -61,7 +61,7 @@ pub mod units;
 pub mod validity;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -103,22 +103,18 @@ pub fn execute(command: Command) -> Result<Exit, RunError> {
         Command::Run { plan, output } => (plan, output),
         Command::Text(text) => return report::print(&text).map(|()| Exit::Done).map_err(failed),
     };
-    let report = run(*plan)?;
+    let unwritable = |out: &Path| format!("--out: {} cannot be written; give it room or another place", out.display());
     if let Some(out) = &output.out {
-        let problem = |error| {
-            let problem = format!("--out: {} cannot be written; give it room or another place", out.display());
-            RunError::Unexpected(problem, error)
-        };
-        report.write_files(out).map_err(problem)?;
+        report::files::prepare(out).map_err(|error| RunError::Environment(unwritable(out), error))?;
     }
-    let mut text = if output.json { format!("{:#}\n", report.to_json()) } else { report.to_string() };
-    if !output.json {
-        for condition in output.fail_if.iter().filter(|condition| condition.holds(&report.latencies)) {
-            text.extend(["FAILED        ", condition.text(), "\n"]);
-        }
-    }
+    let report = Report { fail_if: output.fail_if, ..run(*plan)? };
+    let written = output
+        .out
+        .as_ref()
+        .map_or(Ok(()), |out| report.write_files(out).map_err(|error| RunError::Unexpected(unwritable(out), error)));
+    let text = if output.json { format!("{:#}\n", report.to_json()) } else { report.to_string() };
     report::print(&text).map_err(failed)?;
-    Ok(report.exit(&output.fail_if))
+    written.map(|()| report.exit())
 }
 
 /// One run: sends, follows what becomes visible, and settles the account if the plan says where the entries go.
@@ -155,7 +151,7 @@ pub fn run(plan: Plan) -> Result<Report, RunError> {
         receiver_cores,
         wall_clock_step: clock.wall_clock_step(),
     });
-    Ok(Report { plan: Plan::clone(&plan), outcome, account, latencies, findings, host, clock })
+    Ok(Report { plan: Plan::clone(&plan), outcome, account, latencies, findings, host, clock, fail_if: Vec::new() })
 }
 
 /// Waits for the end of a run, with a follower beside it if there is to be one, and settles the account.

@@ -162,7 +162,7 @@ fn a_receiver_that_never_reads_makes_the_run_invalid() {
         ..Plan::new(listener.local_addr().unwrap(), Tokens::in_turn(tokens_of_seed(0, 1)))
     };
     let report = loadgen::run(plan).unwrap();
-    assert_eq!(report.exit(&[]), Exit::Invalid);
+    assert_eq!(report.exit(), Exit::Invalid);
     assert!(report.to_string().contains("\nINVALID       the receiver did not take all that was sent: "), "{report}");
     let json = report.to_json();
     let findings = json["findings"].as_array().unwrap();
@@ -240,6 +240,29 @@ fn tokens_come_from_a_file_too() {
     assert!(text.contains("note          at --rate max the receiver sets the pace"), "{text}");
     let log = receiver.data.path().join("00112233-4455-6677-8899-aabbccddeeff/00000000000000000000.log");
     assert_eq!(std::fs::metadata(log).unwrap().len(), 1000 * (256 - 37));
+}
+
+/// Before anything is sent, and what cannot be written afterwards is printed all the same.
+#[test]
+fn a_place_that_cannot_be_written_is_named_first() {
+    let receiver = Receiver::start(Fault::None, End::WithSender);
+    let (target, place) = (receiver.address.to_string(), tempfile::tempdir().unwrap());
+    let run = |out: &std::path::Path| {
+        loadgen(&["--target", &target, "--tokens", "7", "--entries", "100", "--out", out.to_str().unwrap()])
+    };
+    let file = place.path().join("file");
+    std::fs::write(&file, "in the way").unwrap();
+    let output = run(&file.join("report"));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), error.lines().count()), (Some(3), 1), "{error}");
+    assert!(error.starts_with("loadgen: --out: ") && error.contains(" cannot be written; give it room"), "{error}");
+    assert_eq!(receiver.data.path().read_dir().unwrap().count(), 0, "nothing was sent");
+    // A directory where a file should go is found too late.
+    std::fs::create_dir(place.path().join("intervals.csv")).unwrap();
+    let output = run(place.path());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("entries       100 sent"));
+    assert_eq!(run(&place.path().join("new/one")).status.code(), Some(0));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::Report;
 use crate::account::{Cut, Settled, Tally};
 use crate::clock::SECOND;
+use crate::condition::Verdict;
 use crate::latency::Latency;
 use crate::plan::{Arrival, Files, Plan, Proto, Rate, Stop};
 use crate::sender::{ConnectionOutcome, Ending};
@@ -36,6 +37,7 @@ impl Report {
                 "text": finding.text,
                 "fatal": finding.is_fatal,
             })).collect::<Vec<_>>(),
+            "fail_if": self.verdicts().map(|verdict| verdict_json(&verdict)).collect::<Vec<_>>(),
             "seconds": self.seconds(),
             "entries_per_second": self.entries_per_second(),
             "megabytes_per_second": self.megabytes_per_second(),
@@ -98,6 +100,16 @@ impl Report {
         })
         .collect()
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds for people")]
+fn verdict_json(verdict: &Verdict) -> Value {
+    json!({
+        "bound": verdict.text,
+        "clock": verdict.clock.name(),
+        "value_ms": verdict.value_nanos.map(|value| value as f64 / 1e6),
+        "failed": verdict.is_failed,
+    })
 }
 
 fn seconds_since_epoch(report: &Report) -> Option<f64> {

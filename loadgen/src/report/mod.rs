@@ -16,7 +16,7 @@ use std::io::{self, Write};
 
 use crate::account::Settled;
 use crate::clock::RunClock;
-use crate::condition::Condition;
+use crate::condition::{Condition, Verdict};
 use crate::error::Exit;
 use crate::host::Host;
 use crate::latency::Latencies;
@@ -43,17 +43,19 @@ pub struct Report {
     pub host: Host,
     /// When.
     pub clock: RunClock,
+    /// What its latencies must not exceed.
+    pub fail_if: Vec<Condition>,
 }
 
 impl Report {
     /// The exit code of the run: the account first, except over UDP which promises nothing, then whether the figures count, then what they must not exceed.
     #[must_use]
-    pub fn exit(&self, fail_if: &[Condition]) -> Exit {
+    pub fn exit(&self) -> Exit {
         if !self.plan.is_lossy() && self.account.as_ref().is_some_and(|account| !account.total.is_clean()) {
             Exit::Account
         } else if !self.is_valid() {
             Exit::Invalid
-        } else if fail_if.iter().any(|condition| condition.holds(&self.latencies)) {
+        } else if self.verdicts().any(|verdict| verdict.is_failed) {
             Exit::Failed
         } else {
             Exit::Done
@@ -64,6 +66,10 @@ impl Report {
     #[must_use]
     pub fn is_valid(&self) -> bool {
         !self.findings.iter().any(|finding| finding.is_fatal)
+    }
+
+    fn verdicts(&self) -> impl Iterator<Item = Verdict> {
+        self.fail_if.iter().map(|condition| condition.judge(&self.latencies, self.plan.is_followed()))
     }
 
     fn sum(&self, field: impl Fn(&ConnectionOutcome) -> u64) -> u64 {

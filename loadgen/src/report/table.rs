@@ -25,6 +25,9 @@ impl fmt::Display for Report {
             let label = if finding.is_fatal { "INVALID" } else { "note" };
             writeln!(f, "{label:<14}{}", finding.text)?;
         }
+        for verdict in self.verdicts().filter(|verdict| verdict.is_failed) {
+            writeln!(f, "{:<14}{verdict}", "FAILED")?;
+        }
         Ok(())
     }
 }
