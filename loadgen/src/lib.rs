@@ -75,7 +75,7 @@ use condition::Condition;
 use follow::{Follower, Stopwatch};
 use host::{Host, Listener};
 use latency::{Clock, Latencies, Recorder};
-use plan::{Files, Plan};
+use plan::{Files, Plan, Rate};
 use report::Report;
 use report::progress::Progress;
 use send_times::SendTimes;
@@ -143,15 +143,20 @@ pub fn run(plan: Plan) -> Result<Report, RunError> {
     let receiver_cores = listener.map(|listener| listener.busy_cores());
     let latencies = collector.join().expect("a panic would have ended the process");
     let host = Host::look();
+    // At `--rate max` nothing is due at a time, and no thread asks.
+    let realtime = (plan.rate != Rate::Max).then(|| host::realtime(plan.threads)).flatten();
     let findings = validity::findings(&validity::Evidence {
         plan: &plan,
         outcome: &outcome,
         latencies: &latencies,
+        account: account.as_ref(),
         host: &host,
+        realtime,
         receiver_cores,
         wall_clock_step: clock.wall_clock_step(),
     });
-    Ok(Report { plan: Plan::clone(&plan), outcome, account, latencies, findings, host, clock, fail_if: Vec::new() })
+    let plan = Plan::clone(&plan);
+    Ok(Report { plan, outcome, account, latencies, findings, host, realtime, clock, fail_if: Vec::new() })
 }
 
 /// Waits for the end of a run, with a follower beside it if there is to be one, and settles the account.

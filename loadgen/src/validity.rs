@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::account::Settled;
 use crate::clock::nanos;
 use crate::host::Host;
 use crate::latency::Latencies;
-use crate::plan::{Arrival, Plan, Rate};
+use crate::plan::{Arrival, Files, Plan, Rate};
 use crate::sender::{Ending, Outcome};
 
 /// The generator's own delay, at the 99th percentile, above which its schedule was not kept.
@@ -47,8 +48,12 @@ pub struct Evidence<'a> {
     pub outcome: &'a Outcome,
     /// What was measured.
     pub latencies: &'a Latencies,
+    /// What the logs hold, if they were looked at.
+    pub account: Option<&'a Settled>,
     /// Where.
     pub host: &'a Host,
+    /// Whether the sending threads went before all others; `None` if they did not need to.
+    pub realtime: Option<bool>,
     /// Cores that the receiver worked on, if it is a process of this host.
     pub receiver_cores: Option<BTreeSet<usize>>,
     /// By how much the wall clock was set during the run.
@@ -71,6 +76,8 @@ pub fn findings(evidence: &Evidence<'_>) -> Vec<Finding> {
         wall_clock,
         follower,
         closed_loop,
+        nothing_stored,
+        realtime,
     ];
     checks.iter().filter_map(|check| check(evidence)).collect()
 }
@@ -204,6 +211,23 @@ fn closed_loop(evidence: &Evidence<'_>) -> Option<Finding> {
     is_max.then(|| Finding { name: "closed_loop", text: text.to_owned(), is_fatal: false })
 }
 
+fn nothing_stored(evidence: &Evidence<'_>) -> Option<Finding> {
+    let total = evidence.account?.total;
+    let flag = if matches!(evidence.plan.files, Some(Files::Pattern(_))) { "--files" } else { "--data" };
+    let udp = if evidence.plan.is_lossy() { ", and may datagrams make logs (--udp-creates)" } else { "" };
+    let text = format!("nothing of this run is in {flag}: is it this receiver's{udp}?");
+    (total.sent > 0 && total.stored == 0).then_some(Finding { name: "nothing_stored", text, is_fatal: false })
+}
+
+fn realtime(evidence: &Evidence<'_>) -> Option<Finding> {
+    let text = if evidence.realtime? {
+        "on the cores that they share, the sending threads went before all others (SCHED_FIFO)"
+    } else {
+        "on the cores that they share, the sending threads took turns with others (no SCHED_FIFO: needs root or ulimit -r)"
+    };
+    Some(Finding { name: "realtime", text: text.to_owned(), is_fatal: false })
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a time for people")]
 fn milliseconds(nanos: u64) -> String {
     format!("{:.3} ms", nanos as f64 / 1e6)
@@ -241,7 +265,9 @@ mod tests {
             plan: &plan,
             outcome: &outcome,
             latencies: &latencies,
+            account: None,
             host: &host,
+            realtime: None,
             receiver_cores: Some([1].into()),
             wall_clock_step: Duration::ZERO,
         };

@@ -242,6 +242,36 @@ fn tokens_come_from_a_file_too() {
     assert_eq!(std::fs::metadata(log).unwrap().len(), 1000 * (256 - 37));
 }
 
+#[test]
+fn another_directory_than_the_receivers_is_noticed() {
+    let receiver = Receiver::start(Fault::None, End::WithSender);
+    let (target, other) = (receiver.address.to_string(), tempfile::tempdir().unwrap());
+    let output = loadgen(&["--target", &target, "--entries", "100", "--data", other.path().to_str().unwrap()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    assert!(text.contains("\nnote          nothing of this run is in --data: is it this receiver's?\n"), "{text}");
+}
+
+#[test]
+fn a_report_knows_its_commit_and_its_priority() {
+    let receiver = Receiver::start(Fault::None, End::WithSender);
+    // As many threads as there are cores share them with the follower.
+    let cores = std::thread::available_parallelism().unwrap().to_string();
+    for (threads, shares) in [("1", false), (&cores, true)] {
+        let arguments = ["--rate", "10k", "--entries", "2000", "--connections", &cores, "--threads", threads];
+        let (_, report) = account(&receiver, &arguments);
+        let note = report["findings"].as_array().unwrap().iter().find(|finding| finding["name"] == "realtime");
+        assert!(note.is_some() || !shares, "{report}");
+        let is_granted = note.is_some_and(|note| note["text"].as_str().unwrap().ends_with("(SCHED_FIFO)"));
+        assert_eq!(report["realtime"], is_granted, "{report}");
+        let is_repository =
+            Command::new("git").args(["rev-parse", "HEAD"]).status().is_ok_and(|status| status.success());
+        let commit = report["commit"].as_str().unwrap_or_default();
+        let is_commit = commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+        assert!(is_commit || !is_repository || std::env::var_os("LOADGEN_COMMIT").is_some(), "{commit}");
+    }
+}
+
 /// Before anything is sent, and what cannot be written afterwards is printed all the same.
 #[test]
 fn a_place_that_cannot_be_written_is_named_first() {

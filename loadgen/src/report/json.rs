@@ -29,6 +29,7 @@ impl Report {
             "run": format!("{:04x}", self.plan.run),
             "started": seconds_since_epoch(self),
             "host": self.host_json(),
+            "realtime": self.realtime == Some(true),
             "command_line": std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>(),
             "arguments": arguments(&self.plan),
             "valid": self.is_valid(),

@@ -41,6 +41,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Where.
     pub host: Host,
+    /// Whether the sending threads went before all others; `None` if they did not need to.
+    pub realtime: Option<bool>,
     /// When.
     pub clock: RunClock,
     /// What its latencies must not exceed.
