@@ -1,8 +1,7 @@
 //! `--fail-if`: a bound that a run's latency must not exceed.
 
+use std::fmt;
 use std::str::FromStr;
-
-use hdrhistogram::Histogram;
 
 use crate::latency::{Clock, Latencies};
 
@@ -12,7 +11,7 @@ const UNITS: [(&str, u64); 4] = [("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("
 /// A latency and the bound that it must not exceed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
-    /// `None`: visible if entries were followed, else send.
+    /// `None`: visible if entries are followed, else send.
     clock: Option<Clock>,
     /// 0 to 1; 1 is the maximum.
     quantile: f64,
@@ -27,24 +26,43 @@ impl Condition {
         self.clock
     }
 
-    /// As it was typed.
+    /// Judges a run, by whether its entries were followed.
     #[must_use]
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// Whether the latency is above the bound, or was not measured at all.
-    #[must_use]
-    pub fn holds(&self, latencies: &Latencies) -> bool {
-        let histogram = self.histogram(latencies);
-        histogram.is_empty() || histogram.value_at_quantile(self.quantile) > self.bound_nanos
-    }
-
-    fn histogram<'a>(&self, latencies: &'a Latencies) -> &'a Histogram<u64> {
-        let followed = !latencies.visible.corrected.is_empty();
-        match self.clock.unwrap_or(if followed { Clock::Visible } else { Clock::Send }) {
+    pub fn judge(&self, latencies: &Latencies, is_followed: bool) -> Verdict {
+        let clock = self.clock.unwrap_or(if is_followed { Clock::Visible } else { Clock::Send });
+        let histogram = match clock {
             Clock::Send => &latencies.send.corrected,
             Clock::Visible => &latencies.visible.corrected,
+        };
+        let value_nanos = (!histogram.is_empty()).then(|| histogram.value_at_quantile(self.quantile));
+        let is_failed = value_nanos.is_none_or(|value| value > self.bound_nanos);
+        Verdict { text: self.text.clone(), clock, value_nanos, is_failed }
+    }
+}
+
+/// What became of a bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The bound as it was typed.
+    pub text: String,
+    /// The clock that it was judged on.
+    pub clock: Clock,
+    /// What was measured, if anything was.
+    pub value_nanos: Option<u64>,
+    /// It is above the bound, or was not measured at all.
+    pub is_failed: bool,
+}
+
+impl fmt::Display for Verdict {
+    #[expect(clippy::cast_precision_loss, reason = "a time for people")]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, bound) = self.text.split_once('>').unwrap_or((&self.text, ""));
+        let (what, bound) = (what.trim(), bound.trim());
+        let what = what.split_once('.').filter(|(clock, _)| *clock == self.clock.name()).map_or(what, |(_, what)| what);
+        write!(f, "{} {what} ", self.clock.name())?;
+        match self.value_nanos {
+            Some(value) => write!(f, "{:.3} ms > {bound}", value as f64 / 1e6),
+            None => write!(f, "was not measured, and is not to exceed {bound}"),
         }
     }
 }
@@ -90,14 +108,21 @@ mod tests {
         for micros in 1..=100 {
             latencies.send.corrected.record(micros * 1_000).unwrap();
         }
-        let holds = |text: &str, latencies: &Latencies| text.parse::<Condition>().unwrap().holds(latencies);
-        assert!(holds("p99>98us", &latencies));
-        assert!(!holds("p99>100us", &latencies));
-        // Nothing is known to be within a bound unless it was measured.
-        assert!(holds("visible.p99 > 1s", &latencies));
+        let judge = |text: &str, latencies: &Latencies, is_followed| {
+            let verdict = text.parse::<Condition>().unwrap().judge(latencies, is_followed);
+            (verdict.is_failed, verdict.to_string())
+        };
+        assert_eq!(judge("p99>98us", &latencies, false), (true, "send p99 0.099 ms > 98us".to_owned()));
+        assert!(!judge("p99>100us", &latencies, false).0);
+        // Nothing is known to be within a bound unless it was measured, and no other clock says it.
+        let unmeasured = "visible p99 was not measured, and is not to exceed 1s";
+        assert_eq!(judge("visible.p99 > 1s", &latencies, true), (true, unmeasured.to_owned()));
+        assert_eq!(judge("p99>1s", &latencies, true), (true, unmeasured.to_owned()));
         latencies.visible.corrected.record(5_000_000).unwrap();
-        assert!(holds("max>4ms", &latencies));
-        assert!(!holds("send.p50>1ms", &latencies));
+        let (is_failed, text) = judge("max>4ms", &latencies, true);
+        assert!(is_failed && text.starts_with("visible max 5.0") && text.ends_with(" ms > 4ms"), "{text}");
+        assert!(judge("send.p99.9>1us", &latencies, true).1.starts_with("send p99.9 0.1"));
+        assert!(!judge("send.p50>1ms", &latencies, true).0);
     }
 
     #[test]

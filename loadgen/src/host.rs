@@ -84,6 +84,14 @@ pub fn run_before_others(threads: u32, work: Work) {
     }
 }
 
+/// Whether the sending threads of a run got what [`run_before_others`] asks for; `None` if they had no need to ask. A
+/// thread of its own asks again, and what one gets, all get.
+#[must_use]
+pub fn realtime(threads: u32) -> Option<bool> {
+    let asks = || std::thread::spawn(|| run_first(Work::Sends as i32).is_ok()).join().unwrap_or(false);
+    (!has_cores_apart(threads)).then(asks)
+}
+
 /// Lets this thread run only when others leave time: its work is for later.
 pub fn run_last() {
     // Linux has a priority for each thread, and anybody may lower his own.
@@ -217,6 +225,13 @@ mod tests {
         assert_eq!(found(([192, 0, 2, 1], 1).into(), Proto::Tcp), None);
         let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
         assert_eq!(found(receiver.local_addr().unwrap(), Proto::Udp), Some(std::process::id()));
+    }
+
+    #[test]
+    fn only_those_who_share_cores_go_before_others() {
+        assert_eq!(realtime(0), None);
+        let asked = std::thread::spawn(|| run_first(Work::Sends as i32).is_ok()).join().unwrap();
+        assert_eq!(realtime(u32::MAX), Some(asked));
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub mod units;
 pub mod validity;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -75,7 +75,7 @@ use condition::Condition;
 use follow::{Follower, Stopwatch};
 use host::{Host, Listener};
 use latency::{Clock, Latencies, Recorder};
-use plan::{Files, Plan};
+use plan::{Files, Plan, Rate};
 use report::Report;
 use report::progress::Progress;
 use send_times::SendTimes;
@@ -103,22 +103,18 @@ pub fn execute(command: Command) -> Result<Exit, RunError> {
         Command::Run { plan, output } => (plan, output),
         Command::Text(text) => return report::print(&text).map(|()| Exit::Done).map_err(failed),
     };
-    let report = run(*plan)?;
+    let unwritable = |out: &Path| format!("--out: {} cannot be written; give it room or another place", out.display());
     if let Some(out) = &output.out {
-        let problem = |error| {
-            let problem = format!("--out: {} cannot be written; give it room or another place", out.display());
-            RunError::Unexpected(problem, error)
-        };
-        report.write_files(out).map_err(problem)?;
+        report::files::prepare(out).map_err(|error| RunError::Environment(unwritable(out), error))?;
     }
-    let mut text = if output.json { format!("{:#}\n", report.to_json()) } else { report.to_string() };
-    if !output.json {
-        for condition in output.fail_if.iter().filter(|condition| condition.holds(&report.latencies)) {
-            text.extend(["FAILED        ", condition.text(), "\n"]);
-        }
-    }
+    let report = Report { fail_if: output.fail_if, ..run(*plan)? };
+    let written = output
+        .out
+        .as_ref()
+        .map_or(Ok(()), |out| report.write_files(out).map_err(|error| RunError::Unexpected(unwritable(out), error)));
+    let text = if output.json { format!("{:#}\n", report.to_json()) } else { report.to_string() };
     report::print(&text).map_err(failed)?;
-    Ok(report.exit(&output.fail_if))
+    written.map(|()| report.exit())
 }
 
 /// One run: sends, follows what becomes visible, and settles the account if the plan says where the entries go.
@@ -147,15 +143,20 @@ pub fn run(plan: Plan) -> Result<Report, RunError> {
     let receiver_cores = listener.map(|listener| listener.busy_cores());
     let latencies = collector.join().expect("a panic would have ended the process");
     let host = Host::look();
+    // At `--rate max` nothing is due at a time, and no thread asks.
+    let realtime = (plan.rate != Rate::Max).then(|| host::realtime(plan.threads)).flatten();
     let findings = validity::findings(&validity::Evidence {
         plan: &plan,
         outcome: &outcome,
         latencies: &latencies,
+        account: account.as_ref(),
         host: &host,
+        realtime,
         receiver_cores,
         wall_clock_step: clock.wall_clock_step(),
     });
-    Ok(Report { plan: Plan::clone(&plan), outcome, account, latencies, findings, host, clock })
+    let plan = Plan::clone(&plan);
+    Ok(Report { plan, outcome, account, latencies, findings, host, realtime, clock, fail_if: Vec::new() })
 }
 
 /// Waits for the end of a run, with a follower beside it if there is to be one, and settles the account.

@@ -159,6 +159,17 @@ impl Plan {
         share > ENTRIES_PER_CONNECTION_MAX
     }
 
+    /// How long the sending takes on the schedule; `None` without one. Of a given number at `poisson` arrivals, on average.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a time, to the microsecond")]
+    pub fn scheduled(&self) -> Option<Duration> {
+        let Rate::PerSecond(rate) = self.rate else { return None };
+        Some(match self.stop {
+            Stop::After(duration) => self.warmup + duration,
+            Stop::Entries(total) => Duration::from_secs_f64(total as f64 / rate as f64),
+        })
+    }
+
     /// The most entries that a connection may send: its share, or as many as there are numbers.
     #[must_use]
     pub fn entries_most(&self, connection: u32) -> u64 {
@@ -218,6 +229,16 @@ pub(crate) mod tests {
             let plan = Plan { stop: Stop::Entries(total), ..plan(8, 1, 256) };
             assert_eq!((0..8).map(|connection| plan.entries_most(connection)).sum::<u64>(), total);
         }
+    }
+
+    #[test]
+    fn a_schedule_has_a_length() {
+        let timed =
+            Plan { stop: Stop::After(Duration::from_secs(3)), warmup: Duration::from_secs(2), ..plan(8, 1, 256) };
+        assert_eq!(timed.scheduled(), None);
+        let timed = Plan { rate: Rate::PerSecond(5), ..timed };
+        assert_eq!(timed.scheduled(), Some(Duration::from_secs(5)));
+        assert_eq!(Plan { stop: Stop::Entries(10), ..timed }.scheduled(), Some(Duration::from_secs(2)));
     }
 
     #[test]

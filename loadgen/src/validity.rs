@@ -3,16 +3,21 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::account::Settled;
 use crate::clock::nanos;
 use crate::host::Host;
 use crate::latency::Latencies;
-use crate::plan::{Plan, Rate};
-use crate::sender::Outcome;
+use crate::plan::{Arrival, Files, Plan, Rate};
+use crate::sender::{Ending, Outcome};
 
 /// The generator's own delay, at the 99th percentile, above which its schedule was not kept.
 const OWN_DELAY_MAX: Duration = Duration::from_millis(1);
 /// A single delay of its own above which entries that were not sent are its own fault.
 const OWN_STALL_MAX: Duration = Duration::from_millis(100);
+/// The part of what was asked by which the achieved rate may miss it,
+const RATE_MISS_PART: f64 = 0.001;
+/// and the time by which the last entry may be late all the same: in a short run, a part of it is next to nothing.
+const RATE_LATE_ALLOWED: Duration = Duration::from_millis(10);
 /// Below this the follower's passes are short whatever they are compared with.
 const PASS_ALLOWED: Duration = Duration::from_millis(1);
 /// Above this part of the `visible` p99 the follower's passes are a part of it.
@@ -43,8 +48,12 @@ pub struct Evidence<'a> {
     pub outcome: &'a Outcome,
     /// What was measured.
     pub latencies: &'a Latencies,
+    /// What the logs hold, if they were looked at.
+    pub account: Option<&'a Settled>,
     /// Where.
     pub host: &'a Host,
+    /// Whether the sending threads went before all others; `None` if they did not need to.
+    pub realtime: Option<bool>,
     /// Cores that the receiver worked on, if it is a process of this host.
     pub receiver_cores: Option<BTreeSet<usize>>,
     /// By how much the wall clock was set during the run.
@@ -54,28 +63,88 @@ pub struct Evidence<'a> {
 /// All that is wrong with a run as a measurement.
 #[must_use]
 pub fn findings(evidence: &Evidence<'_>) -> Vec<Finding> {
-    let checks =
-        [schedule, unmeasured, debug_build, shared_cores, clock_source, negative, wall_clock, follower, closed_loop];
+    let checks = [
+        schedule,
+        receiver_behind,
+        rate_missed,
+        unacknowledged,
+        unmeasured,
+        debug_build,
+        shared_cores,
+        clock_source,
+        negative,
+        wall_clock,
+        follower,
+        closed_loop,
+        nothing_stored,
+        realtime,
+    ];
     checks.iter().filter_map(|check| check(evidence)).collect()
 }
 
 fn schedule(evidence: &Evidence<'_>) -> Option<Finding> {
     let own = &evidence.latencies.send.own;
     let p99 = own.value_at_quantile(0.99);
-    let behind: u64 = evidence.outcome.connections.iter().map(|connection| connection.entries_behind).sum();
+    let behind = entries_behind(evidence);
     // Nothing but the generator holds datagrams back.
     let is_own = own.max() > nanos(OWN_STALL_MAX) || evidence.plan.is_lossy();
-    if p99 > nanos(OWN_DELAY_MAX) || (behind > 0 && is_own) {
-        let text = format!(
-            "the generator did not keep its schedule: its own delay has a p99 of {} and a maximum of {}, {behind} entries \
-             were not sent; give it cores of its own, more --threads, or a lower --rate",
-            milliseconds(p99),
-            milliseconds(own.max()),
-        );
-        return Some(Finding { name: "schedule_missed", text, is_fatal: true });
-    }
-    let text = format!("{behind} entries were due and not sent: the receiver held its connections back or ended them");
-    (behind > 0).then_some(Finding { name: "receiver_behind", text, is_fatal: false })
+    let text = format!(
+        "the generator did not keep its schedule: its own delay has a p99 of {} and a maximum of {}, {behind} entries \
+         were not sent; give it cores of its own, more --threads, or a lower --rate",
+        milliseconds(p99),
+        milliseconds(own.max()),
+    );
+    let is_missed = p99 > nanos(OWN_DELAY_MAX) || (behind > 0 && is_own);
+    is_missed.then_some(Finding { name: "schedule_missed", text, is_fatal: true })
+}
+
+fn receiver_behind(evidence: &Evidence<'_>) -> Option<Finding> {
+    let behind = entries_behind(evidence);
+    let text =
+        format!("{behind} entries that were due were never sent: the receiver held its connections back or ended them");
+    // Who reconnects expects that, and at `--rate max` there was only room.
+    let is_fatal = evidence.plan.rate != Rate::Max && !evidence.plan.reconnect;
+    (behind > 0 && !evidence.plan.is_lossy()).then_some(Finding { name: "receiver_behind", text, is_fatal })
+}
+
+/// Whoever held the entries back: what was asked for was not measured.
+#[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+fn rate_missed(evidence: &Evidence<'_>) -> Option<Finding> {
+    let (Rate::PerSecond(asked), Some(scheduled)) = (evidence.plan.rate, evidence.plan.scheduled()) else {
+        return None;
+    };
+    let (sent, behind) = (evidence.latencies.send.entries as f64, entries_behind(evidence) as f64);
+    let sending = evidence.outcome.sending;
+    let late = sending.saturating_sub(scheduled);
+    // Random arrivals of a given number end by chance somewhat earlier or later.
+    let by_chance = if evidence.plan.arrival == Arrival::Poisson { 4.0 / (sent + behind).max(1.0).sqrt() } else { 0.0 };
+    let is_late = late > RATE_LATE_ALLOWED && late > scheduled.mul_f64(RATE_MISS_PART + by_chance);
+    let is_short = behind > (sent + behind) * RATE_MISS_PART;
+    let text = format!(
+        "the rate was missed: asked {asked}/s, sent {:.1}/s; give the generator more --threads, or ask for less",
+        sent / sending.max(scheduled).as_secs_f64()
+    );
+    (is_late || is_short).then_some(Finding { name: "rate_missed", text, is_fatal: true })
+}
+
+fn entries_behind(evidence: &Evidence<'_>) -> u64 {
+    evidence.outcome.connections.iter().map(|connection| connection.entries_behind).sum()
+}
+
+/// What a socket took and the receiver did not looks fast, and was never received.
+fn unacknowledged(evidence: &Evidence<'_>) -> Option<Finding> {
+    let connections = &evidence.outcome.connections;
+    let timed_out = connections.iter().filter(|connection| connection.ending == Ending::TimedOut).count();
+    let entries: u64 =
+        connections.iter().map(|connection| connection.entries_sent() - connection.entries_acknowledged()).sum();
+    // Who reconnects expects cuts, and UDP acknowledges nothing.
+    let is_owed = !evidence.plan.reconnect && !evidence.plan.is_lossy();
+    let text = format!(
+        "the receiver did not take all that was sent: {entries} entries were never acknowledged, {timed_out} connections \
+         timed out"
+    );
+    let is_fatal = timed_out > 0 || (is_owed && entries > 0);
+    is_fatal.then_some(Finding { name: "unacknowledged", text, is_fatal })
 }
 
 fn unmeasured(evidence: &Evidence<'_>) -> Option<Finding> {
@@ -142,6 +211,23 @@ fn closed_loop(evidence: &Evidence<'_>) -> Option<Finding> {
     is_max.then(|| Finding { name: "closed_loop", text: text.to_owned(), is_fatal: false })
 }
 
+fn nothing_stored(evidence: &Evidence<'_>) -> Option<Finding> {
+    let total = evidence.account?.total;
+    let flag = if matches!(evidence.plan.files, Some(Files::Pattern(_))) { "--files" } else { "--data" };
+    let udp = if evidence.plan.is_lossy() { ", and may datagrams make logs (--udp-creates)" } else { "" };
+    let text = format!("nothing of this run is in {flag}: is it this receiver's{udp}?");
+    (total.sent > 0 && total.stored == 0).then_some(Finding { name: "nothing_stored", text, is_fatal: false })
+}
+
+fn realtime(evidence: &Evidence<'_>) -> Option<Finding> {
+    let text = if evidence.realtime? {
+        "on the cores that they share, the sending threads went before all others (SCHED_FIFO)"
+    } else {
+        "on the cores that they share, the sending threads took turns with others (no SCHED_FIFO: needs root or ulimit -r)"
+    };
+    Some(Finding { name: "realtime", text: text.to_owned(), is_fatal: false })
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a time for people")]
 fn milliseconds(nanos: u64) -> String {
     format!("{:.3} ms", nanos as f64 / 1e6)
@@ -150,12 +236,17 @@ fn milliseconds(nanos: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Proto;
     use crate::plan::tests::plan;
-    use crate::sender::{ConnectionOutcome, Ending};
+    use crate::plan::{Proto, Stop};
+    use crate::sender::{Attempt, ConnectionOutcome};
 
     /// Names of what is found, after a change of faultless evidence.
     fn found(change: impl FnOnce(&mut Plan, &mut Outcome, &mut Latencies, &mut Host)) -> Vec<&'static str> {
+        judged(change).into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// The same, and whether it makes the run invalid.
+    fn judged(change: impl FnOnce(&mut Plan, &mut Outcome, &mut Latencies, &mut Host)) -> Vec<(&'static str, bool)> {
         let mut plan = Plan { rate: Rate::PerSecond(1), ..plan(1, 1, 256) };
         let connection = ConnectionOutcome {
             bytes_sent: 0,
@@ -174,16 +265,14 @@ mod tests {
             plan: &plan,
             outcome: &outcome,
             latencies: &latencies,
+            account: None,
             host: &host,
+            realtime: None,
             receiver_cores: Some([1].into()),
             wall_clock_step: Duration::ZERO,
         };
-        let findings = findings(&evidence);
-        assert_eq!(
-            findings.iter().any(|finding| finding.is_fatal),
-            findings.iter().any(|finding| finding.name == "schedule_missed")
-        );
-        findings.iter().map(|finding| finding.name).filter(|name| *name != "debug_build").collect()
+        let findings = findings(&evidence).into_iter().filter(|finding| finding.name != "debug_build");
+        findings.map(|finding| (finding.name, finding.is_fatal)).collect()
     }
 
     #[test]
@@ -195,12 +284,15 @@ mod tests {
     fn each_doubt_is_named() {
         let late = |latencies: &mut Latencies| latencies.send.own.record(2_000_000).unwrap();
         assert_eq!(found(|_, _, latencies, _| late(latencies)), ["schedule_missed"]);
-        assert_eq!(found(|_, outcome, _, _| outcome.connections[0].entries_behind = 1), ["receiver_behind"]);
+        assert_eq!(
+            found(|_, outcome, _, _| outcome.connections[0].entries_behind = 1),
+            ["receiver_behind", "rate_missed"]
+        );
         let behind_over_udp = |plan: &mut Plan, outcome: &mut Outcome| {
             plan.proto = Proto::Udp;
             outcome.connections[0].entries_behind = 1;
         };
-        assert_eq!(found(|plan, outcome, _, _| behind_over_udp(plan, outcome)), ["schedule_missed"]);
+        assert_eq!(found(|plan, outcome, _, _| behind_over_udp(plan, outcome)), ["schedule_missed", "rate_missed"]);
         assert_eq!(found(|_, _, _, host| host.cores.extend([1])), ["shared_cores"]);
         assert_eq!(found(|_, _, _, host| host.clock_source = Some("hpet".to_owned())), ["slow_clock"]);
         assert_eq!(found(|_, _, latencies, _| latencies.send.negative = 1), ["negative_latency"]);
@@ -211,5 +303,69 @@ mod tests {
             latencies.visible.corrected.record(9_000_000).unwrap();
         };
         assert_eq!(found(|_, _, latencies, _| slow(latencies)), ["follower_slow"]);
+    }
+    #[test]
+    fn what_the_receiver_did_not_take_makes_a_run_invalid() {
+        let timed_out = |outcome: &mut Outcome| outcome.connections[0].ending = Ending::TimedOut;
+        assert_eq!(judged(|_, outcome, _, _| timed_out(outcome)), [("unacknowledged", true)]);
+        let again = |plan: &mut Plan| plan.reconnect = true;
+        let both = judged(|plan, outcome, _, _| {
+            again(plan);
+            timed_out(outcome);
+        });
+        assert_eq!(both, [("unacknowledged", true)]);
+        let in_flight = |outcome: &mut Outcome| {
+            let attempt = Attempt { first: 0, sent: 2, acknowledged: 1, ended_at: 0, is_cut: true };
+            outcome.connections[0].ending = Ending::ByReceiver;
+            outcome.connections[0].attempts.push(attempt);
+        };
+        assert_eq!(judged(|_, outcome, _, _| in_flight(outcome)), [("unacknowledged", true)]);
+        let expected = judged(|plan, outcome, _, _| {
+            again(plan);
+            in_flight(outcome);
+        });
+        assert_eq!(expected, []);
+    }
+
+    #[test]
+    fn a_rate_that_was_missed_makes_a_run_invalid() {
+        let sent = |plan: &mut Plan, outcome: &mut Outcome, latencies: &mut Latencies, millis| {
+            (plan.rate, plan.stop) = (Rate::PerSecond(1000), Stop::Entries(20_000));
+            outcome.sending = Duration::from_millis(millis);
+            latencies.send.entries = 20_000;
+            latencies.send.corrected.record(1).unwrap();
+        };
+        let at = |millis| judged(|plan, outcome, latencies, _| sent(plan, outcome, latencies, millis));
+        assert_eq!((at(20_015), at(20_030)), (vec![], vec![("rate_missed", true)]));
+        // A chance of some hundred of them is no miss.
+        let by_chance = judged(|plan, outcome, latencies, _| {
+            plan.arrival = Arrival::Poisson;
+            sent(plan, outcome, latencies, 20_100);
+        });
+        assert_eq!(by_chance, []);
+        let behind = |count| {
+            judged(|plan, outcome, latencies, _| {
+                plan.reconnect = true;
+                sent(plan, outcome, latencies, 20_000);
+                outcome.connections[0].entries_behind = count;
+            })
+        };
+        let note = ("receiver_behind", false);
+        assert_eq!((behind(10), behind(100)), (vec![note], vec![note, ("rate_missed", true)]));
+    }
+
+    #[test]
+    fn what_was_due_and_never_sent_makes_a_run_invalid() {
+        let behind = |plan: &mut Plan, outcome: &mut Outcome, rate, reconnect| {
+            (plan.rate, plan.reconnect) = (rate, reconnect);
+            outcome.connections[0].entries_behind = 1;
+        };
+        let is_fatal = |rate, reconnect| {
+            let judged = judged(|plan, outcome, _, _| behind(plan, outcome, rate, reconnect));
+            judged.into_iter().find(|(name, _)| *name == "receiver_behind").unwrap().1
+        };
+        assert!(is_fatal(Rate::PerSecond(1), false));
+        assert!(!is_fatal(Rate::PerSecond(1), true));
+        assert!(!is_fatal(Rate::Max, false));
     }
 }

@@ -7,7 +7,8 @@ mod support;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use loadgen::plan::{Plan, Stop};
+use loadgen::Exit;
+use loadgen::plan::{Plan, Rate, Stop};
 use loadgen::sender::Ending;
 use loadgen::tokens::{Tokens, tokens_of_seed};
 use serde_json::Value;
@@ -102,7 +103,10 @@ fn a_second_run_into_the_same_logs_judges_its_own_entries() {
 fn an_exact_cut_in_mid_run_is_reported_and_clean() {
     let receiver = Receiver::start(Fault::None, End::CutAfter(3_000_000));
     let (code, report) = account(&receiver, &["--duration", "60s", "--connections", "4"]);
-    assert_eq!(code, 0, "{report}");
+    // No fault of the receiver's, but its figures are not those of the whole load.
+    let is_whole = report["account"]["in_flight"] == 0;
+    assert_eq!((code, &report["valid"]), (if is_whole { 0 } else { 6 }, &is_whole.into()), "{report}");
+    assert_eq!((&report["account"]["clean"], &report["account"]["lost"]), (&true.into(), &0.into()), "{report}");
     assert_eq!(report["ended"]["by_receiver"], 4);
     let ([..], stored) = counters(&report);
     assert_eq!(report["entries_acknowledged"], stored);
@@ -146,6 +150,45 @@ fn a_receiver_that_never_reads_is_given_up() {
     }
 }
 
+/// Its kernel takes the few entries at once, so latencies are excellent, and nothing was received.
+#[test]
+fn a_receiver_that_never_reads_makes_the_run_invalid() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let plan = Plan {
+        rate: Rate::PerSecond(1000),
+        stop: Stop::After(Duration::from_millis(100)),
+        connections: 2,
+        finish_wait: Duration::from_millis(200),
+        ..Plan::new(listener.local_addr().unwrap(), Tokens::in_turn(tokens_of_seed(0, 1)))
+    };
+    let report = loadgen::run(plan).unwrap();
+    assert_eq!(report.exit(), Exit::Invalid);
+    assert!(report.to_string().contains("\nINVALID       the receiver did not take all that was sent: "), "{report}");
+    let json = report.to_json();
+    let findings = json["findings"].as_array().unwrap();
+    let of_it = findings.iter().find(|finding| finding["name"] == "unacknowledged").unwrap();
+    assert_eq!(
+        (&json["valid"], &of_it["fatal"], &json["ended"]["timed_out"]),
+        (&false.into(), &true.into(), &2.into())
+    );
+}
+
+/// What would have been due after its end was never sent, and its throughput is that of the whole schedule.
+#[test]
+fn a_receiver_that_ends_a_schedule_early_makes_the_run_invalid() {
+    let receiver = Receiver::start(Fault::None, End::CutAfter(50_000));
+    let arguments = ["--rate", "10k", "--warmup", "0", "--duration", "3s", "--connections", "2"];
+    let (code, report) = account(&receiver, &arguments);
+    assert_eq!(code, 6, "{report}");
+    let findings = report["findings"].as_array().unwrap();
+    let of_it = findings.iter().find(|finding| finding["name"] == "receiver_behind");
+    let text = of_it.expect("a finding").get("text").unwrap().as_str().unwrap();
+    assert!(text.contains(" entries that were due were never sent: "), "{text}");
+    assert!(report["seconds"].as_f64().unwrap() < 2.0, "{report}");
+    let [rate, taken] = ["entries_per_second", "entries_acknowledged"].map(|name| report[name].as_f64().unwrap());
+    assert!(taken > 0.0 && (rate - taken / 3.0).abs() < 1.0, "{report}");
+}
+
 #[test]
 fn a_fixed_rate_is_kept() {
     let receiver = Receiver::start(Fault::None, End::WithSender);
@@ -154,7 +197,8 @@ fn a_fixed_rate_is_kept() {
         let arguments = ["--rate", "10k", "--arrival", arrival, "--warmup", "500ms", "--duration", "1s"];
         let (code, report) = account(&receiver, &[&arguments[..], &["--threads", threads]].concat());
         // On a busy machine a generator may find that it was late, and says so.
-        assert!(code == 0 || (code == 6 && report["findings"][0]["name"] == "schedule_missed"), "{report}");
+        let reason = report["findings"][0]["name"].as_str().unwrap_or_default();
+        assert!(code == 0 || (code == 6 && ["schedule_missed", "rate_missed"].contains(&reason)), "{report}");
         let (faults, stored) = counters(&report);
         assert_eq!(faults, [0; 5]);
         assert!(if arrival == "uniform" { stored == 15_000 } else { stored.abs_diff(15_000) < 700 }, "{stored}");
@@ -166,6 +210,19 @@ fn a_fixed_rate_is_kept() {
             assert!(measured.abs_diff(10_000) < 600, "{measured}");
         }
     }
+}
+
+/// All is sent in the end, and by a generator that works without a pause.
+#[test]
+fn a_rate_beyond_the_generator_makes_the_run_invalid() {
+    let receiver = Receiver::start(Fault::None, End::WithSender);
+    let arguments = ["--rate", "50M", "--entries", "1M", "--size", "64", "--connections", "2"];
+    let (code, report) = account(&receiver, &arguments);
+    assert_eq!((code, counters(&report)), (6, ([0; 5], 1_000_000)));
+    let findings = report["findings"].as_array().unwrap();
+    let missed = findings.iter().find(|finding| finding["name"] == "rate_missed").unwrap();
+    let text = missed["text"].as_str().unwrap();
+    assert!(text.starts_with("the rate was missed: asked 50000000/s, sent "), "{text}");
 }
 
 #[test]
@@ -183,6 +240,59 @@ fn tokens_come_from_a_file_too() {
     assert!(text.contains("note          at --rate max the receiver sets the pace"), "{text}");
     let log = receiver.data.path().join("00112233-4455-6677-8899-aabbccddeeff/00000000000000000000.log");
     assert_eq!(std::fs::metadata(log).unwrap().len(), 1000 * (256 - 37));
+}
+
+#[test]
+fn another_directory_than_the_receivers_is_noticed() {
+    let receiver = Receiver::start(Fault::None, End::WithSender);
+    let (target, other) = (receiver.address.to_string(), tempfile::tempdir().unwrap());
+    let output = loadgen(&["--target", &target, "--entries", "100", "--data", other.path().to_str().unwrap()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    assert!(text.contains("\nnote          nothing of this run is in --data: is it this receiver's?\n"), "{text}");
+}
+
+#[test]
+fn a_report_knows_its_commit_and_its_priority() {
+    let receiver = Receiver::start(Fault::None, End::WithSender);
+    // As many threads as there are cores share them with the follower.
+    let cores = std::thread::available_parallelism().unwrap().to_string();
+    for (threads, shares) in [("1", false), (&cores, true)] {
+        let arguments = ["--rate", "10k", "--entries", "2000", "--connections", &cores, "--threads", threads];
+        let (_, report) = account(&receiver, &arguments);
+        let note = report["findings"].as_array().unwrap().iter().find(|finding| finding["name"] == "realtime");
+        assert!(note.is_some() || !shares, "{report}");
+        let is_granted = note.is_some_and(|note| note["text"].as_str().unwrap().ends_with("(SCHED_FIFO)"));
+        assert_eq!(report["realtime"], is_granted, "{report}");
+        let is_repository =
+            Command::new("git").args(["rev-parse", "HEAD"]).status().is_ok_and(|status| status.success());
+        let commit = report["commit"].as_str().unwrap_or_default();
+        let is_commit = commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+        assert!(is_commit || !is_repository || std::env::var_os("LOADGEN_COMMIT").is_some(), "{commit}");
+    }
+}
+
+/// Before anything is sent, and what cannot be written afterwards is printed all the same.
+#[test]
+fn a_place_that_cannot_be_written_is_named_first() {
+    let receiver = Receiver::start(Fault::None, End::WithSender);
+    let (target, place) = (receiver.address.to_string(), tempfile::tempdir().unwrap());
+    let run = |out: &std::path::Path| {
+        loadgen(&["--target", &target, "--tokens", "7", "--entries", "100", "--out", out.to_str().unwrap()])
+    };
+    let file = place.path().join("file");
+    std::fs::write(&file, "in the way").unwrap();
+    let output = run(&file.join("report"));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), error.lines().count()), (Some(3), 1), "{error}");
+    assert!(error.starts_with("loadgen: --out: ") && error.contains(" cannot be written; give it room"), "{error}");
+    assert_eq!(receiver.data.path().read_dir().unwrap().count(), 0, "nothing was sent");
+    // A directory where a file should go is found too late.
+    std::fs::create_dir(place.path().join("intervals.csv")).unwrap();
+    let output = run(place.path());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("entries       100 sent"));
+    assert_eq!(run(&place.path().join("new/one")).status.code(), Some(0));
 }
 
 #[test]

@@ -45,10 +45,18 @@ fn a_stall_shows_from_the_intended_time_and_hides_from_the_actual_one() {
 #[test]
 fn a_bound_that_is_exceeded_fails_the_run() {
     let receiver = Receiver::start(Fault::None, End::WithSender);
-    let run = |bound| measure(&receiver, &["--rate", "1k", "--entries", "500", "--fail-if", bound]).0;
+    let run = |bound| {
+        let (code, report) = measure(&receiver, &["--rate", "1k", "--entries", "500", "--fail-if", bound]);
+        let verdict = &report["fail_if"][0];
+        assert_eq!(verdict["bound"], bound);
+        assert!(verdict["value_ms"].as_f64().unwrap() > 0.0);
+        (code, verdict["clock"].clone(), verdict["failed"].clone())
+    };
     // A generator that was late on its own account says that, whatever the bound.
-    assert!(matches!(run("visible.p50>1ns"), 1 | 6));
-    assert!(matches!(run("send.max>1000s"), 0 | 6));
+    let (code, clock, failed) = run("p50>1ns");
+    assert!(matches!(code, 1 | 6) && clock == "visible" && failed == true, "{code}");
+    let (code, clock, failed) = run("send.max>1000s");
+    assert!(matches!(code, 0 | 6) && clock == "send" && failed == false, "{code}");
 }
 
 #[test]

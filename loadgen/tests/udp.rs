@@ -62,6 +62,17 @@ fn what_a_receiver_did_is_counted_exactly() {
 }
 
 #[test]
+fn a_receiver_that_stores_nothing_is_noticed() {
+    let receiver = Receiver::start_udp(Fault::DropEvery(1));
+    let (target, data) = (receiver.address.to_string(), receiver.data.path().to_str().unwrap());
+    let flags = ["--rate", "1k", "--entries", "100", "--connections", "1"];
+    let output = loadgen(&[&["--target", &target, "--data", data], &flags[..]].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let note = "note          nothing of this run is in --data: is it this receiver's, and may datagrams make logs (--udp-creates)?";
+    assert!(text.contains(note), "{text}");
+}
+
+#[test]
 fn nobody_there_is_exit_3_unless_one_waits_for_somebody() {
     let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let refused = loadgen(&["--target", &free, "--entries", "1M"]);

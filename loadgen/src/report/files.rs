@@ -31,6 +31,18 @@ const TICKS_PER_HALF: u32 = 5;
 /// What three significant digits make of the first bucket, says the format's last line.
 const SUB_BUCKETS: u64 = 2048;
 
+/// Sees whether a report can be written into a directory, which is made if it is missing.
+///
+/// # Errors
+///
+/// When it cannot be made, or no file in it.
+pub fn prepare(directory: &Path) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let probe = directory.join(format!(".loadgen-{}", std::process::id()));
+    fs::write(&probe, "\n")?;
+    fs::remove_file(&probe)
+}
+
 impl Report {
     /// Writes all files; the directory is made if it is missing.
     ///

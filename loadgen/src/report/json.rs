@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::Report;
 use crate::account::{Cut, Settled, Tally};
 use crate::clock::SECOND;
+use crate::condition::Verdict;
 use crate::latency::Latency;
 use crate::plan::{Arrival, Files, Plan, Proto, Rate, Stop};
 use crate::sender::{ConnectionOutcome, Ending};
@@ -28,6 +29,7 @@ impl Report {
             "run": format!("{:04x}", self.plan.run),
             "started": seconds_since_epoch(self),
             "host": self.host_json(),
+            "realtime": self.realtime == Some(true),
             "command_line": std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>(),
             "arguments": arguments(&self.plan),
             "valid": self.is_valid(),
@@ -36,6 +38,7 @@ impl Report {
                 "text": finding.text,
                 "fatal": finding.is_fatal,
             })).collect::<Vec<_>>(),
+            "fail_if": self.verdicts().map(|verdict| verdict_json(&verdict)).collect::<Vec<_>>(),
             "seconds": self.seconds(),
             "entries_per_second": self.entries_per_second(),
             "megabytes_per_second": self.megabytes_per_second(),
@@ -98,6 +101,16 @@ impl Report {
         })
         .collect()
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds for people")]
+fn verdict_json(verdict: &Verdict) -> Value {
+    json!({
+        "bound": verdict.text,
+        "clock": verdict.clock.name(),
+        "value_ms": verdict.value_nanos.map(|value| value as f64 / 1e6),
+        "failed": verdict.is_failed,
+    })
 }
 
 fn seconds_since_epoch(report: &Report) -> Option<f64> {

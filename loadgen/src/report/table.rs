@@ -25,6 +25,9 @@ impl fmt::Display for Report {
             let label = if finding.is_fatal { "INVALID" } else { "note" };
             writeln!(f, "{label:<14}{}", finding.text)?;
         }
+        for verdict in self.verdicts().filter(|verdict| verdict.is_failed) {
+            writeln!(f, "{:<14}{verdict}", "FAILED")?;
+        }
         Ok(())
     }
 }
@@ -110,7 +113,7 @@ impl Report {
         }
         match self.sum(|connection| connection.entries_behind) {
             0 => {}
-            behind => writeln!(f, "behind        {behind} entries were due and not sent")?,
+            behind => writeln!(f, "behind        {behind} entries were due and never sent")?,
         }
         let sockets: usize = self.outcome.connections.iter().map(|connection| connection.attempts.len()).sum();
         let again = sockets.saturating_sub(self.outcome.connections.len());
