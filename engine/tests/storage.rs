@@ -134,8 +134,9 @@ fn send_endless(engine: &Engine, stream: &mut TcpStream, start: &str, mib: usize
 #[test]
 fn a_line_without_end_costs_no_memory() {
     for (start, stored) in [(token(0) + " ", true), ("no token ".into(), false)] {
-        // Of a small budget all memory is soon touched, however slow the disk is meanwhile.
-        let mut engine = Engine::start(&["--buffer-bytes", "4MiB"]);
+        // Of a small budget all memory is soon touched, however slow the disk is meanwhile; in small pages, because a
+        // huge one is 2 MiB.
+        let mut engine = Engine::start_with_small_pages(&["--buffer-bytes", "4MiB"]);
         let mut stream = engine.connect();
         // Warm is an engine that has touched all memory of its own: several lines in a row cost nothing more.
         let (mut warm, mut steady, mut lines) = (0, 0, 1);
