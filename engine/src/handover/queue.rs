@@ -11,12 +11,12 @@
 //! *then* looks whether the shard sleeps. One of the two sees the other (both in one total order, `SeqCst`). The loom
 //! tests below try every interleaving.
 
-#[cfg(loom)]
+#[cfg(engine_loom)]
 use loom::sync::{
     Arc, Mutex,
     atomic::{AtomicBool, AtomicUsize, Ordering, fence},
 };
-#[cfg(not(loom))]
+#[cfg(not(engine_loom))]
 use std::sync::{
     Arc, Mutex,
     atomic::{AtomicBool, AtomicUsize, Ordering, fence},
@@ -118,7 +118,7 @@ impl Doorbell {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(engine_loom)))]
 mod tests {
     use super::*;
 
@@ -162,8 +162,8 @@ mod tests {
     }
 }
 
-/// `RUSTFLAGS="--cfg loom" cargo test -p engine --lib --release loom`
-#[cfg(all(test, loom))]
+/// `RUSTFLAGS="--cfg engine_loom" cargo test -p engine --lib --release loom`
+#[cfg(all(test, engine_loom))]
 mod loom_tests {
     use super::*;
 
