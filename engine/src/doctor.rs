@@ -216,7 +216,7 @@ fn descriptors(limit: u64, shards: u16) -> Finding {
 fn somaxconn(value: Option<&str>) -> Finding {
     const SUBJECT: &str = "net.core.somaxconn";
     let Some(value) = value else { return Finding::warn(SUBJECT, "unknown").remedy("mount /proc") };
-    if value.parse::<i32>().is_ok_and(|length| length >= BACKLOG) {
+    if value.parse::<i32>().is_ok_and(|length| length >= i32::from(BACKLOG)) {
         return Finding::ok(SUBJECT, value);
     }
     let remedy = format!("bursts of connections are refused; sysctl it to {BACKLOG}");

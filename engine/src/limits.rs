@@ -131,10 +131,9 @@ pub const OPEN_FILES_MIN: u64 = 64;
 /// as much again with 64 segments as with 160, and 10,000 logs the same with 64, 160 and 430.
 pub const SEGMENT_PARTS: u64 = 4;
 /// Pending connections of a listener; the kernel caps it at net.core.somaxconn.
-pub const BACKLOG: i32 = 4096;
-/// The same as a number of connections: a multishot accept takes all of them before the shard hears of the first. With
-/// fewer places left they are accepted one by one, one a listener and turn.
-pub const ACCEPT_QUEUE: usize = 4096;
+/// A multishot accept takes all of them before the shard hears of the first: with fewer places left they are accepted one
+/// by one, one a listener and turn.
+pub const BACKLOG: u16 = 4096;
 /// After a refused accept (no descriptors, no memory) the next try waits this long.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// TCP keepalive: idle time, interval and count after which a dead peer's connection ends.
@@ -197,7 +196,6 @@ const _: () = assert!(OPENS_IN_FLIGHT_MAX as u64 <= OPEN_FILES_MIN);
 const _: () = assert!(SHARD_ANSWER.as_secs() < ADMIN_CONNECTION_TIME.as_secs());
 // Ring, directory, lock, listeners and pipes need about half of what is reserved.
 const _: () = assert!(2 * ADMIN_CONNECTIONS_MAX as u64 <= DESCRIPTORS_RESERVED);
-const _: () = assert!(ACCEPT_QUEUE == BACKLOG as usize);
 const _: () = assert!(CONNECTION_SLOTS as u64 >= CONNECTIONS_MAX_DEFAULT);
 // The pace counts below the default of what there may be in all.
 const _: () = assert!((TOKENS_UNPACED as u64) < TOKENS_MAX_DEFAULT);

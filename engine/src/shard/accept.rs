@@ -9,7 +9,7 @@ use super::connection::Connection;
 use super::drain::Phase;
 use super::op::{ConnectionId, ListenerId, Newcomer, Notice, Op};
 use super::{Listener, ListenerConfig, Shard, listener_id};
-use crate::limits::{ACCEPT_QUEUE, ACCEPT_RETRY};
+use crate::limits::{ACCEPT_RETRY, BACKLOG};
 
 impl Shard {
     pub(super) fn accepted(&mut self, listener: ListenerId, result: io::Result<Newcomer>, more: bool) {
@@ -38,7 +38,7 @@ impl Shard {
     /// Whether there is room for all that may wait in accept queues: an accept of many takes a whole queue at once.
     fn may_accept_many(&self) -> bool {
         let listeners = self.listeners.len() * usize::from(self.config.ownership.shards());
-        self.config.connections.left() >= listeners * ACCEPT_QUEUE
+        self.config.connections.left() >= listeners * usize::from(BACKLOG)
     }
 
     fn admit(&mut self, Newcomer { id, from }: Newcomer, listener: ListenerId) {

@@ -41,7 +41,7 @@ pub fn listen(address: SocketAddr, flag: &str, shards: usize) -> Result<Listener
     drop(probe);
     let listen = || {
         let socket = bind(address, true)?;
-        socket.listen(BACKLOG)?;
+        socket.listen(i32::from(BACKLOG))?;
         Ok(socket.into())
     };
     let fds = (0..shards).map(|_| listen()).collect::<io::Result<_>>().map_err(refused)?;
