@@ -498,6 +498,12 @@ fn tell(notice: Notice) {
         Notice::TlsBroken { reason, seen } => {
             log(Level::Warn, format_args!("tls connection broken off seen={seen} error={}", quoted(&reason)));
         }
+        Notice::AcceptPaused { seen } => {
+            log(
+                Level::Warn,
+                format_args!("as many connections as --connections-max allows, newcomers wait seen={seen}"),
+            );
+        }
         Notice::HandshakesCrowded { waiting } => {
             log(Level::Warn, format_args!("as many tls handshakes as --handshakes-max allows waiting={waiting}"));
         }

@@ -68,6 +68,11 @@ pub const CONNECTIONS_TOTAL: Family = family(
     "Connections taken (accepted), closed at once because their address had as many as it may (refused), and accepts that \
      failed and were tried again.",
 );
+/// No labels.
+pub const ACCEPT_PAUSES: Family = counter(
+    "engine_accept_pauses",
+    "Times that a shard stopped accepting, because --connections-max were open, until one of them ended.",
+);
 /// `proto`
 pub const RECEIVED_BYTES: Family = family(
     Kind::Counter,
@@ -182,10 +187,11 @@ pub const LIMIT: Family = gauge(
 );
 
 /// Every metric, in the order of the text.
-pub const ALL: [Family; 30] = [
+pub const ALL: &[Family] = &[
     BUILD,
     CONNECTIONS,
     CONNECTIONS_TOTAL,
+    ACCEPT_PAUSES,
     RECEIVED_BYTES,
     LINES,
     TLS_HANDSHAKES,

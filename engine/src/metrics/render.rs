@@ -89,6 +89,7 @@ fn connections(text: &mut Text, snapshot: &Snapshot<'_>) {
         samples.sample(&[("listener", listener), ("result", "refused")], refused);
         samples.sample(&[("listener", listener), ("result", "failed")], failed);
     }
+    text.family(&names::ACCEPT_PAUSES).sample(&[], snapshot.sum(|report| report.counters.accept_pauses));
 }
 
 fn lines(text: &mut Text, snapshot: &Snapshot<'_>) {

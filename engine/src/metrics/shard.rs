@@ -18,6 +18,8 @@ pub struct Counters {
     pub connections: u64,
     /// Connections closed at once, because their address had as many as it may.
     pub connections_refused: u64,
+    /// Times that accepting stopped because as many connections as may be were open.
+    pub accept_pauses: u64,
     /// Bytes received, in connections and datagrams.
     pub received_bytes: u64,
     /// Those of them that came by UDP.
@@ -112,6 +114,7 @@ impl Counters {
         let Self {
             connections,
             connections_refused,
+            accept_pauses,
             received_bytes,
             udp_received_bytes,
             tls_received_bytes,
@@ -132,6 +135,7 @@ impl Counters {
         } = other;
         self.connections += connections;
         self.connections_refused += connections_refused;
+        self.accept_pauses += accept_pauses;
         self.received_bytes += received_bytes;
         self.udp_received_bytes += udp_received_bytes;
         self.tls_received_bytes += tls_received_bytes;
@@ -167,10 +171,11 @@ impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "connections={} connections_refused={} received_bytes={} lines={} entries={} entry_bytes={} split_lines={} \
+            "connections={} connections_refused={} accept_pauses={} received_bytes={} lines={} entries={} entry_bytes={} split_lines={} \
              split_pieces={} batches={}",
             self.connections,
             self.connections_refused,
+            self.accept_pauses,
             self.received_bytes,
             self.lines,
             self.entries,

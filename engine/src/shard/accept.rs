@@ -90,6 +90,14 @@ impl Shard {
         self.stop_accepts(|_| true);
     }
 
+    /// Newcomers wait in the accept queue from now on.
+    fn pause_accepting(&mut self) {
+        if !std::mem::replace(&mut self.accept_paused, true) {
+            self.counters.accept_pauses += 1;
+            self.notices.extend(self.pausing.again(self.now).map(|seen| Notice::AcceptPaused { seen }));
+        }
+    }
+
     fn stop_accepts(&mut self, which: impl Fn(bool) -> bool) {
         for (index, state) in self.listeners.iter_mut().enumerate() {
             if matches!(*state, Listener::Accepting { many } if which(many)) {
@@ -113,8 +121,9 @@ impl Shard {
         if self.config.connections.is_exhausted() {
             // The connection that ends next may be another shard's.
             self.crowded_until = self.now + ACCEPT_RETRY;
-            return;
+            return self.pause_accepting();
         }
+        self.accept_paused = false;
         for (index, state) in self.listeners.iter_mut().enumerate() {
             if *state == Listener::Idle {
                 *state = Listener::Accepting { many };

@@ -173,11 +173,14 @@ pub struct Shard {
     accept_from: Time,
     /// While all shards together have as many connections as may be, the next look waits until then.
     crowded_until: Time,
+    /// As many connections as may be are open, and this has been said.
+    accept_paused: bool,
     phase: Phase,
     ops: VecDeque<Op>,
     notices: VecDeque<Notice>,
     foreign: Recurring,
     crowding: Recurring,
+    pausing: Recurring,
     accept_failure: Recurring,
     /// A listener had to be closed with connections in its queue, or a socket with datagrams.
     abandoned_queue: bool,
@@ -251,11 +254,13 @@ impl Shard {
             backpressure: Stopwatch::default(),
             accept_from: Time::default(),
             crowded_until: Time::default(),
+            accept_paused: false,
             phase: Phase::Serving,
             ops: first_ops(&config),
             notices: VecDeque::new(),
             foreign: Recurring::default(),
             crowding: Recurring::default(),
+            pausing: Recurring::default(),
             accept_failure: Recurring::default(),
             abandoned_queue: false,
             now: Time::default(),

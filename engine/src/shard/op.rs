@@ -327,6 +327,11 @@ pub enum Notice {
     },
     /// Receiving datagrams failed and is tried again.
     UdpFailed(io::Error),
+    /// As many connections as may be are open: newcomers wait until one ends.
+    AcceptPaused {
+        /// Times since the last such notice, this one included.
+        seen: u64,
+    },
     /// Accepting failed and is tried again.
     AcceptFailed(io::Error),
     /// A write or a creation failed: reading stops, everything is kept, one operation is retried.
