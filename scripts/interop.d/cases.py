@@ -6,6 +6,8 @@ process id and the like allow; the message itself is literal.
 
 import pathlib
 import re
+import ssl
+import sys
 from dataclasses import dataclass, field
 from typing import Callable
 
@@ -255,9 +257,9 @@ SYSLOGS = [
 
 def python(name, pip, *how, **rest):
     """A handler of Python's logging; the standard format of the library, which puts nothing behind the token."""
-    command = lambda run: ["python3", str(run.programs / "python.py"), *how]
+    command = lambda run: [sys.executable, str(run.programs / "python.py"), *how]
     expected = literal(MESSAGES, rf"{WWW_MMM_DD} : INFO, ", newline="\u2028")
-    return Case(name, command, expected, messages=MESSAGES, pip=pip, programs=("python3",), **rest)
+    return Case(name, command, expected, messages=MESSAGES, pip=pip, **rest)
 
 
 def node(name, npm, *how, expected, **rest):
@@ -321,7 +323,12 @@ LIBRARIES = [
     python("r7insight_python", "r7insight_python==1.0.1", "r7insight"),
     python("r7insight_python-tls", "r7insight_python==1.0.1", "r7insight", "tls", over="TLS"),
     python("logentries", "logentries==0.17", "logentries"),
-    python("logentries-tls", "logentries==0.17", "logentries", "tls", over="TLS"),
+    # It calls ssl.wrap_socket, which Python 3.12 and newer lack.
+    *(
+        [python("logentries-tls", "logentries==0.17", "logentries", "tls", over="TLS")]
+        if hasattr(ssl, "wrap_socket")
+        else []
+    ),
     python("logentrieslogger", "logentrieslogger==0.2.1", "logentrieslogger"),
     node("r7insight_node", "r7insight_node@3.3.1", "r7insight", expected=INFO),
     node("r7insight_node-tls", "r7insight_node@3.3.1", "r7insight", "tls", expected=INFO, over="TLS"),
