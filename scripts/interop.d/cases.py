@@ -62,6 +62,8 @@ class Case:
     # Further flags of the engine, and what it has to reject.
     engine: tuple = ()
     rejected: dict = field(default_factory=dict)
+    # Runs only if it is named: it needs root, or fetches much.
+    only_by_name: bool = False
 
 
 def literal(messages, before="", after="", newline="\n"):
@@ -319,6 +321,13 @@ def ruby(name, how, over="TCP"):
     return Case(name, command, literal(MESSAGES, "INFO ", newline="\u2028"), over, MESSAGES, debian=("ruby",))
 
 
+def docker(name, address, over="TCP"):
+    """Its syslog driver, with the token for a tag."""
+    command = lambda run: [str(run.programs / "docker.sh"), address, *run.messages]
+    expected = literal(LINES, rf"<30>{BSD} interop \[\d+\]: ")
+    return Case(name, command, expected, over, debian=("docker.io", "busybox-static"), only_by_name=True)
+
+
 LIBRARIES = [
     python("r7insight_python", "r7insight_python==1.0.1", "r7insight"),
     python("r7insight_python-tls", "r7insight_python==1.0.1", "r7insight", "tls", over="TLS"),
@@ -358,4 +367,10 @@ LIBRARIES = [
     ruby("ruby-logger-tls", "tls", over="TLS"),
 ]
 
-CASES = [*PIPES, *SYSLOGS, *LIBRARIES]
+CASES = [
+    *PIPES,
+    *SYSLOGS,
+    *LIBRARIES,
+    docker("docker", "tcp://localhost:10000"),
+    docker("docker-tls", "tcp+tls://localhost:443", "TLS"),
+]
