@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use engine::cli::{self, Command, Typed};
-use engine::config::{self, Config, RunFlags};
+use engine::config;
 use engine::diag::put_line;
 use engine::doctor::doctor;
 use engine::error::{EngineError, Exit, ReadError};
@@ -19,7 +19,9 @@ fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
         Typed::Command(command) => match execute(command) {
             Ok(exit) => ExitCode::from(exit as u8),
-            Err(error) => fail(&error.to_string(), error.exit()),
+            // Who reads logs typed the token, and has to see it.
+            Err(error @ EngineError::Read(_)) => fail(&error.to_string(), error.exit()),
+            Err(error) => fail(&shorten_tokens(&error.to_string()), error.exit()),
         },
         Typed::Text(text) => match io::stdout().write_all(text.as_bytes()) {
             Ok(()) => ExitCode::SUCCESS,
@@ -34,9 +36,14 @@ fn execute(command: Command) -> Result<Exit, EngineError> {
     let mut stdout = io::stdout().lock();
     match command {
         Command::Run(args) => {
-            let config = Config::try_from(RunFlags::from(*args))?;
-            let stored = engine::engine::run(&config)?;
+            let resolved = args.resolve()?;
+            let stored = engine::engine::run(resolved, Box::new(move || args.resolve()))?;
             return Ok(if stored { Exit::Done } else { Exit::Unexpected });
+        }
+        Command::CheckConfig(args) => {
+            let resolved = args.resolve()?;
+            resolved.check_files()?;
+            stdout.write_all(resolved.shown().as_bytes()).map_err(ReadError::Output)?;
         }
         Command::Ls(args) => ls(&args.data, args.json, &mut stdout)?,
         Command::Cat(args) => {
@@ -53,6 +60,6 @@ fn execute(command: Command) -> Result<Exit, EngineError> {
 
 /// The one line that says why the command failed.
 fn fail(problem: &str, exit: Exit) -> ExitCode {
-    put_line(&format!("engine: {}", shorten_tokens(problem)));
+    put_line(&format!("engine: {problem}"));
     ExitCode::from(exit as u8)
 }

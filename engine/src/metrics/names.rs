@@ -175,6 +175,11 @@ pub const SHARD_BUSY_RATIO: Family = family(
 pub const RING_OVERFLOW: Family =
     counter("engine_ring_overflow", "Turns of the shard that found its completion queue overflown; nothing is lost.");
 
+/// `result`
+pub const CONFIG_RELOADS: Family = counter(
+    "engine_config_reloads",
+    "SIGHUPs: the configuration was read again (ok), or something was wrong with it and all stayed as it was (failed).",
+);
 /// `name`
 pub const LIMIT: Family = gauge(
     "engine_limit",
@@ -182,7 +187,7 @@ pub const LIMIT: Family = gauge(
 );
 
 /// Every metric, in the order of the text.
-pub const ALL: [Family; 30] = [
+pub const ALL: [Family; 31] = [
     BUILD,
     CONNECTIONS,
     CONNECTIONS_TOTAL,
@@ -212,5 +217,6 @@ pub const ALL: [Family; 30] = [
     STORAGE_STATE,
     SHARD_BUSY_RATIO,
     RING_OVERFLOW,
+    CONFIG_RELOADS,
     LIMIT,
 ];
