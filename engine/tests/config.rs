@@ -200,7 +200,8 @@ fn sighup_changes_what_it_can_and_names_the_rest() {
     let listen = "[[listen]]\nproto = 'tcp'\naddr = '127.0.0.1:0'\n";
     let folder = Folder::with(&format!("shards = 1\n[limits]\ntokens_max = 1\n{listen}"));
     let mut engine = folder.start(&["--admin", "127.0.0.1:0"]);
-    let metric = |name: &str| Metrics::of(engine.admin()).get(name);
+    let admin = engine.admin();
+    let metric = |name: &str| Metrics::of(admin).get(name);
     let mut stream = engine.connect();
     stream.write_all(format!("{T} one\n{U} too many\n").as_bytes()).unwrap();
     assert!(wait_until(|| metric("engine_rejected_lines_total{reason=\"too_many_tokens\"}") == 1));
