@@ -143,7 +143,7 @@ pub struct RunArgs {
     #[arg(long, help_heading = LIMITS, value_name = "N", default_value_t = TOKENS_PER_SECOND_DEFAULT, value_parser = count)]
     tokens_per_second: u64,
     /// Connections at a time; past it accepting stops until one ends; 0 = as many as the descriptor limit
-    /// leaves [default: the same, at most 65536]
+    /// leaves [default: as many as the descriptor limit leaves, at most 65536]
     #[arg(long, help_heading = LIMITS, value_name = "N", value_parser = count)]
     connections_max: Option<u64>,
     /// Connections of one IPv4 address or IPv6 /64 network at a time; the newest past it is closed; 0 = no limit

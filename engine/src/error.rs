@@ -37,7 +37,9 @@ pub struct ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.flag, self.problem)
+        // Keys and values of a file may hold line ends.
+        let text = format!("{}: {}", self.flag, self.problem);
+        f.write_str(&text.replace(char::is_control, " "))
     }
 }
 

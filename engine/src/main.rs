@@ -16,19 +16,16 @@ use engine::wire::token::shorten_tokens;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match cli::parse(std::env::args_os()) {
-        Typed::Command(command) => match execute(command) {
-            Ok(exit) => ExitCode::from(exit as u8),
-            // Who reads logs typed the token, and has to see it.
-            Err(error @ EngineError::Read(_)) => fail(&error.to_string(), error.exit()),
-            Err(error) => fail(&shorten_tokens(&error.to_string()), error.exit()),
-        },
-        Typed::Text(text) => match io::stdout().write_all(text.as_bytes()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-            Err(_) => ExitCode::from(Exit::Unexpected as u8),
-        },
-        Typed::Wrong(problem) => fail(&problem, Exit::Usage),
+    let done = match cli::parse(std::env::args_os()) {
+        Typed::Command(command) => execute(command),
+        Typed::Text(text) => print(&text),
+        Typed::Wrong(problem) => return fail(&problem, Exit::Usage),
+    };
+    match done {
+        Ok(exit) => ExitCode::from(exit as u8),
+        // Who reads logs typed the token, and has to see it.
+        Err(error @ EngineError::Read(_)) => fail(&error.to_string(), error.exit()),
+        Err(error) => fail(&shorten_tokens(&error.to_string()), error.exit()),
     }
 }
 
@@ -43,7 +40,7 @@ fn execute(command: Command) -> Result<Exit, EngineError> {
         Command::CheckConfig(args) => {
             let resolved = args.resolve()?;
             resolved.check_files()?;
-            stdout.write_all(resolved.shown().as_bytes()).map_err(ReadError::Output)?;
+            return print(&resolved.shown());
         }
         Command::Ls(args) => ls(&args.data, args.json, &mut stdout)?,
         Command::Cat(args) => {
@@ -56,6 +53,14 @@ fn execute(command: Command) -> Result<Exit, EngineError> {
         }
     }
     Ok(Exit::Done)
+}
+
+/// That the reader of a pipe leaves is no error.
+fn print(text: &str) -> Result<Exit, EngineError> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ReadError::Output(error).into()),
+        _ => Ok(Exit::Done),
+    }
 }
 
 /// The one line that says why the command failed.

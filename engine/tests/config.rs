@@ -163,14 +163,14 @@ fn each_listener_has_its_own_framing() {
 fn each_tls_listener_shows_its_own_certificate() {
     let folder = Folder::with("");
     let authorities = [Authority::new(), Authority::new()];
-    let mut text = String::new();
+    let mut listeners = vec!["[[listen]]\nproto = 'tcp'\naddr = '127.0.0.1:0'\n".to_owned()];
     for (name, authority) in ["one", "two"].into_iter().zip(&authorities) {
         let own = folder.0.path().join(name);
         std::fs::create_dir(&own).unwrap();
         let (cert, key) = authority.pair("localhost", ECDSA).write(&own);
-        text += &format!("[[listen]]\nproto = 'tls'\naddr = '127.0.0.1:0'\ncert = {cert:?}\nkey = {key:?}\n");
+        listeners.push(format!("[[listen]]\nproto = 'tls'\naddr = '127.0.0.1:0'\ncert = {cert:?}\nkey = {key:?}\n"));
     }
-    folder.write(&(text + "[[listen]]\nproto = 'tcp'\naddr = '127.0.0.1:0'\n"));
+    folder.write(&listeners.concat());
     let mut engine = folder.start(&[]);
     let trusts = |authority: &Authority, listener: usize| {
         let mut client = Client::new(&Arc::new(authority.client(&[&TLS13])), "localhost");

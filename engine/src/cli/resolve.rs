@@ -60,7 +60,7 @@ fn resolve(
         let name = format!("ENGINE_{}", key.to_ascii_uppercase());
         // An empty one is as good as none: that is how many tools unset them.
         if let Some(value) = variable(&name).filter(|value| !value.is_empty()) {
-            from_variables.push(flags.from_variable(&key, name, &value)?);
+            from_variables.push(flags.of_variable(&key, name, &value)?);
         }
     }
     from_variables.retain(|given| !is_typed(&given.key));
@@ -69,9 +69,10 @@ fn resolve(
         None => None,
     };
     let (mut from_file, mut listen) = (Vec::new(), Vec::new());
-    if let Some((name, ConfigFile { entries, listen: tables })) = &file {
-        from_file = flags.from_file(name, entries)?;
-        listen = tables.iter().map(|table| listener(name, table)).collect::<Result<Vec<_>, _>>()?;
+    if let Some((name, ConfigFile { entries, tables, listen: listeners })) = &file {
+        flags.check_tables(name, tables)?;
+        from_file = flags.of_file(name, entries)?;
+        listen = listeners.iter().map(|table| listener(name, table)).collect::<Result<Vec<_>, _>>()?;
     }
     let by_line = LISTENERS.into_iter().any(is_typed);
     let by_variable = from_variables.iter().any(Given::is_listener);
@@ -163,7 +164,7 @@ impl<A: Args> Flags<A> {
 
 impl<A: Args> Flags<A> {
     /// A variable; several values are separated by commas.
-    fn from_variable(&self, key: &str, name: String, value: &OsStr) -> Result<Given, ConfigError> {
+    fn of_variable(&self, key: &str, name: String, value: &OsStr) -> Result<Given, ConfigError> {
         let arg = self.arg(key).expect("keys come from the same flags");
         let wrong = |problem| ConfigError { flag: name.clone().into(), problem };
         let arguments = if is_switch(arg) {
@@ -188,15 +189,15 @@ impl<A: Args> Flags<A> {
     }
 
     /// The keys of a file; each stands above all tables or in its own one.
-    fn from_file(&self, name: &str, entries: &[Entry]) -> Result<Vec<Given>, ConfigError> {
+    fn of_file(&self, name: &str, entries: &[Entry]) -> Result<Vec<Given>, ConfigError> {
         let mut given: Vec<Given> = Vec::new();
         for entry in entries {
             let place = format!("{name}:{}", entry.line);
             let wrong = |problem| ConfigError { flag: format!("{place}: {}", entry.key).into(), problem };
             let arg = self.arg(&entry.key).filter(|arg| arg.get_id() != CONFIG);
             let arg = arg.ok_or_else(|| wrong(self.no_such_key(entry)))?;
-            if entry.table.is_some() && entry.table != table_of(arg) {
-                return Err(wrong(self.wrong_table(entry, arg)));
+            if let Some(table) = entry.table.as_ref().filter(|table| table_of(arg).as_ref() != Some(table)) {
+                return Err(wrong(format!("does not belong in [{table}]; the nearest is {}", with_table(arg))));
             }
             if let Some(twice) = given.iter().find(|given| given.key == entry.key) {
                 return Err(wrong(format!("is in {} too; give it once", twice.origin)));
@@ -205,6 +206,16 @@ impl<A: Args> Flags<A> {
             given.push(Given { key: entry.key.clone(), arguments, origin: Origin::File(place) });
         }
         Ok(given)
+    }
+
+    /// A table that nothing belongs to may be a mistyped one, also while it is empty.
+    fn check_tables(&self, name: &str, tables: &[(String, usize)]) -> Result<(), ConfigError> {
+        let known: Vec<String> = self.command.get_arguments().filter_map(table_of).collect();
+        let Some((table, line)) = tables.iter().find(|(table, _)| !known.contains(table)) else { return Ok(()) };
+        let distance = |known: &&String| strsim::damerau_levenshtein(known, table);
+        let nearest = known.iter().min_by_key(distance).expect("some flags have a table");
+        let problem = format!("no such table; the nearest is [{nearest}]");
+        Err(ConfigError { flag: format!("{name}:{line}: [{table}]").into(), problem })
     }
 
     fn arguments(&self, name: &str, entry: &Entry, arg: &Arg) -> Result<Vec<OsString>, ConfigError> {
@@ -245,11 +256,6 @@ impl<A: Args> Flags<A> {
         format!("no such key; the nearest is {}", with_table(nearest))
     }
 
-    fn wrong_table(&self, entry: &Entry, arg: &Arg) -> String {
-        let table = entry.table.as_deref().unwrap_or_default();
-        format!("does not belong in [{table}]; the nearest is {}", with_table(arg))
-    }
-
     fn settings(&self, matches: &ArgMatches, origin: &impl Fn(&str) -> Origin) -> Vec<Setting> {
         let setting = |arg: &Arg| {
             let key = arg.get_id().as_str();
@@ -263,7 +269,7 @@ impl<A: Args> Flags<A> {
 fn listener(name: &str, table: &ListenTable) -> Result<(Listen, Setting), ConfigError> {
     let flags = Flags::<ListenArgs>::new();
     let place = format!("{name}:{}", table.line);
-    let given = flags.from_file(name, &table.entries)?;
+    let given = flags.of_file(name, &table.entries)?;
     let has = |key: &str| given.iter().any(|given| given.key == key);
     if let Some(missing) = ["proto", "addr"].into_iter().find(|key| !has(key)) {
         let example = "a listener has proto = \"tcp\" and addr = \"127.0.0.1:10000\", or the like";
@@ -431,6 +437,7 @@ mod tests {
             "f.toml:2: tokens_max: does not belong in [storage]; the nearest is tokens_max in [limits]"
         );
         assert_eq!(refused("[[listen]]\nproto = 'tcp'\nadr = 'x'"), "f.toml:3: adr: no such key; the nearest is addr");
+        assert_eq!(refused("\n[limts]"), "f.toml:2: [limts]: no such table; the nearest is [limits]");
         assert!(refused("[limits]\ndata = 'x'").starts_with("f.toml:2: data: does not belong in [limits];"));
     }
 
@@ -468,7 +475,7 @@ mod tests {
     /// Pieces of configuration files in any order, cut and changed anywhere.
     #[test]
     fn whatever_a_file_holds_it_is_taken_or_a_line_is_named() {
-        const PIECES: [&str; 24] = [
+        const PIECES: [&str; 28] = [
             "data = 'x'\n",
             "tokens_max = 5\n",
             "[limits]\n",
@@ -493,6 +500,10 @@ mod tests {
             "\u{feff}",
             "proto = '\\u0000'\r\n",
             "\"\" = 5\n",
+            "\"a\\nb\" = 5\n",
+            "segment_bytes = \"a\\nb\"\n",
+            "admin = '''\n\n'''\n",
+            "[limts]\n",
         ];
         let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
         let mut below = |limit: usize| {

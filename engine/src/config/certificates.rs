@@ -59,8 +59,10 @@ impl CertificateFiles {
     }
 
     fn wrong(&self, flag: &'static str, path: &Path, problem: &str) -> ConfigError {
-        let key = || flag.trim_start_matches('-').replace('-', "_");
-        let flag = self.place.as_ref().map_or(flag.into(), |place| format!("{place}: {}", key()).into());
+        let flag = match &self.place {
+            Some(place) => format!("{place}: {}", flag.trim_start_matches('-').replace('-', "_")).into(),
+            None => flag.into(),
+        };
         ConfigError { flag, problem: format!("{}: {problem}", path.display()) }
     }
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
+use memchr::memchr_iter;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, de};
 
@@ -17,6 +18,8 @@ use crate::limits::CONFIG_FILE_BYTES_MAX;
 pub struct ConfigFile {
     /// Keys outside of `[[listen]]`.
     pub entries: Vec<Entry>,
+    /// The names of the other tables, each with its line.
+    pub tables: Vec<(String, usize)>,
     /// The `[[listen]]` tables.
     pub listen: Vec<ListenTable>,
 }
@@ -84,7 +87,7 @@ pub fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
     match str::from_utf8(&bytes) {
         Ok(text) => parse(&name, text),
         Err(error) => {
-            let line = 1 + bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
+            let line = line(&bytes, error.valid_up_to());
             Err(wrong(format!("{name}:{line}"), "is not UTF-8; give a TOML file".to_owned()))
         }
     }
@@ -101,12 +104,20 @@ pub fn parse(name: &str, text: &str) -> Result<ConfigFile, ConfigError> {
     for (key, value) in &root {
         match value.get_ref() {
             _ if key.get_ref() == "listen" => file.listen = source.listen(key, value)?,
-            DeValue::Table(table) => file.entries.extend(source.entries(Some(key.get_ref()), table)?),
+            DeValue::Table(table) => {
+                file.tables.push((key.get_ref().to_string(), source.line(key.span().start)));
+                file.entries.extend(source.entries(Some(key.get_ref()), table)?);
+            }
             _ => file.entries.push(source.entry(None, key, value)?),
         }
     }
     file.entries.sort_by_key(|entry| entry.line);
     Ok(file)
+}
+
+/// The line that this position is in.
+fn line(text: &[u8], at: usize) -> usize {
+    1 + memchr_iter(b'\n', &text[..at.min(text.len())]).count()
 }
 
 /// The file, for errors.
@@ -120,16 +131,16 @@ type Key<'a> = Spanned<de::DeString<'a>>;
 
 impl Source<'_> {
     fn line(self, at: usize) -> usize {
-        1 + self.text.as_bytes()[..at.min(self.text.len())].iter().filter(|&&byte| byte == b'\n').count()
+        line(self.text.as_bytes(), at)
     }
 
     fn wrong(self, line: usize, key: &str, problem: &str) -> ConfigError {
-        wrong(format!("{}:{line}: {}", self.name, one_line(key)), problem.to_owned())
+        wrong(format!("{}:{line}: {key}", self.name), problem.to_owned())
     }
 
     fn no_toml(self, error: &de::Error) -> ConfigError {
         let line = self.line(error.span().map_or(0, |span| span.start));
-        let problem = format!("{}; give TOML, a line such as data = \"/var/lib/engine\"", one_line(error.message()));
+        let problem = format!("{}; give TOML, a line such as data = \"/var/lib/engine\"", error.message().trim());
         wrong(format!("{}:{line}", self.name), problem)
     }
 
@@ -178,12 +189,6 @@ impl Source<'_> {
         };
         Ok(Value { text, kind, line })
     }
-}
-
-/// Somebody else's text, in the one line that an error has.
-fn one_line(text: &str) -> String {
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
-    text.trim().chars().map(plain).take(200).collect()
 }
 
 #[cfg(test)]
