@@ -64,7 +64,7 @@ fn config() -> ShardConfig {
         per_address: PerAddress::new(0),
         drain_timeout: Duration::ZERO,
         listeners: vec![ListenerConfig::plain(Framing::Lf)],
-        tls: None,
+        tls: Vec::new(),
         handshakes_max: 1,
         udp_sockets: 0,
         udp_buffers: 0,

@@ -1,14 +1,21 @@
 //! From flags as typed to a configuration that needs no more checks.
 
 mod certificates;
+pub mod file;
+mod listeners;
+mod settings;
 
+use std::borrow::Cow;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-pub use certificates::CertificateFiles;
+pub use certificates::{CertificateFiles, Stamp};
+use listeners::Listeners;
+pub use listeners::{Listen, Proto, TcpListen};
+pub use settings::{Origin, Resolved, Setting};
 
 use crate::diag::{Format, Level};
 use crate::error::{ConfigError, StartError, shown};
@@ -17,10 +24,7 @@ use crate::limits::{
     BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED, LINE_BYTES_MAX_MIN,
     LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, SEGMENT_PARTS, SHARDS_MAX,
 };
-use crate::shard::{ListenerConfig, Oversize};
-
-/// Where connections and datagrams are taken unless a flag says otherwise.
-const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10_000);
+use crate::shard::Oversize;
 
 /// The flags of `run`, parsed but not judged.
 #[derive(Clone, Debug)]
@@ -35,6 +39,8 @@ pub struct RunFlags {
     pub udp_creates: bool,
     /// `--tls`
     pub tls: Vec<SocketAddr>,
+    /// `[[listen]]` of the configuration file.
+    pub listen: Vec<Listen>,
     /// `--cert`
     pub cert: Vec<PathBuf>,
     /// `--key`
@@ -79,24 +85,15 @@ pub struct RunFlags {
     pub log_level: Level,
 }
 
-/// Where connections are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TcpListen {
-    /// The address.
-    pub address: SocketAddr,
-    /// What is spoken there.
-    pub spoken: ListenerConfig,
-}
-
 /// What an engine runs with. Every relation between values holds.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The data directory.
     pub data: PathBuf,
-    /// Where to take connections: without TLS first.
+    /// Where to take connections: those of the flags first, without TLS before those with it.
     pub tcp: Vec<TcpListen>,
-    /// Where certificates and keys are, if TLS is spoken.
-    pub certificates: Option<CertificateFiles>,
+    /// Where certificates and keys are: sets that listeners refer to.
+    pub certificates: Vec<CertificateFiles>,
     /// TLS handshakes in progress at a time, a shard.
     pub handshakes_max: usize,
     /// Where to take datagrams.
@@ -175,21 +172,15 @@ impl fmt::Display for AdminAddress {
 impl TryFrom<RunFlags> for Config {
     type Error = ConfigError;
 
-    fn try_from(mut flags: RunFlags) -> Result<Self, ConfigError> {
-        if flags.tcp.is_empty() && flags.udp.is_empty() && flags.tls.is_empty() {
-            (flags.tcp, flags.udp) = (vec![LISTEN_DEFAULT], vec![LISTEN_DEFAULT]);
-        }
+    fn try_from(flags: RunFlags) -> Result<Self, ConfigError> {
         check_sizes(&flags)?;
-        check_reach(&flags)?;
-        let certificates = certificate_files(&flags)?;
-        let listen = |tls| move |address| TcpListen { address, spoken: ListenerConfig { framing: flags.framing, tls } };
-        let plain = flags.tcp.into_iter().map(listen(false));
+        let Listeners { tcp, udp, certificates } = Listeners::of(&flags)?;
         Ok(Self {
             data: flags.data,
-            tcp: plain.chain(flags.tls.into_iter().map(listen(true))).collect(),
+            tcp,
             certificates,
             handshakes_max: narrow("--handshakes-max", flags.handshakes_max, u64::from(u32::MAX))?,
-            udp: flags.udp,
+            udp,
             udp_creates: flags.udp_creates,
             shards: shards(flags.shards)?,
             tokens_max: narrow("--tokens-max", flags.tokens_max, u64::from(u32::MAX))?,
@@ -214,6 +205,33 @@ impl TryFrom<RunFlags> for Config {
     }
 }
 
+impl Config {
+    /// What a setting is that nobody gave, where it depends on others or on the host.
+    #[must_use]
+    pub fn implied(&self, key: &str) -> Option<String> {
+        let listed = |addresses: Vec<String>| {
+            let any = Some(addresses).filter(|addresses| !addresses.is_empty());
+            Some(any.map_or_else(|| "none".to_owned(), |addresses| addresses.join(",")))
+        };
+        let tcp = |tls| self.tcp.iter().filter(move |tcp| tcp.spoken.tls == tls).map(|tcp| tcp.address.to_string());
+        match key {
+            "tcp" => listed(tcp(false).collect()),
+            "tls" => listed(tcp(true).collect()),
+            "udp" => listed(self.udp.iter().map(ToString::to_string).collect()),
+            "shards" => Some(self.shards.to_string()),
+            _ => None,
+        }
+    }
+
+    /// Reads the files that it names, and forgets what is in them.
+    ///
+    /// # Errors
+    /// One of them cannot be used.
+    pub fn check_files(&self) -> Result<(), ConfigError> {
+        self.certificates.iter().try_for_each(|files| files.load().map(drop))
+    }
+}
+
 /// As many as asked for, or as this process may use cores.
 ///
 /// # Errors
@@ -223,32 +241,6 @@ pub fn shards(asked: Option<u64>) -> Result<u16, ConfigError> {
     let shards = asked.unwrap_or_else(cores);
     let allowed = u16::try_from(shards).ok().filter(|_| (1..=SHARDS_MAX).contains(&shards));
     allowed.ok_or_else(|| wrong("--shards", format!("{shards} is not possible; give 1 to {SHARDS_MAX}")))
-}
-
-/// TLS needs certificates and keys in pairs, and nothing else does.
-fn certificate_files(flags: &RunFlags) -> Result<Option<CertificateFiles>, ConfigError> {
-    let given = [
-        ("--cert", !flags.cert.is_empty()),
-        ("--key", !flags.key.is_empty()),
-        ("--client-ca", flags.client_ca.is_some()),
-    ];
-    if flags.tls.is_empty() {
-        return match given.into_iter().find(|(_, given)| *given) {
-            Some((flag, _)) => Err(wrong(flag, "is of no use without --tls; add --tls ADDR".into())),
-            None => Ok(None),
-        };
-    }
-    if flags.cert.is_empty() {
-        return Err(wrong("--tls", "needs a certificate; add --cert FILE --key FILE (PEM)".into()));
-    }
-    let (certificates, keys) = (flags.cert.len(), flags.key.len());
-    if certificates != keys {
-        let problem =
-            format!("{keys} given, and {certificates} of --cert; give a --key for each --cert, in the same order");
-        return Err(wrong("--key", problem));
-    }
-    let pairs = flags.cert.iter().cloned().zip(flags.key.iter().cloned()).collect();
-    Ok(Some(CertificateFiles { pairs, client_ca: flags.client_ca.clone() }))
 }
 
 /// 0 is no limit.
@@ -290,24 +282,8 @@ fn check_sizes(flags: &RunFlags) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Without a token list everybody who can connect can make logs.
-fn check_reach(flags: &RunFlags) -> Result<(), ConfigError> {
-    let tcp = flags.tcp.iter().map(|address| ("--tcp", address));
-    let udp = flags.udp.iter().map(|address| ("--udp", address));
-    let tls = flags.tls.iter().map(|address| ("--tls", address));
-    match tcp.chain(udp).chain(tls).find(|(_, address)| !address.ip().is_loopback()) {
-        Some((flag, address)) if !flags.open => Err(wrong(
-            flag,
-            format!(
-                "{address} is reachable from other hosts, and any line with a UUID makes a log; add --open to allow that, or listen on 127.0.0.1"
-            ),
-        )),
-        _ => Ok(()),
-    }
-}
-
-fn wrong(flag: &'static str, problem: String) -> ConfigError {
-    ConfigError { flag, problem }
+fn wrong(flag: impl Into<Cow<'static, str>>, problem: String) -> ConfigError {
+    ConfigError { flag: flag.into(), problem }
 }
 
 fn too_small(flag: &'static str, given: u64, least: u64) -> ConfigError {
@@ -371,6 +347,7 @@ mod tests {
             udp: Vec::new(),
             udp_creates: false,
             tls: Vec::new(),
+            listen: Vec::new(),
             cert: Vec::new(),
             key: Vec::new(),
             client_ca: None,
@@ -395,7 +372,7 @@ mod tests {
         }
     }
 
-    fn refused(flags: RunFlags) -> &'static str {
+    fn refused(flags: RunFlags) -> Cow<'static, str> {
         Config::try_from(flags).expect_err("wrong on purpose").flag
     }
 
@@ -460,8 +437,49 @@ mod tests {
         assert_eq!(refused(RunFlags { client_ca: Some("ca.pem".into()), ..flags() }), "--client-ca");
         assert_eq!(refused(RunFlags { handshakes_max: 0, ..flags() }), "--handshakes-max");
         let config = Config::try_from(RunFlags { cert: files(2), key: files(2), ..tls() }).expect("allowed");
-        assert_eq!(config.certificates.expect("there are some").pairs.len(), 2);
-        assert!(config.tcp.iter().all(|listen| listen.spoken.tls));
+        assert_eq!(config.certificates[0].pairs.len(), 2);
+        assert!(config.tcp.iter().all(|listen| listen.spoken.tls && listen.certificates == Some(0)));
+    }
+
+    fn listen(proto: Proto) -> Listen {
+        Listen {
+            proto,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            framing: None,
+            cert: Vec::new(),
+            key: Vec::new(),
+            client_ca: None,
+            place: Some("engine.toml:3".to_owned()),
+        }
+    }
+
+    #[test]
+    fn each_listener_of_the_file_speaks_for_itself() {
+        let pair =
+            |name: &str| (vec![PathBuf::from(format!("{name}.pem"))], vec![PathBuf::from(format!("{name}.key"))]);
+        let tls = |(cert, key)| Listen { cert, key, ..listen(Proto::Tls) };
+        let (cert, key) = pair("common");
+        let octet = Listen { framing: Some(Framing::Octet), ..listen(Proto::Tcp) };
+        let own = vec![octet, listen(Proto::Tcp), tls(pair("own")), tls((Vec::new(), Vec::new())), tls(pair("own"))];
+        let config = Config::try_from(RunFlags { listen: own, cert, key, framing: Framing::Auto, ..flags() });
+        let config = config.expect("allowed");
+        let sets: Vec<_> = config.tcp.iter().map(|listen| listen.certificates).collect();
+        assert_eq!(sets, [None, None, Some(0), Some(1), Some(0)]);
+        assert_eq!(config.certificates[1].pairs, [("common.pem".into(), "common.key".into())]);
+        let framings: Vec<_> = config.tcp.iter().map(|listen| listen.spoken.framing).collect();
+        assert_eq!(framings[..3], [Framing::Octet, Framing::Auto, Framing::Auto]);
+        assert_eq!(config.udp, []);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_listener_of_the_file_names_its_line_and_key() {
+        let refused = |listen| refused(RunFlags { listen: vec![listen], ..flags() });
+        let everywhere = SocketAddr::from(([0, 0, 0, 0], 1));
+        assert_eq!(refused(Listen { address: everywhere, ..listen(Proto::Udp) }), "engine.toml:3: addr");
+        assert_eq!(refused(listen(Proto::Tls)), "engine.toml:3: addr");
+        assert_eq!(refused(Listen { cert: vec!["c".into()], ..listen(Proto::Tls) }), "engine.toml:3: key");
+        assert_eq!(refused(Listen { cert: vec!["c".into()], ..listen(Proto::Tcp) }), "engine.toml:3: cert");
+        assert_eq!(refused(Listen { framing: Some(Framing::Lf), ..listen(Proto::Udp) }), "engine.toml:3: framing");
     }
 
     #[test]

@@ -3,13 +3,14 @@
 //! ```text
 //!  main thread     probe ─► lock ─► admin ─► recover ─► bind ─► all rings up ─► ready ─► waits for the shards
 //!  shard threads                                           └─► ring, shard ──┴─► serves … drains ─► outcome
-//!  signal thread                                                         SIGTERM ─► mailboxes
+//!  signal thread                                                         SIGTERM ─► mailboxes; SIGHUP ─► reload
 //!  certificates thread                     files changed, SIGHUP ─► what new handshakes show
 //!  admin thread                     └─► /metrics /healthz /readyz, until the shards have ended
 //!  disk thread                                                free space low, or not ─► mailboxes
 //! ```
 
 mod certificates;
+mod reload;
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,22 +24,24 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use certificates::Certificates;
+use reload::Live;
+pub use reload::{Reloader, Reread};
 
 use crate::admin::Admin;
 use crate::admin::watch::{Desk, Progress, Reporter, Watch};
-use crate::config::{Config, Descriptors};
+use crate::config::{Config, Descriptors, Resolved, Setting};
 use crate::diag::{self, Level, log, quoted, say};
 use crate::driver::uring::{Mailbox, Neighbours, Uring, probe, refused};
 use crate::error::{EngineError, Exit, StartError};
 use crate::handover::ShardId;
 use crate::limits::{
     DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, DRAIN_PROGRESS, NOTICES_MAX, RECV_BUFFERS,
-    TOKENS_UNPACED, UDP_BUFFERS,
+    UDP_BUFFERS,
 };
 use crate::metrics::{Limit, Report, constants};
 use crate::route::Ownership;
 use crate::segment::Position;
-use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, PerAddress, Shard, ShardConfig};
+use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, Shard, ShardConfig};
 use crate::store::recover::{RecoveredLog, recover};
 use crate::sys::affinity::{allowed_cores, pin};
 use crate::sys::listener::{Listener, listen};
@@ -60,6 +63,7 @@ pub struct Engine {
     watch: Arc<Watch>,
     disk_watch: DiskWatch,
     certificates: Option<Certificates>,
+    live: Live,
     admin: Option<Admin>,
     // Released last: until then nobody else may use the directory.
     lock: DataLock,
@@ -88,21 +92,6 @@ impl Drainer {
     }
 }
 
-/// Tells a running engine to read its files again, from any thread.
-#[derive(Clone, Debug)]
-pub struct Reloader(Option<Sender<()>>);
-
-impl Reloader {
-    /// Reads certificates again; what is wrong with them is said, and the old ones stay.
-    pub fn reload(&self) {
-        match &self.0 {
-            // Nobody reads any more if the engine has ended.
-            Some(certificates) => drop(certificates.send(())),
-            None => say(Level::Info, format_args!("nothing to read again")),
-        }
-    }
-}
-
 impl Engine {
     /// Starts an engine: when this returns, every listener is bound and entries are stored.
     ///
@@ -110,7 +99,7 @@ impl Engine {
     /// The host or the data directory refuses.
     pub fn start(config: &Config) -> Result<Self, EngineError> {
         // What is wrong with a flag is said before anything is touched.
-        let certificates = config.certificates.clone().map(Certificates::load).transpose()?;
+        let certificates = Certificates::load(&config.certificates)?;
         let limit = host::raise_descriptor_limit();
         probe()?;
         let shards = usize::from(config.shards);
@@ -121,8 +110,8 @@ impl Engine {
         data.meta()?;
         let disk_free_min = disk_free_min(config, &data)?;
         let limits = limits_in_force(config, descriptors, disk_free_min);
-        let server = certificates.as_ref().map(Certificates::server);
-        let watch = Arc::new(Watch::new(Arc::clone(&data), limits, server.cloned()));
+        let servers = certificates.as_ref().map_or(&[][..], Certificates::servers);
+        let watch = Arc::new(Watch::new(Arc::clone(&data), limits, servers.to_vec()));
         let admin = Admin::start(&config.admin, Arc::clone(&watch))?;
         if let Some(admin) = &admin {
             say(Level::Info, format_args!("listening proto=admin addr={}", admin.address()));
@@ -153,7 +142,8 @@ impl Engine {
         let udp_addresses = udp.iter().map(|listener| listener.address).collect();
         let mailboxes = (0..shards).map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>().map_err(no_resources)?;
         let disk_watch = DiskWatch::start(Arc::clone(&data), disk_free_min, mailboxes.clone())?;
-        let configs = shard_configs(config, descriptors, server);
+        let live = Live::new(config, mailboxes.clone(), Arc::clone(&watch));
+        let configs = shard_configs(config, descriptors, servers, &live);
         let parts = share_out(configs, recovered.logs, listeners, udp, &mailboxes);
         let (reporters, desks) = mailboxes.iter().cloned().map(Desk::new).unzip();
         let events = channel();
@@ -172,6 +162,7 @@ impl Engine {
             watch,
             disk_watch,
             certificates,
+            live,
             admin,
             lock,
         })
@@ -195,10 +186,11 @@ impl Engine {
         Drainer { mailboxes: self.mailboxes.clone(), events: self.events.0.clone() }
     }
 
-    /// A handle that makes it read its files again.
+    /// A handle that makes it read its files again; it was started with these settings.
     #[must_use]
-    pub fn reloader(&self) -> Reloader {
-        Reloader(self.certificates.as_ref().map(Certificates::reloads))
+    pub fn reloader(&self, settings: Vec<Setting>, reread: Reread) -> Reloader {
+        let certificates = self.certificates.as_ref().map(Certificates::reloads);
+        Reloader { live: self.live.clone(), certificates, settings, reread }
     }
 
     /// Waits until the engine has ended.
@@ -239,16 +231,20 @@ impl Engine {
     }
 }
 
-/// `engine run`: serves until a signal ends it. Says whether everything that was received is stored.
+/// `engine run`: serves until a signal ends it. Says whether everything that was received is stored. `reread` resolves the
+/// configuration again.
 ///
 /// # Errors
 /// The host or the data directory refuses, or the ring fails.
-pub fn run(config: &Config) -> Result<bool, EngineError> {
+pub fn run(Resolved { config, settings }: Resolved, reread: Reread) -> Result<bool, EngineError> {
     diag::configure(config.log_level, config.log_format);
     // From here on a signal drains, also during the start.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(no_resources)?;
-    let engine = Engine::start(config)?;
-    obey_signals(signals, engine.drainer(), engine.reloader())?;
+    let engine = Engine::start(&config).map_err(|error| match error {
+        EngineError::Config(error) => EngineError::Config(Resolved::named(&settings, error)),
+        other => other,
+    })?;
+    obey_signals(signals, engine.drainer(), engine.reloader(settings, reread))?;
     say(Level::Info, format_args!("ready"));
     let outcome = engine.join().map_err(EngineError::Ring)?;
     diag::finish();
@@ -284,7 +280,7 @@ fn tell_listening(config: &Config, tcp: &[Listener], udp: &[UdpListener]) {
     }
 }
 
-fn obey_signals(mut signals: Signals, drainer: Drainer, reloader: Reloader) -> Result<(), StartError> {
+fn obey_signals(mut signals: Signals, drainer: Drainer, mut reloader: Reloader) -> Result<(), StartError> {
     let work = move || {
         for signal in signals.forever() {
             if signal == SIGHUP {
@@ -336,14 +332,11 @@ fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64
     limits
 }
 
-fn shard_configs(config: &Config, descriptors: Descriptors, tls: Option<&tls::Server>) -> Vec<ShardConfig> {
+fn shard_configs(config: &Config, descriptors: Descriptors, servers: &[tls::Server], live: &Live) -> Vec<ShardConfig> {
     let ownership = Ownership::over(config.shards);
     let connections = Allowance::new(descriptors.connections);
-    let tokens = match config.tokens_per_second {
-        Some(per_second) => Allowance::paced(config.tokens_max, TOKENS_UNPACED, per_second),
-        None => Allowance::new(config.tokens_max),
-    };
-    let per_address = PerAddress::new(config.connections_per_ip_max);
+    let tls = config.tcp.iter().map(|tcp| tcp.certificates.map(|set| servers[set].clone()));
+    let tls: Vec<_> = tls.collect();
     let shard = |id| ShardConfig {
         id: ShardId(id),
         ownership: ownership.clone(),
@@ -351,10 +344,10 @@ fn shard_configs(config: &Config, descriptors: Descriptors, tls: Option<&tls::Se
         oversize: config.oversize,
         buffer_bytes: config.buffer_bytes,
         connections: connections.clone(),
-        per_address: per_address.clone(),
+        per_address: live.per_address.clone(),
         drain_timeout: config.drain_timeout,
         listeners: config.tcp.iter().map(|tcp| tcp.spoken).collect(),
-        tls: tls.cloned(),
+        tls: tls.clone(),
         handshakes_max: config.handshakes_max,
         recv_buffers: usize::from(RECV_BUFFERS),
         udp_sockets: u32::try_from(config.udp.len()).expect("a command line has fewer than 2^32 flags"),
@@ -363,7 +356,7 @@ fn shard_configs(config: &Config, descriptors: Descriptors, tls: Option<&tls::Se
         logs: LogLimits {
             linger: config.linger,
             segment_bytes: config.segment_bytes,
-            tokens: tokens.clone(),
+            tokens: live.tokens.clone(),
             open_files_max: descriptors.files / usize::from(config.shards),
         },
     };

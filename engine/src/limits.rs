@@ -150,6 +150,8 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const TLS_CARRY_BYTES_MAX: usize = 64 * 1024;
 /// Largest file with certificates or a key that is read.
 pub const CERTIFICATE_FILE_BYTES_MAX: u64 = MIB;
+/// Largest configuration file that is read.
+pub const CONFIG_FILE_BYTES_MAX: u64 = MIB;
 /// How often certificate files are looked at for a change.
 pub const CERTIFICATE_WATCH: Duration = Duration::from_secs(1);
 

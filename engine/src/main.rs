@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use engine::cli::{self, Command, Typed};
-use engine::config::{self, Config, RunFlags};
+use engine::config;
 use engine::diag::put_line;
 use engine::doctor::doctor;
 use engine::error::{EngineError, Exit, ReadError};
@@ -16,17 +16,16 @@ use engine::wire::token::shorten_tokens;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match cli::parse(std::env::args_os()) {
-        Typed::Command(command) => match execute(command) {
-            Ok(exit) => ExitCode::from(exit as u8),
-            Err(error) => fail(&error.to_string(), error.exit()),
-        },
-        Typed::Text(text) => match io::stdout().write_all(text.as_bytes()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-            Err(_) => ExitCode::from(Exit::Unexpected as u8),
-        },
-        Typed::Wrong(problem) => fail(&problem, Exit::Usage),
+    let done = match cli::parse(std::env::args_os()) {
+        Typed::Command(command) => execute(command),
+        Typed::Text(text) => print(&text),
+        Typed::Wrong(problem) => return fail(&problem, Exit::Usage),
+    };
+    match done {
+        Ok(exit) => ExitCode::from(exit as u8),
+        // Who reads logs typed the token, and has to see it.
+        Err(error @ EngineError::Read(_)) => fail(&error.to_string(), error.exit()),
+        Err(error) => fail(&shorten_tokens(&error.to_string()), error.exit()),
     }
 }
 
@@ -34,9 +33,14 @@ fn execute(command: Command) -> Result<Exit, EngineError> {
     let mut stdout = io::stdout().lock();
     match command {
         Command::Run(args) => {
-            let config = Config::try_from(RunFlags::from(*args))?;
-            let stored = engine::engine::run(&config)?;
+            let resolved = args.resolve()?;
+            let stored = engine::engine::run(resolved, Box::new(move || args.resolve()))?;
             return Ok(if stored { Exit::Done } else { Exit::Unexpected });
+        }
+        Command::CheckConfig(args) => {
+            let resolved = args.resolve()?;
+            resolved.check_files()?;
+            return print(&resolved.shown());
         }
         Command::Ls(args) => ls(&args.data, args.json, &mut stdout)?,
         Command::Cat(args) => {
@@ -51,8 +55,16 @@ fn execute(command: Command) -> Result<Exit, EngineError> {
     Ok(Exit::Done)
 }
 
+/// That the reader of a pipe leaves is no error.
+fn print(text: &str) -> Result<Exit, EngineError> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ReadError::Output(error).into()),
+        _ => Ok(Exit::Done),
+    }
+}
+
 /// The one line that says why the command failed.
 fn fail(problem: &str, exit: Exit) -> ExitCode {
-    put_line(&format!("engine: {}", shorten_tokens(problem)));
+    put_line(&format!("engine: {problem}"));
     ExitCode::from(exit as u8)
 }

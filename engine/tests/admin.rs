@@ -286,7 +286,7 @@ fn files_and_writes_are_counted() {
 fn a_recovering_engine_answers_and_is_not_ready() {
     let folder = tempfile::tempdir().unwrap();
     let data = Arc::new(DataDir::open(&folder.path().join("data")).unwrap());
-    let watch = Arc::new(Watch::new(data, Vec::new(), None));
+    let watch = Arc::new(Watch::new(data, Vec::new(), Vec::new()));
     let admin = Admin::start(&"127.0.0.1:0".parse().unwrap(), watch).unwrap().unwrap();
     let addr = admin.address().parse().unwrap();
     for (path, status, body) in [("/healthz", 200, "ok, recovering\n"), ("/readyz", 503, "recovering\n")] {

@@ -431,12 +431,14 @@ impl Real {
         let certificates = authority.map(|authority| CertificateFiles {
             pairs: vec![authority.pair("localhost", ECDSA).write(folder.path())],
             client_ca: None,
+            place: None,
         });
         let spoken = ListenerConfig { framing, tls: certificates.is_some() };
+        let set = certificates.is_some().then_some(0);
         let config = Config {
             data: folder.path().join("data"),
-            tcp: vec![TcpListen { address: "127.0.0.1:0".parse().unwrap(), spoken }],
-            certificates,
+            tcp: vec![TcpListen { address: "127.0.0.1:0".parse().unwrap(), spoken, certificates: set }],
+            certificates: certificates.into_iter().collect(),
             handshakes_max: shard.handshakes_max,
             udp: vec!["127.0.0.1:0".parse().unwrap()],
             udp_creates: shard.udp_creates,

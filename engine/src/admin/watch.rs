@@ -151,8 +151,10 @@ pub struct Progress {
 #[derive(Debug)]
 pub struct Watch {
     data: Arc<DataDir>,
-    limits: Vec<Limit>,
-    tls: Option<tls::Server>,
+    limits: Mutex<Vec<Limit>>,
+    tls: Vec<tls::Server>,
+    reloads: AtomicU64,
+    reloads_failed: AtomicU64,
     serving: OnceLock<Serving>,
     wait: Duration,
 }
@@ -160,8 +162,30 @@ pub struct Watch {
 impl Watch {
     /// An engine that is starting on this directory, within these limits, with these certificates if it speaks TLS.
     #[must_use]
-    pub fn new(data: Arc<DataDir>, limits: Vec<Limit>, tls: Option<tls::Server>) -> Self {
-        Self { data, limits, tls, serving: OnceLock::new(), wait: SHARD_ANSWER }
+    pub fn new(data: Arc<DataDir>, limits: Vec<Limit>, tls: Vec<tls::Server>) -> Self {
+        Self {
+            data,
+            limits: Mutex::new(limits),
+            tls,
+            reloads: AtomicU64::new(0),
+            reloads_failed: AtomicU64::new(0),
+            serving: OnceLock::new(),
+            wait: SHARD_ANSWER,
+        }
+    }
+
+    /// The configuration was read again, or that failed.
+    pub fn count_reload(&self, ok: bool) {
+        let count = if ok { &self.reloads } else { &self.reloads_failed };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// From now on this limit is in force instead of the one of its name.
+    pub fn set_limit(&self, limit: Limit) {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = limits.iter_mut().find(|old| old.name == limit.name) {
+            *old = limit;
+        }
     }
 
     /// From now on the engine serves: on these listeners, with these shards, and with what recovery found.
@@ -198,9 +222,10 @@ impl Watch {
             listeners: self.serving.get().map_or(&[], |serving| &serving.listeners),
             shards: shards.collect(),
             segments_recovered_sealed: self.serving.get().map_or(0, |serving| serving.segments_sealed),
-            certificate_expiry: self.tls.as_ref().and_then(tls::Server::first_expiry),
+            certificate_expiry: self.tls.iter().filter_map(tls::Server::first_expiry).min(),
             disk_free_bytes: self.data.free_bytes().ok(),
-            limits: &self.limits,
+            config_reloads: (self.reloads.load(Ordering::Relaxed), self.reloads_failed.load(Ordering::Relaxed)),
+            limits: &self.limits.lock().unwrap_or_else(PoisonError::into_inner),
         })
     }
 
@@ -270,7 +295,7 @@ mod tests {
     fn watch() -> (tempfile::TempDir, Watch) {
         let folder = tempfile::tempdir().unwrap();
         let data = Arc::new(DataDir::open(&folder.path().join("data")).unwrap());
-        (folder, Watch { wait: WAIT, ..Watch::new(data, Vec::new(), None) })
+        (folder, Watch { wait: WAIT, ..Watch::new(data, Vec::new(), Vec::new()) })
     }
 
     fn desk() -> (Reporter, Desk) {

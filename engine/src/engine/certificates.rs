@@ -9,48 +9,64 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jiff::Timestamp;
 
 use super::no_resources;
-use crate::config::CertificateFiles;
+use crate::config::{CertificateFiles, Stamp};
 use crate::diag::{Level, log, quoted};
 use crate::error::{ConfigError, EngineError};
 use crate::limits::CERTIFICATE_WATCH;
 use crate::tls::{Credentials, Server};
 
-/// What TLS clients are shown, and the thread that keeps it up to date.
+/// What TLS clients are shown, a server for each set of files, and the thread that keeps them up to date.
 #[derive(Debug)]
 pub(super) struct Certificates {
-    server: Server,
+    servers: Vec<Server>,
     /// The thread lives as long as somebody can ask it.
     reloads: Sender<()>,
 }
 
+/// A set of files, what they were when they were read, and who shows them.
+struct Watched {
+    files: CertificateFiles,
+    stamps: Vec<Stamp>,
+    server: Server,
+}
+
 impl Certificates {
-    pub(super) fn load(files: CertificateFiles) -> Result<Self, EngineError> {
-        let stamps = files.stamps();
-        let server = Server::new(load(&files)?);
+    /// `None` if there are no files.
+    pub(super) fn load(sets: &[CertificateFiles]) -> Result<Option<Self>, EngineError> {
+        if sets.is_empty() {
+            return Ok(None);
+        }
+        let watched = |files: &CertificateFiles| {
+            let stamps = files.stamps();
+            Ok(Watched { files: files.clone(), stamps, server: Server::new(load(files)?) })
+        };
+        let mut watched = sets.iter().map(watched).collect::<Result<Vec<_>, ConfigError>>()?;
+        let servers = watched.iter().map(|watched| watched.server.clone()).collect();
         let (reloads, asked) = channel();
-        let shown = server.clone();
         let work = move || {
-            let mut stamps = stamps;
             loop {
                 let asked = match asked.recv_timeout(CERTIFICATE_WATCH) {
                     Ok(()) => true,
                     Err(RecvTimeoutError::Timeout) => false,
                     Err(RecvTimeoutError::Disconnected) => return,
                 };
-                let now = files.stamps();
-                if asked || now != stamps {
-                    // Looked at before they are read: a change meanwhile is seen the next time.
-                    stamps = now;
-                    renew(&files, &shown);
+                for Watched { files, stamps, server } in &mut watched {
+                    let now = files.stamps();
+                    if asked || now != *stamps {
+                        // Looked at before they are read: a change meanwhile is seen the next time.
+                        *stamps = now;
+                        renew(files, server);
+                    }
                 }
             }
         };
         std::thread::Builder::new().name("certificates".into()).spawn(work).map_err(no_resources)?;
-        Ok(Self { server, reloads })
+        Ok(Some(Self { servers, reloads }))
     }
 
-    pub(super) fn server(&self) -> &Server {
-        &self.server
+    /// One for each set of files, in their order.
+    pub(super) fn servers(&self) -> &[Server] {
+        &self.servers
     }
 
     /// Where to ask for them to be read again.

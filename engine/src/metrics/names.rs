@@ -180,6 +180,11 @@ pub const SHARD_BUSY_RATIO: Family = family(
 pub const RING_OVERFLOW: Family =
     counter("engine_ring_overflow", "Turns of the shard that found its completion queue overflown; nothing is lost.");
 
+/// `result`
+pub const CONFIG_RELOADS: Family = counter(
+    "engine_config_reloads",
+    "SIGHUPs: the configuration was read again (ok), or something was wrong with it and all stayed as it was (failed).",
+);
 /// `name`
 pub const LIMIT: Family = gauge(
     "engine_limit",
@@ -218,5 +223,6 @@ pub const ALL: &[Family] = &[
     STORAGE_STATE,
     SHARD_BUSY_RATIO,
     RING_OVERFLOW,
+    CONFIG_RELOADS,
     LIMIT,
 ];

@@ -35,6 +35,8 @@ pub struct Snapshot<'a> {
     pub certificate_expiry: Option<i64>,
     /// Free space, if it could be asked.
     pub disk_free_bytes: Option<u64>,
+    /// How often the configuration was read again, and how often that failed.
+    pub config_reloads: (u64, u64),
     /// The limits in force.
     pub limits: &'a [Limit],
 }
@@ -69,6 +71,10 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
     tls(&mut text, snapshot);
     shards(&mut text, snapshot);
     storage(&mut text, snapshot);
+    let (ok, failed) = snapshot.config_reloads;
+    let mut reloads = text.family(&names::CONFIG_RELOADS);
+    reloads.sample(&[("result", "ok")], ok);
+    reloads.sample(&[("result", "failed")], failed);
     limits(&mut text, snapshot);
     text.0.push_str("# EOF\n");
     text.0
@@ -296,6 +302,7 @@ mod tests {
             segments_recovered_sealed: 5,
             certificate_expiry: Some(4_102_444_800),
             disk_free_bytes: Some(7),
+            config_reloads: (2, 1),
             limits: &[Limit::new("shards", 2_u16), Limit::new("linger", Duration::from_millis(5))],
         })
     }
@@ -328,6 +335,7 @@ mod tests {
             "engine_storage_state{state=\"low\"} 1",
             "engine_storage_state{state=\"ok\"} 0",
             "engine_disk_free_bytes 7",
+            "engine_config_reloads_total{result=\"failed\"} 1",
             "engine_limit{name=\"shards\"} 2",
             "engine_limit{name=\"linger_seconds\"} 0.005",
             "# UNIT engine_disk_free_bytes bytes",

@@ -136,6 +136,14 @@ impl Logs {
         }
     }
 
+    /// A busy log is written at most this often from now on. What lingers is moved with it, so that `cooling` stays sorted.
+    pub(super) fn set_linger(&mut self, linger: Duration) {
+        let before = std::mem::replace(&mut self.limits.linger, linger);
+        let moved = |at: Time| Time::new((at + linger).since(Time::new(before)));
+        self.all.iter_mut().for_each(|log| log.quiet_from = moved(log.quiet_from));
+        self.cooling.iter_mut().for_each(|(at, _)| *at = moved(*at));
+    }
+
     /// Adds a log that recovery found.
     pub(super) fn resume(&mut self, token: Token, base: Offset, length: Position) {
         self.limits.tokens.take_anyway();

@@ -40,7 +40,7 @@ pub use allowance::{Allowance, PerAddress};
 pub use ingest::Oversize;
 pub use logs::LogLimits;
 pub use op::{
-    Command, Completion, ConnectionId, Datagrams, ListenerId, Newcomer, Notice, Op, PeerAddress, Received,
+    Change, Command, Completion, ConnectionId, Datagrams, ListenerId, Newcomer, Notice, Op, PeerAddress, Received,
     ReceivedDatagrams, ShutdownSide, UdpId,
 };
 
@@ -89,8 +89,8 @@ pub struct ShardConfig {
     pub drain_timeout: Duration,
     /// Listeners that the driver has.
     pub listeners: Vec<ListenerConfig>,
-    /// What TLS connections are shown; there if a listener speaks TLS.
-    pub tls: Option<tls::Server>,
+    /// What the connections of each listener are shown that speaks TLS, by its index.
+    pub tls: Vec<Option<tls::Server>>,
     /// TLS handshakes in progress at a time; past it connections wait for their turn.
     pub handshakes_max: usize,
     /// Receive buffers that the driver has.
@@ -299,10 +299,21 @@ impl Shard {
             Completion::Command(Command::Report { ticket }) => {
                 self.notices.push_back(Notice::Report(Box::new(self.report(ticket))));
             }
+            Completion::Command(Command::Change(change)) => self.change(change),
             Completion::Command(Command::DiskLow(low)) => {
                 self.disk_low = low;
                 self.notices.push_back(Notice::DiskLow(low));
             }
+        }
+    }
+
+    /// Goes on with other settings.
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::Linger(linger) => self.logs.set_linger(linger),
+            Change::DrainTimeout(timeout) => self.config.drain_timeout = timeout,
+            Change::HandshakesMax(max) => self.config.handshakes_max = max,
+            Change::UdpCreates(creates) => self.config.udp_creates = creates,
         }
     }
 

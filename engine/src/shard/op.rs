@@ -1,6 +1,7 @@
 //! What a shard asks of its driver, and what it is told. No file descriptor, no clock, no system call appears here.
 
 use std::io;
+use std::time::Duration;
 
 use crate::buf::{RecvBuf, WriteBuf};
 use crate::handover::{Message, ShardId};
@@ -294,6 +295,21 @@ pub enum Command {
         /// For the answer.
         ticket: u64,
     },
+    /// A setting is another one from now on.
+    Change(Change),
+}
+
+/// A setting that a running shard can take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// `--linger`, also for entries that linger already.
+    Linger(Duration),
+    /// `--drain-timeout`, for a drain that is still to come.
+    DrainTimeout(Duration),
+    /// `--handshakes-max`; those in progress go on.
+    HandshakesMax(usize),
+    /// `--udp-creates`
+    UdpCreates(bool),
 }
 
 /// Something that the operator should hear of; the driver hands it to the log.

@@ -92,7 +92,7 @@ mod tests {
             per_address: PerAddress::new(0),
             drain_timeout: Duration::from_secs(1),
             listeners: vec![ListenerConfig::plain(Framing::Lf); 2],
-            tls: None,
+            tls: Vec::new(),
             handshakes_max: 1,
             udp_sockets: 0,
             udp_buffers: 8,

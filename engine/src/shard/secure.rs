@@ -82,12 +82,13 @@ impl Shard {
     pub(super) fn begin_handshakes(&mut self) {
         while self.handshakes.in_progress < self.config.handshakes_max || self.phase != Phase::Serving {
             let Some(id) = self.handshakes.waiting.pop_front() else { return };
-            let Some(server) = self.config.tls.clone() else { return };
+            let Some(listener) = self.connection(id).map(|connection| connection.listener) else { continue };
+            let Some(Some(server)) = self.config.tls.get(listener.0 as usize) else { continue };
+            let session = Session::new(server);
             let deadline = Some(self.deadline(id));
             let leaves = matches!(self.phase, Phase::Waiting { .. });
             let Some(connection) = self.connection(id) else { continue };
             let leave = if leaves { Leave::Wanted } else { Leave::Stay };
-            let session = Session::new(&server);
             connection.tls = Some(Box::new(Secure { session, sending: false, handshaking: true, deadline, leave }));
             self.handshakes.in_progress += 1;
             self.ops.push_back(Op::Receive(id));

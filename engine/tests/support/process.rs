@@ -95,7 +95,11 @@ impl Engine {
 
     /// The same with a command that runs the binary, and whose stderr is captured.
     pub fn start_by(mut command: Command, data: &Path, args: &[&str]) -> Self {
-        command.args(["run", "--tcp", "127.0.0.1:0", "--data"]).arg(data).args(args).stdout(Stdio::null());
+        command.args(["run", "--data"]).arg(data).args(args).stdout(Stdio::null());
+        // A configuration file has its own listeners.
+        if !args.contains(&"--config") {
+            command.args(["--tcp", "127.0.0.1:0"]);
+        }
         if !args.contains(&"--admin") {
             command.args(["--admin", "off"]);
         }

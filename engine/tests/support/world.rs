@@ -25,7 +25,7 @@ pub fn config(line_bytes_max: usize) -> ShardConfig {
         per_address: PerAddress::new(0),
         drain_timeout: Duration::from_secs(1),
         listeners: vec![ListenerConfig::plain(Framing::Lf)],
-        tls: None,
+        tls: Vec::new(),
         handshakes_max: 100,
         recv_buffers: 8,
         udp_sockets: 0,
