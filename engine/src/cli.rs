@@ -16,7 +16,7 @@ use crate::limits::{
     HANDSHAKES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, SEGMENT_BYTES_DEFAULT, TOKENS_MAX_DEFAULT,
     TOKENS_PER_SECOND_DEFAULT,
 };
-use crate::shard::Oversize;
+use crate::shard::{Cidr, Oversize};
 use crate::wire::Token;
 
 /// A log receiver that speaks Token TCP: every line names its log by a token, every log is a directory of text files.
@@ -111,6 +111,9 @@ pub struct RunArgs {
     /// How connections are cut into lines: at LF, by octet counting (RFC 6587), or as their first bytes say
     #[arg(long, value_enum, default_value_t = FramingArg::Lf)]
     framing: FramingArg,
+    /// Peers from this network are proxies, which send a PROXY header (version 1 or 2) first, before TLS; repeatable
+    #[arg(long, value_name = "CIDR")]
+    proxy_from: Vec<Cidr>,
     /// Allow listening beyond loopback although any line with a UUID makes a log
     #[arg(long)]
     open: bool,
@@ -206,6 +209,7 @@ impl From<RunArgs> for RunFlags {
                 FramingArg::Octet => Framing::Octet,
                 FramingArg::Auto => Framing::Auto,
             },
+            proxy_from: args.proxy_from,
             open: args.open,
             tokens_max: args.tokens_max,
             tokens_per_second: args.tokens_per_second,

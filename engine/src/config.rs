@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use certificates::CertificateFiles;
@@ -17,7 +18,7 @@ use crate::limits::{
     BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED, LINE_BYTES_MAX_MIN,
     LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, SEGMENT_PARTS, SHARDS_MAX,
 };
-use crate::shard::{ListenerConfig, Oversize};
+use crate::shard::{Cidr, ListenerConfig, Oversize};
 
 /// Where connections and datagrams are taken unless a flag says otherwise.
 const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10_000);
@@ -45,6 +46,8 @@ pub struct RunFlags {
     pub handshakes_max: u64,
     /// `--framing`
     pub framing: Framing,
+    /// `--proxy-from`
+    pub proxy_from: Vec<Cidr>,
     /// `--open`
     pub open: bool,
     /// `--tokens-max`
@@ -80,7 +83,7 @@ pub struct RunFlags {
 }
 
 /// Where connections are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpListen {
     /// The address.
     pub address: SocketAddr,
@@ -181,12 +184,19 @@ impl TryFrom<RunFlags> for Config {
         }
         check_sizes(&flags)?;
         check_reach(&flags)?;
+        if !flags.proxy_from.is_empty() && flags.tcp.is_empty() && flags.tls.is_empty() {
+            return Err(wrong("--proxy-from", "is of no use for datagrams; add --tcp ADDR or --tls ADDR".into()));
+        }
         let certificates = certificate_files(&flags)?;
-        let listen = |tls| move |address| TcpListen { address, spoken: ListenerConfig { framing: flags.framing, tls } };
-        let plain = flags.tcp.into_iter().map(listen(false));
+        let proxy_from: Arc<[Cidr]> = flags.proxy_from.into();
+        let listen = |address, tls| {
+            let spoken = ListenerConfig { framing: flags.framing, tls, proxy_from: Arc::clone(&proxy_from) };
+            TcpListen { address, spoken }
+        };
+        let plain = flags.tcp.into_iter().map(|address| listen(address, false));
         Ok(Self {
             data: flags.data,
-            tcp: plain.chain(flags.tls.into_iter().map(listen(true))).collect(),
+            tcp: plain.chain(flags.tls.into_iter().map(|address| listen(address, true))).collect(),
             certificates,
             handshakes_max: narrow("--handshakes-max", flags.handshakes_max, u64::from(u32::MAX))?,
             udp: flags.udp,
@@ -376,6 +386,7 @@ mod tests {
             client_ca: None,
             handshakes_max: 1,
             framing: Framing::Lf,
+            proxy_from: Vec::new(),
             open: false,
             tokens_max: 1,
             tokens_per_second: 500,

@@ -353,7 +353,7 @@ fn shard_configs(config: &Config, descriptors: Descriptors, tls: Option<&tls::Se
         connections: connections.clone(),
         per_address: per_address.clone(),
         drain_timeout: config.drain_timeout,
-        listeners: config.tcp.iter().map(|tcp| tcp.spoken).collect(),
+        listeners: config.tcp.iter().map(|tcp| tcp.spoken.clone()).collect(),
         tls: tls.cloned(),
         handshakes_max: config.handshakes_max,
         recv_buffers: usize::from(RECV_BUFFERS),

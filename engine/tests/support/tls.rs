@@ -109,7 +109,7 @@ pub fn credentials(pairs: &[&Pair]) -> Credentials {
 
 /// The same shard, with TLS on all of its listeners.
 pub fn over_tls(config: ShardConfig, server: &Server) -> ShardConfig {
-    let listeners = config.listeners.iter().map(|listener| ListenerConfig::tls(listener.framing)).collect();
+    let listeners = config.listeners.iter().map(|listener| ListenerConfig { tls: true, ..listener.clone() }).collect();
     ShardConfig { listeners, tls: Some(server.clone()), ..config }
 }
 
