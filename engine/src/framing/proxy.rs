@@ -45,6 +45,12 @@ pub struct ProxyHeader {
     pub client: Option<IpAddr>,
 }
 
+/// How far a header is.
+enum Progress {
+    Begun,
+    Whole { client: Option<IpAddr> },
+}
+
 /// Reads the header at the start of a connection.
 #[derive(Clone, Debug)]
 pub struct ProxyDecoder {
@@ -70,7 +76,7 @@ impl ProxyDecoder {
                 *slot = byte;
             }
             self.seen += 1;
-            if let Some(client) = self.judge()? {
+            if let Progress::Whole { client } = self.judge()? {
                 return Ok(Some(ProxyHeader { taken, client }));
             }
         }
@@ -83,8 +89,8 @@ impl ProxyDecoder {
         self.seen > 0
     }
 
-    /// The client, if the header ends here.
-    fn judge(&self) -> Result<Option<Option<IpAddr>>, BadHeader> {
+    /// Judges the header as far as it is here.
+    fn judge(&self) -> Result<Progress, BadHeader> {
         let first = &self.first[..self.seen.min(V1_BYTES_MAX)];
         let start = if first[0] == V1_START[0] { V1_START } else { V2_START };
         if first.iter().zip(start).any(|(byte, expected)| byte != expected) {
@@ -93,12 +99,12 @@ impl ProxyDecoder {
         if start == V2_START { self.judge_v2(first) } else { judge_v1(first) }
     }
 
-    fn judge_v2(&self, first: &[u8]) -> Result<Option<Option<IpAddr>>, BadHeader> {
-        let &[command, ref after @ ..] = &first[V2_START.len().min(first.len())..] else { return Ok(None) };
+    fn judge_v2(&self, first: &[u8]) -> Result<Progress, BadHeader> {
+        let &[command, ref after @ ..] = &first[V2_START.len().min(first.len())..] else { return Ok(Progress::Begun) };
         if command != LOCAL && command != PROXY {
             return Err(BadHeader);
         }
-        let &[family, high, low, ref addresses @ ..] = after else { return Ok(None) };
+        let &[family, high, low, ref addresses @ ..] = after else { return Ok(Progress::Begun) };
         let length = usize::from(u16::from_be_bytes([high, low]));
         let addresses_bytes = match family {
             // Of a connection of the proxy's own the family means nothing.
@@ -113,28 +119,30 @@ impl ProxyDecoder {
             return Err(BadHeader);
         }
         if self.seen < V2_FIXED_BYTES + length {
-            return Ok(None);
+            return Ok(Progress::Begun);
         }
-        Ok(Some(match addresses_bytes {
+        let client = match addresses_bytes {
             TCP4_BYTES => addresses.first_chunk::<4>().map(|source| Ipv4Addr::from(*source).into()),
             TCP6_BYTES => addresses.first_chunk::<16>().map(|source| Ipv6Addr::from(*source).into()),
             _ => None,
-        }))
+        };
+        Ok(Progress::Whole { client })
     }
 }
 
-fn judge_v1(first: &[u8]) -> Result<Option<Option<IpAddr>>, BadHeader> {
+fn judge_v1(first: &[u8]) -> Result<Progress, BadHeader> {
     let Some(line) = first.strip_suffix(b"\r\n") else {
-        return if first.len() < V1_BYTES_MAX { Ok(None) } else { Err(BadHeader) };
+        return if first.len() < V1_BYTES_MAX { Ok(Progress::Begun) } else { Err(BadHeader) };
     };
     let text = std::str::from_utf8(&line[V1_START.len()..]).map_err(|_| BadHeader)?;
     let mut words = text.split(' ');
-    match words.next() {
-        Some("UNKNOWN") => Ok(Some(None)),
-        Some("TCP4") => addresses_v1::<Ipv4Addr>(words).map(|source| Some(Some(source.into()))),
-        Some("TCP6") => addresses_v1::<Ipv6Addr>(words).map(|source| Some(Some(source.into()))),
-        _ => Err(BadHeader),
-    }
+    let client = match words.next() {
+        Some("UNKNOWN") => None,
+        Some("TCP4") => Some(addresses_v1::<Ipv4Addr>(words)?.into()),
+        Some("TCP6") => Some(addresses_v1::<Ipv6Addr>(words)?.into()),
+        _ => return Err(BadHeader),
+    };
+    Ok(Progress::Whole { client })
 }
 
 /// Two addresses of one family, two ports, and nothing else; gives the first address.
@@ -220,7 +228,7 @@ mod tests {
         }
         let mut longest = v2(LOCAL, 0, &[]);
         longest[14..].fill(0xff);
-        longest.extend([0; 0xffff]);
+        longest.resize(16 + 0xffff, 0);
         let said = ProxyDecoder::default().feed(&longest).expect("a header").expect("a whole one");
         assert_eq!((said.taken, said.client), (16 + 0xffff, None));
     }
