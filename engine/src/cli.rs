@@ -22,7 +22,7 @@ use crate::limits::{
     HANDSHAKES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, SEGMENT_BYTES_DEFAULT, TOKENS_MAX_DEFAULT,
     TOKENS_PER_SECOND_DEFAULT,
 };
-use crate::shard::Oversize;
+use crate::shard::{Cidr, Oversize};
 use crate::wire::Token;
 use crate::wire::token::shorten_tokens;
 
@@ -133,6 +133,9 @@ pub struct RunArgs {
     /// How connections are cut into lines: at LF, by octet counting (RFC 6587), or as their first bytes say
     #[arg(long, value_enum, default_value_t = FramingArg::Lf)]
     framing: FramingArg,
+    /// Peers from this network are proxies, which send a PROXY header (version 1 or 2) first, before TLS; repeatable
+    #[arg(long, value_name = "CIDR")]
+    proxy_from: Vec<Cidr>,
     /// Allow listening beyond loopback although any line with a UUID makes a log
     #[arg(long)]
     open: bool,
@@ -206,6 +209,9 @@ struct ListenArgs {
     /// As --client-ca, for this listener [default: what --client-ca says]
     #[arg(long, value_name = "FILE")]
     client_ca: Option<PathBuf>,
+    /// As --proxy-from, for this listener [default: what --proxy-from says]
+    #[arg(long, value_name = "CIDR")]
+    proxy_from: Vec<Cidr>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -275,6 +281,7 @@ impl From<RunArgs> for RunFlags {
             client_ca: args.client_ca,
             handshakes_max: args.handshakes_max,
             framing: args.framing.into(),
+            proxy_from: args.proxy_from,
             open: args.open,
             tokens_max: args.tokens_max,
             tokens_per_second: args.tokens_per_second,

@@ -24,7 +24,7 @@ use crate::limits::{
     BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED, LINE_BYTES_MAX_MIN,
     LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, SEGMENT_PARTS, SHARDS_MAX,
 };
-use crate::shard::Oversize;
+use crate::shard::{Cidr, Oversize};
 
 /// The flags of `run`, parsed but not judged.
 #[derive(Clone, Debug)]
@@ -51,6 +51,8 @@ pub struct RunFlags {
     pub handshakes_max: u64,
     /// `--framing`
     pub framing: Framing,
+    /// `--proxy-from`
+    pub proxy_from: Vec<Cidr>,
     /// `--open`
     pub open: bool,
     /// `--tokens-max`
@@ -353,6 +355,7 @@ mod tests {
             client_ca: None,
             handshakes_max: 1,
             framing: Framing::Lf,
+            proxy_from: Vec::new(),
             open: false,
             tokens_max: 1,
             tokens_per_second: 500,
@@ -449,6 +452,7 @@ mod tests {
             cert: Vec::new(),
             key: Vec::new(),
             client_ca: None,
+            proxy_from: Vec::new(),
             place: Some("engine.toml:3".to_owned()),
         }
     }

@@ -346,7 +346,7 @@ fn shard_configs(config: &Config, descriptors: Descriptors, servers: &[tls::Serv
         connections: connections.clone(),
         per_address: live.per_address.clone(),
         drain_timeout: config.drain_timeout,
-        listeners: config.tcp.iter().map(|tcp| tcp.spoken).collect(),
+        listeners: config.tcp.iter().map(|tcp| tcp.spoken.clone()).collect(),
         tls: tls.clone(),
         handshakes_max: config.handshakes_max,
         recv_buffers: usize::from(RECV_BUFFERS),

@@ -143,7 +143,8 @@ pub const BIND_RETRY: Duration = Duration::from_secs(5);
 
 /// `--handshakes-max`: TLS handshakes that a shard makes at a time. Each costs some 10 KiB.
 pub const HANDSHAKES_MAX_DEFAULT: u64 = 256;
-/// A TLS handshake that takes longer ends its connection; so does a peer that takes longer to go after our last word.
+/// A TLS handshake that takes longer ends its connection; so does a PROXY header that takes longer from its first byte, and
+/// a peer that takes longer to go after our last word.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a TLS connection that wait for the rest of a record, or of a handshake message: two of the largest records
 /// (16 KiB and 2 KiB of overhead, RFC 5246), and a chain of client certificates longer than that is nobody's.

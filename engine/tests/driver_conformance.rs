@@ -433,7 +433,7 @@ impl Real {
             client_ca: None,
             place: None,
         });
-        let spoken = ListenerConfig { framing, tls: certificates.is_some() };
+        let spoken = ListenerConfig { tls: certificates.is_some(), ..ListenerConfig::plain(framing) };
         let set = certificates.is_some().then_some(0);
         let config = Config {
             data: folder.path().join("data"),

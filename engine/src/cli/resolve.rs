@@ -290,6 +290,7 @@ fn listener(name: &str, table: &ListenTable) -> Result<(Listen, Setting), Config
         cert: args.cert,
         key: args.key,
         client_ca: args.client_ca,
+        proxy_from: args.proxy_from,
         place: Some(place),
     };
     Ok((listen, setting))

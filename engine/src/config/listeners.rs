@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::{CertificateFiles, RunFlags, wrong};
 use crate::error::ConfigError;
 use crate::framing::Framing;
-use crate::shard::ListenerConfig;
+use crate::shard::{Cidr, ListenerConfig};
 
 /// Where connections and datagrams are taken unless somebody says otherwise.
 const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10_000);
@@ -48,13 +49,16 @@ pub struct Listen {
     pub key: Vec<PathBuf>,
     /// Its own authorities of clients; those of `--client-ca` if it has none.
     pub client_ca: Option<PathBuf>,
+    /// Its own proxies; those of `--proxy-from` if it has none.
+    pub proxy_from: Vec<Cidr>,
     /// Where the file says so, as `FILE:LINE`; `None` for an address of a flag.
     pub place: Option<String>,
 }
 
 impl Listen {
     fn of_flag(proto: Proto, address: SocketAddr) -> Self {
-        Self { proto, address, framing: None, cert: Vec::new(), key: Vec::new(), client_ca: None, place: None }
+        let (cert, key, proxy_from) = (Vec::new(), Vec::new(), Vec::new());
+        Self { proto, address, framing: None, cert, key, client_ca: None, proxy_from, place: None }
     }
 
     /// What an error about one of its keys is about.
@@ -68,7 +72,7 @@ impl Listen {
 }
 
 /// Where connections are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpListen {
     /// The address.
     pub address: SocketAddr,
@@ -116,7 +120,8 @@ impl Listeners {
             Proto::Tls => Some(self.certificate_set(certificate_files(listen, flags)?)),
         };
         let framing = listen.framing.unwrap_or(flags.framing);
-        let spoken = ListenerConfig { framing, tls: certificates.is_some() };
+        let proxy_from = if listen.proxy_from.is_empty() { &flags.proxy_from } else { &listen.proxy_from };
+        let spoken = ListenerConfig { framing, tls: certificates.is_some(), proxy_from: Arc::from(&proxy_from[..]) };
         self.tcp.push(TcpListen { address: listen.address, spoken, certificates });
         Ok(())
     }
@@ -143,7 +148,7 @@ fn check_reach(listen: &Listen, flags: &RunFlags) -> Result<(), ConfigError> {
     Err(wrong(listen.address_subject(), problem))
 }
 
-/// Nothing but TLS needs certificates, and nothing but a stream a framing.
+/// Nothing but TLS needs certificates, and nothing but a stream a framing or a proxy's header.
 fn check_use_of_certificates(all: &[Listen], flags: &RunFlags) -> Result<(), ConfigError> {
     let is_tls = |listen: &Listen| listen.proto == Proto::Tls;
     let given = [
@@ -153,6 +158,9 @@ fn check_use_of_certificates(all: &[Listen], flags: &RunFlags) -> Result<(), Con
     ];
     if let Some((flag, _)) = given.into_iter().find(|(_, given)| *given).filter(|_| !all.iter().any(is_tls)) {
         return Err(wrong(flag, "is of no use without --tls; add --tls ADDR".into()));
+    }
+    if !flags.proxy_from.is_empty() && all.iter().all(|listen| listen.proto == Proto::Udp) {
+        return Err(wrong("--proxy-from", "is of no use for datagrams; add --tcp ADDR or --tls ADDR".into()));
     }
     for listen in all.iter().filter(|listen| !is_tls(listen)) {
         let given = [
@@ -166,6 +174,10 @@ fn check_use_of_certificates(all: &[Listen], flags: &RunFlags) -> Result<(), Con
         if listen.proto == Proto::Udp && listen.framing.is_some() {
             let subject = listen.subject("framing", "framing");
             return Err(wrong(subject, "is of no use here; a datagram has no framing".into()));
+        }
+        if listen.proto == Proto::Udp && !listen.proxy_from.is_empty() {
+            let subject = listen.subject("proxy_from", "proxy_from");
+            return Err(wrong(subject, "is of no use here; a datagram has no PROXY header".into()));
         }
     }
     Ok(())

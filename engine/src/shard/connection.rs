@@ -2,6 +2,7 @@
 
 use super::logs::Destination;
 use super::op::{ListenerId, PeerAddress};
+use super::proxied::Header;
 use super::secure::Secure;
 use crate::framing::{Framing, LineDecoder};
 use crate::time::Time;
@@ -47,6 +48,8 @@ pub(super) struct Connection {
     /// Until then it gets one buffer at a time.
     pub(super) rationed_until: Time,
     pub(super) decoder: LineDecoder,
+    /// What a proxy has to say first, until it has.
+    pub(super) header: Option<Box<Header>>,
     /// What stands between the bytes and the decoder, where TLS is spoken.
     pub(super) tls: Option<Box<Secure>>,
     /// The token of the last line and where it went: consecutive lines often share it.
@@ -66,6 +69,7 @@ impl Connection {
             brought: Brought::default(),
             rationed_until: Time::default(),
             decoder: LineDecoder::new(framing),
+            header: None,
             tls: None,
             last: None,
             pieces_to: None,

@@ -29,11 +29,13 @@ mod ingest;
 mod logs;
 mod op;
 mod outgoing;
+mod proxied;
 mod report;
 mod secure;
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use allowance::{Allowance, PerAddress};
@@ -43,6 +45,7 @@ pub use op::{
     Change, Command, Completion, ConnectionId, Datagrams, ListenerId, Newcomer, Notice, Op, PeerAddress, Received,
     ReceivedDatagrams, ShutdownSide, UdpId,
 };
+pub use proxied::Cidr;
 
 use by_class::ByClass;
 use connection::{Brought, Connection, Life};
@@ -106,25 +109,27 @@ pub struct ShardConfig {
 }
 
 /// What is spoken at a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerConfig {
     /// How its connections are cut into lines.
     pub framing: Framing,
     /// Whether they speak TLS.
     pub tls: bool,
+    /// Peers from here are proxies, which send a PROXY header first.
+    pub proxy_from: Arc<[Cidr]>,
 }
 
 impl ListenerConfig {
     /// Without TLS.
     #[must_use]
     pub fn plain(framing: Framing) -> Self {
-        Self { framing, tls: false }
+        Self { framing, tls: false, proxy_from: Arc::default() }
     }
 
     /// With TLS.
     #[must_use]
     pub fn tls(framing: Framing) -> Self {
-        Self { framing, tls: true }
+        Self { framing, tls: true, proxy_from: Arc::default() }
     }
 }
 
@@ -467,8 +472,12 @@ impl Shard {
     fn ingest(&mut self, id: ConnectionId, buf: &mut RecvBuf) {
         self.counters.received_bytes += buf.len() as u64;
         self.udp.connections_took(buf.len());
-        if self.speaks_tls(id) {
-            self.counters.tls_received_bytes += buf.len() as u64;
+        let tls = self.speaks_tls(id);
+        self.counters.tls_received_bytes += if tls { buf.len() as u64 } else { 0 };
+        if self.connection(id).is_some_and(|connection| connection.header.is_some()) {
+            self.take_header(id, buf);
+        }
+        if tls {
             self.ingest_tls(id, buf);
             return self.relieve();
         }
@@ -500,6 +509,7 @@ impl Shard {
 
     /// The stream ended at an arbitrary byte: an unterminated rest is dropped and counted; so is what `lost` says of.
     fn cut(&mut self, id: ConnectionId, lost: bool) {
+        self.lose_header(id);
         if self.end_handshake(id, HandshakeResult::Left) {
             return self.stop_taking(id);
         }
@@ -521,6 +531,7 @@ impl Shard {
             Foreign::Tls => Reject::TlsOnPlain,
             Foreign::BadFrame => Reject::BadFrame,
             Foreign::NotTls => Reject::PlainOnTls,
+            Foreign::BadProxy => Reject::BadProxy,
         };
         self.reject_of(id, reason);
         self.with_sink(id, |connection, sink| connection.decoder.abandon(&mut sink.logs.pool));

@@ -1,5 +1,6 @@
 //! What a shard asks of its driver, and what it is told. No file descriptor, no clock, no system call appears here.
 
+use core::net::IpAddr;
 use std::io;
 use std::time::Duration;
 
@@ -44,6 +45,15 @@ impl PeerAddress {
             bytes[8..].fill(0);
         }
         Self(bytes)
+    }
+}
+
+impl From<IpAddr> for PeerAddress {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => Self::v4(address.octets()),
+            IpAddr::V6(address) => Self(address.octets()),
+        }
     }
 }
 

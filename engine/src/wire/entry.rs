@@ -72,13 +72,15 @@ pub enum Reject {
     TlsOnPlain,
     /// The first bytes to a TLS listener are no TLS record.
     PlainOnTls,
+    /// No valid PROXY header where there has to be one.
+    BadProxy,
     /// The end of the connection cut the line short.
     Cut,
 }
 
 impl Reject {
     /// Every reason, in the order of the summary line.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Empty,
         Self::Keepalive,
         Self::NoToken,
@@ -88,6 +90,7 @@ impl Reject {
         Self::Http,
         Self::TlsOnPlain,
         Self::PlainOnTls,
+        Self::BadProxy,
         Self::Cut,
     ];
 
@@ -104,6 +107,7 @@ impl Reject {
             Self::Http => "http",
             Self::TlsOnPlain => "tls_on_plain",
             Self::PlainOnTls => "plain_on_tls",
+            Self::BadProxy => "bad_proxy",
             Self::Cut => "cut",
         }
     }

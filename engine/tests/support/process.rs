@@ -152,6 +152,16 @@ impl Engine {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
+    /// Processor time of all threads of the process.
+    pub fn processor_time(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let nanos = tasks.map(|task| {
+            let schedstat = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap();
+            schedstat.split(' ').next().unwrap().parse::<u64>().unwrap()
+        });
+        Duration::from_nanos(nanos.sum())
+    }
+
     /// The data directory.
     pub fn data(&self) -> &Path {
         &self.data
