@@ -154,10 +154,9 @@ PIPES = [
 
 
 def logger(name, flags, before, **rest):
-    """logger(1), a call for each message."""
-    call = f'logger --server localhost --tag web {flags} -- "$TOKEN $message"'
-    command = lambda run: ["bash", "-c", f'for message; do {call}; done', "-", *run.messages]
-    return Case(name, command, literal(LINES, before), debian=("bsdutils",), **rest)
+    """logger(1): a message for each line of its input, in one connection, so that they keep their order."""
+    command = words(f"logger --server localhost --tag web {flags}")
+    return Case(name, command, literal(LINES, before), stdin=whole_lines, ends=True, debian=("bsdutils",), **rest)
 
 
 RFC3164 = rf"<13>{BSD} interop web: "
@@ -190,7 +189,8 @@ def rsyslog(name, action, over="TCP", **rest):
     def start(run):
         configuration = run.template("rsyslog.conf", action=action)
         modules = run.client.part("usr/lib/*-linux-gnu/rsyslog")
-        return [run.client.part("usr/sbin/rsyslogd"), "-n", "-f", configuration, "-i", "rsyslogd.pid", "-M", modules]
+        pid = f"{run.folder}/pid"
+        return [run.client.part("usr/sbin/rsyslogd"), "-n", "-f", configuration, "-i", pid, "-M", modules]
 
     expected = [pattern.replace("\\\t", "#011") for pattern in literal(SYSLOG, "interop web: ")]
     packages = ("rsyslog", "rsyslog-gnutls", "rsyslog-openssl")
