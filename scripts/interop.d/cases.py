@@ -8,7 +8,7 @@ import pathlib
 import re
 import ssl
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Callable
 
 UUID_IN_TEXT = "see 11111111-2222-4333-8444-555555555555 for more"
@@ -59,9 +59,8 @@ class Case:
     debian: tuple = ()
     pip: str = ""
     npm: str = ""
-    # Further flags of the engine, and what it has to reject.
+    # Further flags of the engine.
     engine: tuple = ()
-    rejected: dict = field(default_factory=dict)
     # Runs only if it is named: it needs root, or fetches much.
     only_by_name: bool = False
 
@@ -74,10 +73,9 @@ def literal(messages, before="", after="", newline="\n"):
 # --- Programs that send what they read --------------------------------------------------------------------------------
 
 
-def pipe(name, command, end="\n", **rest):
+def pipe(name, command, **rest):
     """One that sends its input as it is. The last line has no end."""
-    after = "\r" if end == "\r\n" else ""
-    rest.setdefault("stdin", lambda run: run.lines(end).removesuffix(end))
+    rest.setdefault("stdin", lambda run: run.lines().removesuffix("\n"))
     rest.setdefault("ends", True)
     return Case(name, command, literal(LINES), **rest)
 
@@ -87,8 +85,8 @@ def words(text):
     return lambda run: [re.sub("@([a-z]+)@", lambda found: getattr(run, found[1]), word) for word in text.split()]
 
 
-def whole_lines(end="\n"):
-    return lambda run: run.lines(end)
+def whole_lines(run):
+    return run.lines()
 
 
 PIPES = [
@@ -96,7 +94,7 @@ PIPES = [
     pipe("netcat-udp", words("nc.openbsd -u -w 1 localhost 10000"), debian=("netcat-openbsd",), over="UDP"),
     pipe("netcat-auto", words("nc.openbsd -N localhost 80"), debian=("netcat-openbsd",), engine=("--framing=auto",)),
     pipe("ncat", words("ncat localhost 80"), debian=("ncat",)),
-    pipe("ncat-crlf", words("ncat --crlf localhost 80"), debian=("ncat",), stdin=whole_lines()),
+    pipe("ncat-crlf", words("ncat --crlf localhost 80"), debian=("ncat",), stdin=whole_lines),
     pipe(
         "ncat-tls",
         words("ncat --ssl-verify --ssl-trustfile @certificate@ --ssl-servername localhost localhost 443"),
@@ -105,7 +103,7 @@ PIPES = [
     ),
     pipe("ncat-udp", words("ncat --udp localhost 514"), debian=("ncat",), over="UDP"),
     pipe("socat", words("socat -u STDIN TCP:localhost:514"), debian=("socat",)),
-    pipe("socat-crnl", words("socat -u STDIN TCP:localhost:514,crnl"), debian=("socat",), stdin=whole_lines()),
+    pipe("socat-crnl", words("socat -u STDIN TCP:localhost:514,crnl"), debian=("socat",), stdin=whole_lines),
     pipe(
         "socat-tls",
         words("socat -u STDIN OPENSSL:localhost:20000,cafile=@certificate@"),
@@ -117,14 +115,14 @@ PIPES = [
         "telnet",
         words("inetutils-telnet localhost 10000"),
         debian=("inetutils-telnet",),
-        stdin=whole_lines(),
+        stdin=whole_lines,
         ends=False,
     ),
     pipe(
         "curl",
         words("curl --silent --show-error telnet://localhost:80"),
         debian=("curl",),
-        stdin=whole_lines(),
+        stdin=whole_lines,
         ends=False,
     ),
     pipe(
@@ -138,7 +136,7 @@ PIPES = [
         words("openssl s_client -quiet -no_ign_eof -crlf -tls1_2 -noservername -connect localhost:20000"),
         debian=("openssl",),
         over="TLS",
-        stdin=whole_lines(),
+        stdin=whole_lines,
     ),
     pipe("bash", lambda run: ["bash", "-c", "cat >/dev/tcp/localhost/10000"], debian=("bash",)),
     pipe(
@@ -147,7 +145,7 @@ PIPES = [
         lambda run: ["bash", "-c", 'while IFS= read -r line; do echo "$line"; done >/dev/udp/localhost/10000'],
         debian=("bash",),
         over="UDP",
-        stdin=whole_lines(),
+        stdin=whole_lines,
     ),
 ]
 
@@ -156,45 +154,47 @@ PIPES = [
 
 
 def logger(name, flags, before, **rest):
-    """logger(1), a call for each message."""
-    call = f'logger --server localhost --tag web {flags} -- "$TOKEN $message"'
-    command = lambda run: ["bash", "-c", f'for message; do {call}; done', "-", *run.messages]
-    return Case(name, command, literal(LINES, before), debian=("bsdutils",), **rest)
+    """logger(1): a message for each line of its input, in one connection, so that they keep their order."""
+    command = words(f"logger --server localhost --tag web {flags}")
+    return Case(name, command, literal(LINES, before), stdin=whole_lines, ends=True, debian=("bsdutils",), **rest)
 
 
 RFC3164 = rf"<13>{BSD} interop web: "
 RFC5424 = rf"<13>1 {ISO} interop web - - \[timeQuality tzKnown=\"1\" isSynced=\"[01]\"(?: syncAccuracy=\"\d+\")?\] "
 
-# Feeds a daemon through the socket that stands for /dev/log.
-FEED = """
+# A daemon in the foreground, fed through the socket that stands for /dev/log until the input ends: the number of its
+# command's words, the words, the messages.
+DAEMON = """
+"${@:2:$1}" &
+shift $(($1 + 1))
 while [[ ! -S log ]]; do sleep 0.05; done
 for message; do logger --socket log --tag web -- "$message"; done
 cat
+kill %1
+wait
 """
 
 
 def daemon(start):
-    """A syslog daemon in the foreground, in the run's directory, and what it is told."""
-
     def command(run):
-        # It ends with the script: the script's last command ends when its input does.
-        script = f'"${{@:1:{len(start(run))}}}" & shift {len(start(run))}\n{FEED}\nkill %1; wait'
-        return ["bash", "-c", script, "-", *start(run), *run.messages]
+        words = start(run)
+        return ["bash", "-c", DAEMON, "-", str(len(words)), *words, *run.messages]
 
     return command
 
 
-def rsyslog(name, action, over="TCP", prefix="", messages=SYSLOG, **rest):
+def rsyslog(name, action, over="TCP", **rest):
     """rsyslog with the vendor's template; tabs arrive escaped."""
 
     def start(run):
         configuration = run.template("rsyslog.conf", action=action)
         modules = run.client.part("usr/lib/*-linux-gnu/rsyslog")
-        return [run.client.part("usr/sbin/rsyslogd"), "-n", "-f", configuration, "-i", "rsyslogd.pid", "-M", modules]
+        pid = f"{run.folder}/pid"
+        return [run.client.part("usr/sbin/rsyslogd"), "-n", "-f", configuration, "-i", pid, "-M", modules]
 
-    expected = [pattern.replace("\\\t", "#011") for pattern in literal(messages, "interop web: ")]
+    expected = [pattern.replace("\\\t", "#011") for pattern in literal(SYSLOG, "interop web: ")]
     packages = ("rsyslog", "rsyslog-gnutls", "rsyslog-openssl")
-    return Case(name, daemon(start), expected, over, messages, debian=packages, **rest)
+    return Case(name, daemon(start), expected, over, SYSLOG, debian=packages, **rest)
 
 
 RSYSLOG_TLS = (
