@@ -107,6 +107,7 @@ fn metrics_have_their_names_and_labels() {
         ("storage_state", &["state"]),
         ("shard_busy_ratio", &["shard"]),
         ("ring_overflow_total", &["shard"]),
+        ("config_reloads_total", &["result"]),
         ("limit", &["name"]),
     ] {
         let labels = BTreeSet::from([labels.iter().map(|label| (*label).to_owned()).collect()]);

@@ -55,16 +55,17 @@ fn resolve(
     let flags = Flags::<RunArgs>::new();
     let on_line = flags.parse(typed)?;
     let is_typed = |key: &str| on_line.value_source(key) == Some(ValueSource::CommandLine);
+    // An empty one is as good as none: that is how many tools unset them.
+    let said = |key: &str| variable(&variable_of(key)).filter(|value| !value.is_empty());
     let mut from_variables = Vec::new();
     for key in flags.keys() {
-        let name = format!("ENGINE_{}", key.to_ascii_uppercase());
-        // An empty one is as good as none: that is how many tools unset them.
-        if let Some(value) = variable(&name).filter(|value| !value.is_empty()) {
-            from_variables.push(flags.of_variable(&key, name, &value)?);
+        if let Some(value) = said(&key) {
+            from_variables.push(flags.of_variable(&key, variable_of(&key), &value)?);
         }
     }
     from_variables.retain(|given| !is_typed(&given.key));
-    let file = match config_path(&on_line, &from_variables) {
+    let path = on_line.get_one::<PathBuf>(CONFIG).cloned().or_else(|| said(CONFIG).map(PathBuf::from));
+    let file = match path {
         Some(path) => Some((shown(&path), read(&path)?)),
         None => None,
     };
@@ -109,16 +110,6 @@ impl Given {
     fn is_listener(&self) -> bool {
         LISTENERS.contains(&&self.key[..])
     }
-}
-
-fn config_path(on_line: &ArgMatches, from_variables: &[Given]) -> Option<PathBuf> {
-    let typed = on_line.get_one::<PathBuf>(CONFIG).cloned();
-    typed.or_else(|| {
-        let given = from_variables.iter().find(|given| given.key == CONFIG)?;
-        // The flag and its value are one argument.
-        let value = given.arguments[0].to_string_lossy().split_once('=').map(|(_, path)| path.to_owned());
-        value.map(PathBuf::from)
-    })
 }
 
 fn on_command_line(error: &clap::Error) -> ConfigError {
@@ -294,6 +285,10 @@ fn listener(name: &str, table: &ListenTable) -> Result<(Listen, Setting), Config
         place: Some(place),
     };
     Ok((listen, setting))
+}
+
+fn variable_of(key: &str) -> String {
+    format!("ENGINE_{}", key.to_ascii_uppercase())
 }
 
 /// `--key=value`, or `--key` alone.
