@@ -1,5 +1,5 @@
-//! TLS handshakes that the engine makes in a second of its own processor time: full and resumed, in both versions, with
-//! both kinds of keys.
+//! TLS handshakes that the engine makes in a second of its own processor time: full in both versions and resumed in 1.2,
+//! with both kinds of keys.
 //!
 //! An engine of one shard in this process, on a data directory in the folder given (or the system's temporary one), and
 //! clients on threads of their own, which connect, make the handshake, say goodbye and leave. What is counted is the time
@@ -58,6 +58,10 @@ fn main() -> Result<(), Failure> {
         roots.add(certificate.der().clone())?;
         for version in [&TLS13, &TLS12] {
             for resumed in [false, true] {
+                if resumed && version == &TLS13 {
+                    // The engine gives no tickets there.
+                    continue;
+                }
                 let mut client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
                     .with_protocol_versions(&[version])?
                     .with_root_certificates(roots.clone())
@@ -129,7 +133,6 @@ fn shake_hands(address: SocketAddr, config: &Arc<ClientConfig>) -> Result<Handsh
     stream.conn.send_close_notify();
     stream.flush()?;
     stream.sock.shutdown(Shutdown::Write)?;
-    // Tickets come before the goodbye.
     stream.read_to_end(&mut Vec::new())?;
     stream.conn.handshake_kind().ok_or_else(|| "a handshake of no kind".into())
 }
