@@ -30,7 +30,7 @@ const HOMES: [(&str, &[&str]); 17] = [
     // The process's own limits are the control side's business.
     ("rustix", &["engine/src/driver/uring/", "engine/src/sys/", "engine/src/engine.rs", "loadgen/src/"]),
     ("socket2", &["engine/src/sys/"]),
-    ("signal_hook", &["engine/src/engine.rs"]),
+    ("signal_hook", &["engine/src/engine.rs", "loadgen/src/lib.rs"]),
     ("clap", &["engine/src/cli.rs", "engine/src/cli/", "loadgen/src/cli.rs"]),
     ("strsim", &["engine/src/cli/"]),
     ("toml", &["engine/src/config/"]),
