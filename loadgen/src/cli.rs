@@ -9,11 +9,13 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::Output;
+use crate::compare::Asked;
 use crate::condition::Condition;
 use crate::error::RunError;
 use crate::latency::Clock;
 use crate::payload::{Lines, Position, SIZE_BYTES_MAX, SIZE_BYTES_MIN, Text};
 use crate::plan::{self, Arrival, CONNECTIONS_MAX, Files, Plan, Proto, Rate, Stop, THREADS_MAX};
+use crate::search::{self, Search};
 use crate::sender::DATAGRAM_BYTES_MAX;
 use crate::tls::{Records, Tls};
 use crate::tokens::{self, Token, Tokens};
@@ -21,6 +23,8 @@ use crate::units::{parse_count, parse_number, parse_size_range, parse_time};
 
 /// What a run begins with unless told otherwise: connections, logs and caches are warm then.
 const WARMUP_DEFAULT: Duration = Duration::from_secs(2);
+/// What can be asked for.
+const COMMANDS: &str = "run, search, compare or report";
 /// The largest Zipf exponent: beyond it the first token gets nearly all.
 const ZIPF_MAX: f64 = 10.0;
 /// Bytes of a line that are not text when it is filled from a file: fields, blank, token, blank, LF.
@@ -35,6 +39,20 @@ pub enum Command {
         plan: Box<Plan>,
         /// What becomes of the report.
         output: Output,
+    },
+    /// `loadgen search`
+    Search {
+        /// How, and where from.
+        search: Box<Search>,
+        /// What becomes of the reports, and the bounds.
+        output: Output,
+    },
+    /// `loadgen compare`
+    Compare(Asked),
+    /// `loadgen report`
+    Report {
+        /// Directories of `--out`.
+        directories: Vec<PathBuf>,
     },
     /// `--help` or `--version`: for stdout.
     Text(String),
@@ -51,6 +69,16 @@ struct Args {
 enum Subcommands {
     /// One measured run
     Run(Box<RunArgs>),
+    /// The highest rate that holds a bound, found by runs at one --rate after the other
+    Search(Box<SearchArgs>),
+    /// Two sets of results side by side; exit 1 if B is worse
+    Compare(CompareArgs),
+    /// The page of results, made again from their other files: report.html in each directory
+    Report {
+        /// Directories of --out
+        #[arg(value_name = "DIR", required = true)]
+        directories: Vec<PathBuf>,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -151,7 +179,7 @@ struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_count)]
     follow_sample: u64,
 
-    /// Write summary.json, send.hgrm, visible.hgrm, latency.hlog and intervals.csv into this directory
+    /// Write report.html, summary.json, percentiles, intervals and the interval log into this directory
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
@@ -162,6 +190,39 @@ struct RunArgs {
     /// Print the report as one JSON object
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct SearchArgs {
+    /// What the 99th percentile must not exceed, visible if followed, else send; --fail-if gives other bounds
+    #[arg(long, value_name = "TIME")]
+    p99: Option<String>,
+
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct CompareArgs {
+    /// A directory of --out, or one that holds several
+    #[arg(value_name = "A")]
+    a: PathBuf,
+
+    /// The same for what is compared with it
+    #[arg(value_name = "B")]
+    b: PathBuf,
+
+    /// The part by which B may be worse
+    #[arg(long, value_name = "PERCENT", default_value = "2%", value_parser = parse_percent)]
+    threshold: f64,
+
+    /// Print the comparison as one JSON object
+    #[arg(long)]
+    json: bool,
+
+    /// Write the comparison as a page
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -240,10 +301,10 @@ fn one_line(error: &clap::Error) -> String {
         ErrorKind::UnknownArgument if flag.starts_with('-') => format!("{flag}: no such flag; see loadgen run --help"),
         ErrorKind::UnknownArgument => format!("{flag}: unexpected; see loadgen run --help"),
         ErrorKind::InvalidSubcommand => {
-            format!("{}: no such command; give run", context(ContextKind::InvalidSubcommand))
+            format!("{}: no such command; give {COMMANDS}", context(ContextKind::InvalidSubcommand))
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            "command line: no command; give run".into()
+            format!("command line: no command; give {COMMANDS}")
         }
         ErrorKind::MissingRequiredArgument => format!("{flag}: missing; see loadgen run --help"),
         ErrorKind::ArgumentConflict => match flag_in(ContextKind::PriorArg) {
@@ -259,15 +320,48 @@ fn one_line(error: &clap::Error) -> String {
 }
 
 fn command_from(args: Args) -> Result<Command, RunError> {
-    let Subcommands::Run(run) = args.command;
+    match args.command {
+        Subcommands::Run(run) => {
+            let (plan, output) = run_from(*run)?;
+            Ok(Command::Run { plan: Box::new(plan), output })
+        }
+        Subcommands::Search(search) => search_from(*search),
+        Subcommands::Compare(CompareArgs { a, b, threshold, json, html }) => {
+            Ok(Command::Compare(Asked { a, b, threshold, json, html }))
+        }
+        Subcommands::Report { directories } => Ok(Command::Report { directories }),
+    }
+}
+
+fn search_from(args: SearchArgs) -> Result<Command, RunError> {
+    let SearchArgs { p99, mut run } = args;
+    let usage = |problem: String| RunError::Usage(problem);
+    if let Some(bound) = &p99 {
+        let condition = format!("p99>{bound}").parse();
+        run.fail_if.push(condition.map_err(|problem| usage(format!("--p99: {bound}: {problem}")))?);
+    }
+    if run.fail_if.is_empty() {
+        return Err(usage("--p99: missing; give a bound such as --p99 5ms, or another with --fail-if".into()));
+    }
+    if run.entries.is_some() {
+        return Err(usage("--entries: a run of a search takes a time, whatever its rate; give --duration".into()));
+    }
+    if run.rate == Rate::Max {
+        run.rate = Rate::PerSecond(search::START);
+    }
+    let (plan, output) = run_from(run)?;
+    Ok(Command::Search { search: Box::new(Search::new(plan)), output })
+}
+
+fn run_from(run: RunArgs) -> Result<(Plan, Output), RunError> {
     let output = Output { json: run.json, out: run.out.clone(), fail_if: run.fail_if.clone() };
-    let plan = plan_from(*run)?;
+    let plan = plan_from(run)?;
     let asks_visible = |condition: &Condition| condition.clock() == Some(Clock::Visible);
     if !plan.is_followed() && output.fail_if.iter().any(asks_visible) {
         let problem = "--fail-if: nothing is followed; visible needs --data or --files, and a --rate other than max";
         return Err(RunError::Usage(problem.into()));
     }
-    Ok(Command::Run { plan: Box::new(plan), output })
+    Ok((plan, output))
 }
 
 fn plan_from(run: RunArgs) -> Result<Plan, RunError> {
@@ -454,6 +548,12 @@ fn parse_rate(text: &str) -> Result<Rate, String> {
     parse_count(text).map(Rate::PerSecond).map_err(|problem| format!("{problem}, or max"))
 }
 
+fn parse_percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+    let number = number.filter(|percent| (0.0..=100.0).contains(percent));
+    number.map(|percent| percent / 100.0).ok_or_else(|| "no percentage; give 0% to 100%, such as 2.5%".to_owned())
+}
+
 fn parse_skew(text: &str) -> Result<f64, String> {
     let exponent = text.strip_prefix("zipf:").and_then(|exponent| exponent.parse().ok());
     let exponent = exponent.filter(|exponent| (0.0..=ZIPF_MAX).contains(exponent));
@@ -479,7 +579,7 @@ mod tests {
         let typed = ["loadgen", "run", "--target", "127.0.0.1:1"].iter().chain(arguments);
         match command(typed.map(Into::into)) {
             Ok(Command::Run { plan, .. }) => Ok(*plan),
-            Ok(Command::Text(text)) => panic!("{text}"),
+            Ok(other) => panic!("{other:?}"),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -522,15 +622,18 @@ mod tests {
         assert!(plan(&["--lines", path]).unwrap_err().contains("no lines"));
     }
 
-    /// Rows of the README's table, in the order of the flags: name with its value, and the default where clap has one.
-    #[test]
-    fn the_manual_has_every_flag() {
+    /// Rows of the README's tables, in the order of the flags: name with its value, and the default where clap has one.
+    fn check_table(head: &str, command: &clap::Command, but: &clap::Command) {
         let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
-        let table = readme.split("| flag of `loadgen run` |").nth(1).unwrap().lines().skip(2);
+        let table = readme.split(&format!("| flag of `loadgen {head}` |")).nth(1).unwrap().lines().skip(2);
         let rows: Vec<Vec<_>> =
             table.map_while(|row| Some(row.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ").collect())).collect();
-        let command = RunArgs::augment_args(clap::Command::new("run"));
-        let flags: Vec<_> = command.get_arguments().filter(|flag| flag.get_id() != "help").collect();
+        let is_own = |flag: &clap::Arg| {
+            !flag.is_positional()
+                && flag.get_id() != "help"
+                && !but.get_arguments().any(|other| other.get_id() == flag.get_id())
+        };
+        let flags: Vec<_> = command.get_arguments().filter(|flag| is_own(flag)).collect();
         assert_eq!(rows.len(), flags.len(), "{rows:#?}");
         for (row, flag) in rows.iter().zip(flags) {
             let takes_value = flag.get_action().takes_values();
@@ -546,6 +649,15 @@ mod tests {
                 assert_eq!(row[1].trim_matches('`'), default.to_str().unwrap(), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn the_manual_has_every_flag() {
+        let none = clap::Command::new("none");
+        let run = RunArgs::augment_args(clap::Command::new("run"));
+        check_table("run", &run, &none);
+        check_table("search", &SearchArgs::augment_args(clap::Command::new("search")), &run);
+        check_table("compare", &CompareArgs::augment_args(clap::Command::new("compare")), &none);
     }
 
     #[test]
@@ -611,12 +723,20 @@ mod tests {
         }
         let bare = |words: &[&str]| match command(words.iter().map(Into::into)) {
             Ok(Command::Text(text)) => text,
-            Ok(run) => panic!("{run:?}"),
+            Ok(other) => panic!("{other:?}"),
             Err(error) => error.to_string(),
         };
-        assert_eq!(bare(&["loadgen"]), "command line: no command; give run");
-        assert_eq!(bare(&["loadgen", "walk"]), "walk: no such command; give run");
+        assert_eq!(bare(&["loadgen"]), format!("command line: no command; give {COMMANDS}"));
+        assert_eq!(bare(&["loadgen", "walk"]), format!("walk: no such command; give {COMMANDS}"));
         assert_eq!(bare(&["loadgen", "run"]), "--target: missing; see loadgen run --help");
         assert!(bare(&["loadgen", "run", "--help"]).contains("Usage: loadgen run"));
+        let search =
+            |arguments: &[&str]| bare(&[&["loadgen", "search", "--target", "127.0.0.1:1"], arguments].concat());
+        assert!(search(&[]).starts_with("--p99: missing; give a bound such as --p99 5ms"));
+        assert!(search(&["--p99", "5"]).starts_with("--p99: 5: no unit; give a time"));
+        assert!(search(&["--p99", "5ms", "--entries", "9"]).starts_with("--entries: a run of a search takes a time"));
+        assert!(bare(&["loadgen", "compare", "a"]).starts_with("<B>: missing"));
+        let threshold = bare(&["loadgen", "compare", "a", "b", "--threshold", "5"]);
+        assert_eq!(threshold, "--threshold: 5: no percentage; give 0% to 100%, such as 2.5%");
     }
 }
