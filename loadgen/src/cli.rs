@@ -721,6 +721,10 @@ mod tests {
             let error = plan(arguments).unwrap_err();
             assert!(error.starts_with(sentence) && !error.contains('\n'), "{arguments:?}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_no_command_is_refused() {
         let bare = |words: &[&str]| match command(words.iter().map(Into::into)) {
             Ok(Command::Text(text)) => text,
             Ok(other) => panic!("{other:?}"),
