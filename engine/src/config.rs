@@ -1,6 +1,8 @@
 //! From flags as typed to a configuration that needs no more checks.
 
 mod certificates;
+mod files;
+mod tokens;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,6 +11,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub use certificates::CertificateFiles;
+pub use files::Stamp;
+pub use tokens::{TokenFile, resolve_log};
 
 use crate::diag::{Format, Level};
 use crate::error::{ConfigError, StartError, shown};
@@ -45,6 +49,8 @@ pub struct RunFlags {
     pub handshakes_max: u64,
     /// `--framing`
     pub framing: Framing,
+    /// `--tokens`
+    pub tokens: Option<PathBuf>,
     /// `--open`
     pub open: bool,
     /// `--tokens-max`
@@ -105,7 +111,9 @@ pub struct Config {
     pub udp_creates: bool,
     /// Cores to use.
     pub shards: u16,
-    /// Logs that may exist.
+    /// Where the tokens are listed that name logs; `None`: every token names one.
+    pub tokens: Option<TokenFile>,
+    /// Logs that may exist where every token names one.
     pub tokens_max: usize,
     /// Logs that may be made in a second, once there are many; `None`: no limit.
     pub tokens_per_second: Option<u32>,
@@ -192,6 +200,7 @@ impl TryFrom<RunFlags> for Config {
             udp: flags.udp,
             udp_creates: flags.udp_creates,
             shards: shards(flags.shards)?,
+            tokens: flags.tokens.map(TokenFile),
             tokens_max: narrow("--tokens-max", flags.tokens_max, u64::from(u32::MAX))?,
             tokens_per_second: tokens_per_second(flags.tokens_per_second)?,
             connections_max: flags.connections_max,
@@ -296,10 +305,10 @@ fn check_reach(flags: &RunFlags) -> Result<(), ConfigError> {
     let udp = flags.udp.iter().map(|address| ("--udp", address));
     let tls = flags.tls.iter().map(|address| ("--tls", address));
     match tcp.chain(udp).chain(tls).find(|(_, address)| !address.ip().is_loopback()) {
-        Some((flag, address)) if !flags.open => Err(wrong(
+        Some((flag, address)) if !flags.open && flags.tokens.is_none() => Err(wrong(
             flag,
             format!(
-                "{address} is reachable from other hosts, and any line with a UUID makes a log; add --open to allow that, or listen on 127.0.0.1"
+                "{address} is reachable from other hosts, and any line with a UUID makes a log; list the tokens with --tokens FILE, add --open to allow that, or listen on 127.0.0.1"
             ),
         )),
         _ => Ok(()),
@@ -376,6 +385,7 @@ mod tests {
             client_ca: None,
             handshakes_max: 1,
             framing: Framing::Lf,
+            tokens: None,
             open: false,
             tokens_max: 1,
             tokens_per_second: 500,

@@ -4,12 +4,14 @@
 //!  main thread     probe ─► lock ─► admin ─► recover ─► bind ─► all rings up ─► ready ─► waits for the shards
 //!  shard threads                                           └─► ring, shard ──┴─► serves … drains ─► outcome
 //!  signal thread                                                         SIGTERM ─► mailboxes
-//!  certificates thread                     files changed, SIGHUP ─► what new handshakes show
+//!  reload thread            files changed, SIGHUP ─► what new handshakes show, lists of tokens in mailboxes
 //!  admin thread                     └─► /metrics /healthz /readyz, until the shards have ended
 //!  disk thread                                                free space low, or not ─► mailboxes
 //! ```
 
 mod certificates;
+mod reload;
+mod tokens;
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,6 +25,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use certificates::Certificates;
+pub use reload::Reloader;
+use tokens::Tokens;
 
 use crate::admin::Admin;
 use crate::admin::watch::{Desk, Progress, Reporter, Watch};
@@ -36,7 +40,7 @@ use crate::limits::{
     TOKENS_UNPACED, UDP_BUFFERS,
 };
 use crate::metrics::{Limit, Report, constants};
-use crate::route::Ownership;
+use crate::route::{KnownTokens, Ownership};
 use crate::segment::Position;
 use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, PerAddress, Shard, ShardConfig};
 use crate::store::recover::{RecoveredLog, recover};
@@ -59,7 +63,7 @@ pub struct Engine {
     events: (Sender<Event>, Receiver<Event>),
     watch: Arc<Watch>,
     disk_watch: DiskWatch,
-    certificates: Option<Certificates>,
+    reloader: Reloader,
     admin: Option<Admin>,
     // Released last: until then nobody else may use the directory.
     lock: DataLock,
@@ -82,24 +86,9 @@ pub struct Drainer {
 impl Drainer {
     /// Finishes what is under way; a second call cuts that short.
     pub fn drain(&self) {
-        tell_all(&self.mailboxes, Command::Drain);
+        tell_all(&self.mailboxes, &Command::Drain);
         // Nobody waits any more if the engine has ended.
         let _told = self.events.send(Event::Draining);
-    }
-}
-
-/// Tells a running engine to read its files again, from any thread.
-#[derive(Clone, Debug)]
-pub struct Reloader(Option<Sender<()>>);
-
-impl Reloader {
-    /// Reads certificates again; what is wrong with them is said, and the old ones stay.
-    pub fn reload(&self) {
-        match &self.0 {
-            // Nobody reads any more if the engine has ended.
-            Some(certificates) => drop(certificates.send(())),
-            None => say(Level::Info, format_args!("nothing to read again")),
-        }
     }
 }
 
@@ -111,6 +100,7 @@ impl Engine {
     pub fn start(config: &Config) -> Result<Self, EngineError> {
         // What is wrong with a flag is said before anything is touched.
         let certificates = config.certificates.clone().map(Certificates::load).transpose()?;
+        let tokens = config.tokens.clone().map(Tokens::load).transpose()?;
         let limit = host::raise_descriptor_limit();
         probe()?;
         let shards = usize::from(config.shards);
@@ -153,7 +143,8 @@ impl Engine {
         let udp_addresses = udp.iter().map(|listener| listener.address).collect();
         let mailboxes = (0..shards).map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>().map_err(no_resources)?;
         let disk_watch = DiskWatch::start(Arc::clone(&data), disk_free_min, mailboxes.clone())?;
-        let configs = shard_configs(config, descriptors, server);
+        let known = tokens.as_ref().map(Tokens::known);
+        let configs = shard_configs(config, descriptors, server, known.as_ref());
         let parts = share_out(configs, recovered.logs, listeners, udp, &mailboxes);
         let (reporters, desks) = mailboxes.iter().cloned().map(Desk::new).unzip();
         let events = channel();
@@ -161,6 +152,9 @@ impl Engine {
         let tells = move || notices_in.into_iter().for_each(tell);
         let teller = std::thread::Builder::new().name("notices".into()).spawn(tells).map_err(no_resources)?;
         let shards = start_shards(parts, reporters, &data, &notices, &events.0)?;
+        let watched = certificates.map(Certificates::watched).into_iter();
+        let watched = watched.chain(tokens.map(|tokens| tokens.watched(mailboxes.clone()))).collect();
+        let reloader = Reloader::start(watched, Arc::clone(&watch))?;
         watch.serve(addresses.iter().map(SocketAddr::to_string).collect(), segments_sealed, desks);
         Ok(Self {
             addresses,
@@ -171,7 +165,7 @@ impl Engine {
             events,
             watch,
             disk_watch,
-            certificates,
+            reloader,
             admin,
             lock,
         })
@@ -198,7 +192,7 @@ impl Engine {
     /// A handle that makes it read its files again.
     #[must_use]
     pub fn reloader(&self) -> Reloader {
-        Reloader(self.certificates.as_ref().map(Certificates::reloads))
+        self.reloader.clone()
     }
 
     /// Waits until the engine has ended.
@@ -301,9 +295,9 @@ fn obey_signals(mut signals: Signals, drainer: Drainer, reloader: Reloader) -> R
     std::thread::Builder::new().name("signals".into()).spawn(work).map(drop).map_err(no_resources)
 }
 
-fn tell_all(mailboxes: &[Mailbox], command: Command) {
+fn tell_all(mailboxes: &[Mailbox], command: &Command) {
     for mailbox in mailboxes {
-        mailbox.send(command);
+        mailbox.send(command.clone());
     }
 }
 
@@ -336,10 +330,17 @@ fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64
     limits
 }
 
-fn shard_configs(config: &Config, descriptors: Descriptors, tls: Option<&tls::Server>) -> Vec<ShardConfig> {
+fn shard_configs(
+    config: &Config,
+    descriptors: Descriptors,
+    tls: Option<&tls::Server>,
+    known: Option<&Arc<KnownTokens>>,
+) -> Vec<ShardConfig> {
     let ownership = Ownership::over(config.shards);
     let connections = Allowance::new(descriptors.connections);
     let tokens = match config.tokens_per_second {
+        // The list says how many logs there may be.
+        _ if known.is_some() => Allowance::new(usize::MAX),
         Some(per_second) => Allowance::paced(config.tokens_max, TOKENS_UNPACED, per_second),
         None => Allowance::new(config.tokens_max),
     };
@@ -364,6 +365,7 @@ fn shard_configs(config: &Config, descriptors: Descriptors, tls: Option<&tls::Se
             linger: config.linger,
             segment_bytes: config.segment_bytes,
             tokens: tokens.clone(),
+            known: known.cloned(),
             open_files_max: descriptors.files / usize::from(config.shards),
         },
     };
@@ -551,7 +553,7 @@ impl DiskWatch {
                 // A failed look says nothing new.
                 let low = data.free_bytes().map_or(was_low, |free| free < free_min);
                 if low != was_low {
-                    tell_all(&mailboxes, Command::DiskLow(low));
+                    tell_all(&mailboxes, &Command::DiskLow(low));
                     was_low = low;
                 }
                 if ended.recv_timeout(DISK_WATCH) != Err(RecvTimeoutError::Timeout) {

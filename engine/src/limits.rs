@@ -150,8 +150,10 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const TLS_CARRY_BYTES_MAX: usize = 64 * 1024;
 /// Largest file with certificates or a key that is read.
 pub const CERTIFICATE_FILE_BYTES_MAX: u64 = MIB;
-/// How often certificate files are looked at for a change.
-pub const CERTIFICATE_WATCH: Duration = Duration::from_secs(1);
+/// How often certificates and the token list are looked at for a change. One is read once two looks found the same.
+pub const FILE_WATCH: Duration = Duration::from_secs(1);
+/// Largest token list that is read: half a million lines with long names and comments.
+pub const TOKENS_FILE_BYTES_MAX: u64 = 64 * MIB;
 
 /// `--drain-timeout`: how long peers may take to close before they are cut.
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);

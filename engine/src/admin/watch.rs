@@ -153,6 +153,8 @@ pub struct Watch {
     data: Arc<DataDir>,
     limits: Vec<Limit>,
     tls: Option<tls::Server>,
+    reloads_ok: AtomicU64,
+    reloads_failed: AtomicU64,
     serving: OnceLock<Serving>,
     wait: Duration,
 }
@@ -161,13 +163,20 @@ impl Watch {
     /// An engine that is starting on this directory, within these limits, with these certificates if it speaks TLS.
     #[must_use]
     pub fn new(data: Arc<DataDir>, limits: Vec<Limit>, tls: Option<tls::Server>) -> Self {
-        Self { data, limits, tls, serving: OnceLock::new(), wait: SHARD_ANSWER }
+        let (reloads_ok, reloads_failed) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { data, limits, tls, reloads_ok, reloads_failed, serving: OnceLock::new(), wait: SHARD_ANSWER }
     }
 
     /// From now on the engine serves: on these listeners, with these shards, and with what recovery found.
     pub fn serve(&self, listeners: Vec<String>, segments_sealed: u64, desks: Vec<Desk>) {
         let serving = Serving { listeners, segments_sealed, desks };
         self.serving.set(serving).expect("an engine starts once");
+    }
+
+    /// Files were read again, and could be used or not.
+    pub fn count_reload(&self, ok: bool) {
+        let reloads = if ok { &self.reloads_ok } else { &self.reloads_failed };
+        reloads.fetch_add(1, Ordering::Relaxed);
     }
 
     /// `/healthz`: whether every shard still takes turns.
@@ -199,6 +208,8 @@ impl Watch {
             shards: shards.collect(),
             segments_recovered_sealed: self.serving.get().map_or(0, |serving| serving.segments_sealed),
             certificate_expiry: self.tls.as_ref().and_then(tls::Server::first_expiry),
+            reloads_ok: self.reloads_ok.load(Ordering::Relaxed),
+            reloads_failed: self.reloads_failed.load(Ordering::Relaxed),
             disk_free_bytes: self.data.free_bytes().ok(),
             limits: &self.limits,
         })

@@ -164,6 +164,11 @@ pub const STORAGE_STATE: Family = gauge(
     "engine_storage_state",
     "1 for the state that storage is in: ok, partial (some logs are refused), low (below --disk-free-min) or refuses; 0 for the others.",
 );
+/// `result`
+pub const CONFIG_RELOADS: Family = counter(
+    "engine_config_reloads",
+    "Certificates or the token list read again, on SIGHUP or after a change: used (ok), or not and the old ones kept (failed).",
+);
 /// `shard`
 pub const SHARD_BUSY_RATIO: Family = family(
     Kind::Gauge,
@@ -182,7 +187,7 @@ pub const LIMIT: Family = gauge(
 );
 
 /// Every metric, in the order of the text.
-pub const ALL: [Family; 30] = [
+pub const ALL: [Family; 31] = [
     BUILD,
     CONNECTIONS,
     CONNECTIONS_TOTAL,
@@ -210,6 +215,7 @@ pub const ALL: [Family; 30] = [
     LOGS_REFUSED,
     DISK_FREE_BYTES,
     STORAGE_STATE,
+    CONFIG_RELOADS,
     SHARD_BUSY_RATIO,
     RING_OVERFLOW,
     LIMIT,

@@ -33,6 +33,10 @@ pub struct Snapshot<'a> {
     pub segments_recovered_sealed: u64,
     /// When the first certificate expires, in Unix time; where TLS is spoken, and if it is known.
     pub certificate_expiry: Option<i64>,
+    /// How often files were read again and used.
+    pub reloads_ok: u64,
+    /// How often they could not be used.
+    pub reloads_failed: u64,
     /// Free space, if it could be asked.
     pub disk_free_bytes: Option<u64>,
     /// The limits in force.
@@ -69,6 +73,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
     tls(&mut text, snapshot);
     shards(&mut text, snapshot);
     storage(&mut text, snapshot);
+    reloads(&mut text, snapshot);
     limits(&mut text, snapshot);
     text.0.push_str("# EOF\n");
     text.0
@@ -114,6 +119,12 @@ fn lines(text: &mut Text, snapshot: &Snapshot<'_>) {
     }
     text.family(&names::SPLIT_LINES).sample(&[], snapshot.sum(|report| report.counters.split_lines));
     text.family(&names::SPLIT_PIECES).sample(&[], snapshot.sum(|report| report.counters.split_pieces));
+}
+
+fn reloads(text: &mut Text, snapshot: &Snapshot<'_>) {
+    let mut samples = text.family(&names::CONFIG_RELOADS);
+    samples.sample(&[("result", "ok")], snapshot.reloads_ok);
+    samples.sample(&[("result", "failed")], snapshot.reloads_failed);
 }
 
 fn tls(text: &mut Text, snapshot: &Snapshot<'_>) {
@@ -294,6 +305,8 @@ mod tests {
             shards,
             segments_recovered_sealed: 5,
             certificate_expiry: Some(4_102_444_800),
+            reloads_ok: 3,
+            reloads_failed: 1,
             disk_free_bytes: Some(7),
             limits: &[Limit::new("shards", 2_u16), Limit::new("linger", Duration::from_millis(5))],
         })
@@ -327,6 +340,8 @@ mod tests {
             "engine_storage_state{state=\"low\"} 1",
             "engine_storage_state{state=\"ok\"} 0",
             "engine_disk_free_bytes 7",
+            "engine_config_reloads_total{result=\"ok\"} 3",
+            "engine_config_reloads_total{result=\"failed\"} 1",
             "engine_limit{name=\"shards\"} 2",
             "engine_limit{name=\"linger_seconds\"} 0.005",
             "# UNIT engine_disk_free_bytes bytes",

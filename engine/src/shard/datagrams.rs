@@ -74,6 +74,11 @@ impl Udp {
         }
     }
 
+    /// The next line asks anew where its token's entries go.
+    pub(super) fn forget_last(&mut self) {
+        self.last = None;
+    }
+
     /// A connection's bytes were taken.
     pub(super) fn connections_took(&mut self, bytes: usize) {
         self.connection_bytes += bytes;
@@ -137,7 +142,8 @@ impl Shard {
             && let Some(datagrams) = self.udp.waiting.pop_front()
         {
             share = share.saturating_sub(datagrams.buf.len().max(DATAGRAM_COST_BYTES));
-            if self.config.udp_creates {
+            // Who keeps a list has said which logs there are.
+            if self.config.udp_creates || self.logs.known().is_some() {
                 self.ingest_datagrams::<true>(&datagrams);
             } else {
                 self.ingest_datagrams::<false>(&datagrams);

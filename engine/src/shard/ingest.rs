@@ -35,18 +35,17 @@ impl<const MAKES_LOGS: bool> LineSink for Ingest<'_, MAKES_LOGS> {
     #[inline]
     fn line(&mut self, line: &[u8], token: Option<&Token>) {
         match token {
-            Some(token) => self.entry(line, 0, *token),
+            Some(token) if self.knows(*token) => self.entry(line, 0, *token),
+            Some(_) => self.counters.reject(Reject::UnknownToken),
             None => self.search(line),
         }
     }
 
     fn first_piece(&mut self, piece: &[u8]) -> bool {
-        let Some((at, token)) = deciding_token(piece) else {
-            self.counters.reject(Reject::NoToken);
-            return false;
-        };
-        let destination = match self.route(token) {
-            Ok(destination) => destination,
+        let decided = deciding_token(piece, |token| self.knows(token));
+        let routed = decided.and_then(|(at, token)| Ok((at, token, self.route(token)?)));
+        let (at, token, destination) = match routed {
+            Ok(routed) => routed,
             Err(reason) => {
                 self.counters.reject(reason);
                 return false;
@@ -69,7 +68,7 @@ impl<const MAKES_LOGS: bool> LineSink for Ingest<'_, MAKES_LOGS> {
 }
 
 impl<const MAKES_LOGS: bool> Ingest<'_, MAKES_LOGS> {
-    /// Takes a line whose token is at `at`.
+    /// Takes a line whose token is known and at `at`.
     #[inline]
     fn entry(&mut self, line: &[u8], at: usize, token: Token) {
         let entry = remove_token(line, at);
@@ -88,12 +87,19 @@ impl<const MAKES_LOGS: bool> Ingest<'_, MAKES_LOGS> {
     /// Takes a line that does not begin with a token.
     #[inline(never)]
     fn search(&mut self, line: &[u8]) {
-        match deciding_token(line) {
-            Some((at, token)) => self.entry(line, at, token),
-            None if is_blank(line) => self.counters.reject(Reject::Empty),
-            None if line == KEEPALIVE => self.counters.reject(Reject::Keepalive),
-            None => self.counters.reject(Reject::NoToken),
+        match deciding_token(line, |token| self.knows(token)) {
+            Ok((at, token)) => self.entry(line, at, token),
+            Err(_) if is_blank(line) => self.counters.reject(Reject::Empty),
+            Err(_) if line == KEEPALIVE => self.counters.reject(Reject::Keepalive),
+            Err(reason) => self.counters.reject(reason),
         }
+    }
+
+    /// Whether the token may name a log.
+    #[inline]
+    fn knows(&self, token: Token) -> bool {
+        let Some(known) = self.logs.known() else { return true };
+        self.last.is_some_and(|(last, _)| last == token) || known.contains(token)
     }
 
     #[inline]

@@ -14,6 +14,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::allowance::Allowance;
@@ -23,7 +24,7 @@ use crate::buf::{BufferPool, WriteBuf};
 use crate::handover::ShardId;
 use crate::limits::{OPENS_IN_FLIGHT_MAX, STORAGE_RETRY, WRITES_IN_FLIGHT_MAX};
 use crate::metrics::Histogram;
-use crate::route::{LogId, Route, Router};
+use crate::route::{KnownTokens, LogId, Route, Router};
 use crate::scan;
 use crate::segment::{AppendOp, Appended, Appender, FileId, Offset, Position};
 use crate::time::Time;
@@ -38,6 +39,8 @@ pub struct LogLimits {
     pub segment_bytes: u64,
     /// Logs of all shards.
     pub tokens: Allowance,
+    /// Tokens that may name a log; `None`: every token may.
+    pub known: Option<Arc<KnownTokens>>,
     /// Segments open at once.
     pub open_files_max: usize,
 }
@@ -134,6 +137,18 @@ impl Logs {
             unwritten_bytes: 0,
             measured: Measured::default(),
         }
+    }
+
+    /// Tokens that may name a log; `None`: every token may.
+    #[inline]
+    pub(super) fn known(&self) -> Option<&KnownTokens> {
+        self.limits.known.as_deref()
+    }
+
+    /// From now on only these tokens name logs. What remembers where a token's entries go must forget it. Logs of other
+    /// tokens stay, with what is staged for them.
+    pub(super) fn know(&mut self, known: Arc<KnownTokens>) {
+        self.limits.known = Some(known);
     }
 
     /// Adds a log that recovery found.

@@ -34,6 +34,7 @@ mod secure;
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use allowance::{Allowance, PerAddress};
@@ -62,7 +63,7 @@ use crate::limits::{
     RATION, RECV_BUFFER_BYTES, RECV_BUFFER_PARTS,
 };
 use crate::metrics::{Counters, HandshakeResult, ListenerCounters};
-use crate::route::{Ownership, Router};
+use crate::route::{KnownTokens, Ownership, Router};
 use crate::segment::{Offset, Position};
 use crate::time::Time;
 use crate::tls;
@@ -291,6 +292,7 @@ impl Shard {
             }
             Completion::Sent { message: Message::Finished, .. } => self.finished += 1,
             Completion::Command(Command::Drain) => self.drain(),
+            Completion::Command(Command::Know(known)) => self.know(known),
             Completion::Command(Command::Report { ticket }) => {
                 self.notices.push_back(Notice::Report(Box::new(self.report(ticket))));
             }
@@ -383,6 +385,16 @@ impl Shard {
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
         self.logs.pool.used()
+    }
+
+    /// Swaps the list of tokens. A long line goes on as its first piece was judged.
+    #[cold]
+    fn know(&mut self, known: Arc<KnownTokens>) {
+        self.logs.know(known);
+        for connection in self.connections.iter_mut().flatten() {
+            connection.last = None;
+        }
+        self.udp.forget_last();
     }
 
     fn budget(&self, parts: usize) -> usize {

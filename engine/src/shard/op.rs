@@ -1,11 +1,12 @@
 //! What a shard asks of its driver, and what it is told. No file descriptor, no clock, no system call appears here.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::buf::{RecvBuf, WriteBuf};
 use crate::handover::{Message, ShardId};
 use crate::metrics::Report;
-use crate::route::LogId;
+use crate::route::{KnownTokens, LogId};
 use crate::segment::{FileId, Offset, Position};
 use crate::wire::Token;
 
@@ -283,12 +284,15 @@ pub enum Completion {
 }
 
 /// What the control side tells a shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Finish what is under way and end; a second one cuts the drain short.
     Drain,
     /// Free space fell below `--disk-free-min` (true) or is back above it (false).
     DiskLow(bool),
+    /// From now on only these tokens name logs. Every shard is told; lines that cross from one to another on the way are
+    /// judged by the one that received them.
+    Know(Arc<KnownTokens>),
     /// [`Notice::Report`]: say how it stands.
     Report {
         /// For the answer.

@@ -35,6 +35,7 @@ pub fn config(line_bytes_max: usize) -> ShardConfig {
             linger: Duration::from_millis(5),
             segment_bytes: 256 << 20,
             tokens: Allowance::new(2000),
+            known: None,
             open_files_max: 100,
         },
     }
@@ -284,7 +285,7 @@ pub fn assert_chained(sim: &Sim, case: &str) {
 
 /// Drains: peers in `polite` close when they see the engine's half close, the others wait to be cut.
 pub fn drain(sim: &mut Sim, polite: &[PeerId]) {
-    sim.command(Command::Drain);
+    sim.command(&Command::Drain);
     finish_drain(sim, polite);
 }
 

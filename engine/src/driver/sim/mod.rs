@@ -209,10 +209,10 @@ impl Sim {
     }
 
     /// A message of the control side to all shards; it reaches them one after the other.
-    pub fn command(&mut self, command: Command) {
+    pub fn command(&mut self, command: &Command) {
         for shard in self.shard_ids() {
             let delay = if shard.0 == 0 { TURN } else { self.chance.delay() };
-            self.agenda.plan(delay, Event::Command(shard, command));
+            self.agenda.plan(delay, Event::Command(shard, command.clone()));
         }
     }
 
