@@ -75,6 +75,7 @@ fn config() -> ShardConfig {
             segment_bytes: u64::MAX,
             tokens: Allowance::new(100_000),
             known: None,
+            rejected: None,
             open_files_max: 100_000,
         },
     }

@@ -13,8 +13,8 @@ use crate::diag::{Format, Level};
 use crate::framing::Framing;
 use crate::limits::{
     ADMIN_ADDRESS_DEFAULT, BUFFER_BYTES_DEFAULT, CONNECTIONS_PER_IP_MAX_DEFAULT, DRAIN_TIMEOUT_DEFAULT,
-    HANDSHAKES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, SEGMENT_BYTES_DEFAULT, TOKENS_MAX_DEFAULT,
-    TOKENS_PER_SECOND_DEFAULT,
+    HANDSHAKES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, REJECTED_BYTES_MAX_DEFAULT, SEGMENT_BYTES_DEFAULT,
+    TOKENS_MAX_DEFAULT, TOKENS_PER_SECOND_DEFAULT,
 };
 use crate::shard::Oversize;
 
@@ -129,6 +129,12 @@ pub struct RunArgs {
     /// Logs that may be made in a second once there are 10000; lines for more are rejected; 0 = no limit
     #[arg(long, value_name = "N", default_value_t = TOKENS_PER_SECOND_DEFAULT, value_parser = count)]
     tokens_per_second: u64,
+    /// What happens to lines that name no log
+    #[arg(long, value_enum, default_value_t = RejectedArg::Drop)]
+    rejected: RejectedArg,
+    /// Most bytes of such lines to keep, of those from before the start too; further ones are dropped
+    #[arg(long, value_name = "SIZE", default_value_t = Size(REJECTED_BYTES_MAX_DEFAULT))]
+    rejected_bytes_max: Size,
     /// Connections at a time; past it accepting stops until one ends; 0 = no limit [default: as many as the
     /// descriptor limit leaves, at most 65536]
     #[arg(long, value_name = "N", value_parser = count)]
@@ -183,6 +189,14 @@ enum FramingArg {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum RejectedArg {
+    /// They are counted
+    Drop,
+    /// They are counted, and kept in `_rejected/<reason>/` of the data directory
+    Keep,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum OversizeArg {
     /// Each further piece is an entry of its own
     Split,
@@ -219,6 +233,8 @@ impl From<RunArgs> for RunFlags {
             open: args.open,
             tokens_max: args.tokens_max,
             tokens_per_second: args.tokens_per_second,
+            rejected_keep: matches!(args.rejected, RejectedArg::Keep),
+            rejected_bytes_max: args.rejected_bytes_max.0,
             connections_max: args.connections_max,
             connections_per_ip_max: args.connections_per_ip_max,
             line_bytes_max: args.line_bytes_max.0,

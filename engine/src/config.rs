@@ -57,6 +57,10 @@ pub struct RunFlags {
     pub tokens_max: u64,
     /// `--tokens-per-second`
     pub tokens_per_second: u64,
+    /// `--rejected keep`
+    pub rejected_keep: bool,
+    /// `--rejected-bytes-max`
+    pub rejected_bytes_max: u64,
     /// `--connections-max`
     pub connections_max: Option<u64>,
     /// `--connections-per-ip-max`
@@ -117,6 +121,8 @@ pub struct Config {
     pub tokens_max: usize,
     /// Logs that may be made in a second, once there are many; `None`: no limit.
     pub tokens_per_second: Option<u32>,
+    /// Bytes of rejected lines that are kept; `None`: they are dropped.
+    pub rejected_bytes_max: Option<u64>,
     /// Connections at a time; `None`: as many as descriptors allow, at most the default; 0: as many as they allow.
     pub connections_max: Option<u64>,
     /// Connections of one address at a time; 0: no limit.
@@ -203,6 +209,7 @@ impl TryFrom<RunFlags> for Config {
             tokens: flags.tokens.map(TokenFile),
             tokens_max: narrow("--tokens-max", flags.tokens_max, u64::from(u32::MAX))?,
             tokens_per_second: tokens_per_second(flags.tokens_per_second)?,
+            rejected_bytes_max: flags.rejected_keep.then_some(flags.rejected_bytes_max),
             connections_max: flags.connections_max,
             connections_per_ip_max: narrow(
                 "--connections-per-ip-max",
@@ -371,7 +378,9 @@ impl Descriptors {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{BUFFER_BYTES_DEFAULT, LINE_BYTES_MAX_DEFAULT, SEGMENT_BYTES_DEFAULT};
+    use crate::limits::{
+        BUFFER_BYTES_DEFAULT, LINE_BYTES_MAX_DEFAULT, REJECTED_BYTES_MAX_DEFAULT, SEGMENT_BYTES_DEFAULT,
+    };
 
     fn flags() -> RunFlags {
         RunFlags {
@@ -389,6 +398,8 @@ mod tests {
             open: false,
             tokens_max: 1,
             tokens_per_second: 500,
+            rejected_keep: false,
+            rejected_bytes_max: REJECTED_BYTES_MAX_DEFAULT,
             connections_max: None,
             connections_per_ip_max: 0,
             line_bytes_max: LINE_BYTES_MAX_DEFAULT,

@@ -42,7 +42,7 @@ use crate::limits::{
 use crate::metrics::{Limit, Report, constants};
 use crate::route::{KnownTokens, Ownership};
 use crate::segment::Position;
-use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, PerAddress, Shard, ShardConfig};
+use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, PerAddress, RejectedRoom, Shard, ShardConfig};
 use crate::store::recover::{RecoveredLog, recover};
 use crate::sys::affinity::{allowed_cores, pin};
 use crate::sys::listener::{Listener, listen};
@@ -118,7 +118,7 @@ impl Engine {
             say(Level::Info, format_args!("listening proto=admin addr={}", admin.address()));
         }
         let recovered = recover(&data)?;
-        let segments_sealed = recovered.segments - recovered.logs.len() as u64;
+        let segments_sealed = recovered.segments - (recovered.logs.len() + recovered.rejected.len()) as u64;
         say(
             Level::Info,
             format_args!(
@@ -143,9 +143,10 @@ impl Engine {
         let udp_addresses = udp.iter().map(|listener| listener.address).collect();
         let mailboxes = (0..shards).map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>().map_err(no_resources)?;
         let disk_watch = DiskWatch::start(Arc::clone(&data), disk_free_min, mailboxes.clone())?;
-        let known = tokens.as_ref().map(Tokens::known);
-        let configs = shard_configs(config, descriptors, server, known.as_ref());
-        let parts = share_out(configs, recovered.logs, listeners, udp, &mailboxes);
+        let logs = log_limits(config, descriptors, tokens.as_ref().map(Tokens::known), recovered.rejected_bytes);
+        let configs = shard_configs(config, descriptors, server, &logs);
+        let recovered = recovered.logs.into_iter().chain(recovered.rejected).collect();
+        let parts = share_out(configs, recovered, listeners, udp, &mailboxes);
         let (reporters, desks) = mailboxes.iter().cloned().map(Desk::new).unzip();
         let events = channel();
         let (notices, notices_in) = sync_channel(NOTICES_MAX);
@@ -326,24 +327,43 @@ fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64
         Limit::new("disk_free_min", disk_free_min),
         Limit::new("drain_timeout", config.drain_timeout),
     ];
+    limits.extend(config.rejected_bytes_max.map(|bytes| Limit::new("rejected_bytes_max", bytes)));
     limits.extend(constants());
     limits
 }
 
-fn shard_configs(
+/// What the logs of a shard are allowed, and of the rejected lines all together; so many bytes of these are there already.
+fn log_limits(
     config: &Config,
     descriptors: Descriptors,
-    tls: Option<&tls::Server>,
-    known: Option<&Arc<KnownTokens>>,
-) -> Vec<ShardConfig> {
-    let ownership = Ownership::over(config.shards);
-    let connections = Allowance::new(descriptors.connections);
+    known: Option<Arc<KnownTokens>>,
+    rejected_bytes: u64,
+) -> LogLimits {
     let tokens = match config.tokens_per_second {
         // The list says how many logs there may be.
         _ if known.is_some() => Allowance::new(usize::MAX),
         Some(per_second) => Allowance::paced(config.tokens_max, TOKENS_UNPACED, per_second),
         None => Allowance::new(config.tokens_max),
     };
+    let room = |bytes_max: u64| RejectedRoom::new(bytes_max.saturating_sub(rejected_bytes));
+    LogLimits {
+        linger: config.linger,
+        segment_bytes: config.segment_bytes,
+        tokens,
+        known,
+        rejected: config.rejected_bytes_max.map(room),
+        open_files_max: descriptors.files / usize::from(config.shards),
+    }
+}
+
+fn shard_configs(
+    config: &Config,
+    descriptors: Descriptors,
+    tls: Option<&tls::Server>,
+    logs: &LogLimits,
+) -> Vec<ShardConfig> {
+    let ownership = Ownership::over(config.shards);
+    let connections = Allowance::new(descriptors.connections);
     let per_address = PerAddress::new(config.connections_per_ip_max);
     let shard = |id| ShardConfig {
         id: ShardId(id),
@@ -361,13 +381,7 @@ fn shard_configs(
         udp_sockets: u32::try_from(config.udp.len()).expect("a command line has fewer than 2^32 flags"),
         udp_buffers: usize::from(UDP_BUFFERS),
         udp_creates: config.udp_creates,
-        logs: LogLimits {
-            linger: config.linger,
-            segment_bytes: config.segment_bytes,
-            tokens: tokens.clone(),
-            known: known.cloned(),
-            open_files_max: descriptors.files / usize::from(config.shards),
-        },
+        logs: logs.clone(),
     };
     (0..config.shards).map(shard).collect()
 }
@@ -409,7 +423,7 @@ fn share_out(
     let houses = mailboxes.iter().zip(Neighbours::street(shards));
     let mut parts: Vec<Part> = configs.into_iter().zip(cores.iter().cycle()).zip(houses).map(part).collect();
     for log in logs {
-        let owner = parts[0].config.ownership.owner(log.token);
+        let owner = parts[0].config.ownership.owner_of_log(log.name);
         parts[usize::from(owner.0)].logs.push(log);
     }
     parts
@@ -479,7 +493,7 @@ fn set_up(part: Part, data: Arc<DataDir>) -> io::Result<(Uring, Shard)> {
     pin(part.core);
     let mut shard = Shard::new(part.config);
     for log in part.logs {
-        shard.resume_log(log.token, log.base, Position(log.len));
+        shard.resume_log(log.name, log.base, Position(log.len));
     }
     Ok((driver, shard))
 }
@@ -513,8 +527,8 @@ fn tell(notice: Notice) {
             let error = quoted(&error);
             log(Level::Error, format_args!("storage refuses, reading stops until it works again error={error}"));
         }
-        Notice::LogRefused { token, error } => {
-            let log_name = token.shortened();
+        Notice::LogRefused { name, error } => {
+            let log_name = name.shortened();
             log(
                 Level::Error,
                 format_args!(

@@ -32,6 +32,8 @@ pub const TOKENS_MAX_DEFAULT: u64 = 100_000;
 pub const TOKENS_PER_SECOND_DEFAULT: u64 = 500;
 /// Only past so many logs `--tokens-per-second` counts: the first start with many clients is not held up.
 pub const TOKENS_UNPACED: usize = 10_000;
+/// `--rejected-bytes-max`: rejected lines that are kept, of all reasons: enough to see what goes wrong.
+pub const REJECTED_BYTES_MAX_DEFAULT: u64 = 256 * MIB;
 /// `--disk-free-min` is the smaller of this and `DISK_FREE_PERCENT_DEFAULT` of the disk.
 pub const DISK_FREE_MIN_DEFAULT: u64 = GIB;
 /// See [`DISK_FREE_MIN_DEFAULT`].

@@ -6,6 +6,7 @@ use hashbrown::HashTable;
 
 use crate::handover::ShardId;
 use crate::scan;
+use crate::segment::LogName;
 use crate::wire::entry::is_blank_byte;
 use crate::wire::{Reject, Token};
 
@@ -109,6 +110,15 @@ impl Ownership {
         self.owner_of(self.hash(token))
     }
 
+    /// The shard that owns a log, whatever it holds. Rejected lines of all shards come together at the first.
+    #[must_use]
+    pub fn owner_of_log(&self, log: LogName) -> ShardId {
+        match log {
+            LogName::Token(token) => self.owner(token),
+            LogName::Rejected(_) => ShardId(0),
+        }
+    }
+
     fn hash(&self, token: Token) -> u64 {
         self.hasher.hash_one(token)
     }
@@ -156,6 +166,12 @@ impl Router {
             return Route::Foreign(owner);
         }
         self.table.find(hash, |(known, _)| *known == token).map_or(Route::New, |&(_, log)| Route::Mine(log))
+    }
+
+    /// The shard that owns a log that has no token, if it is another one.
+    #[must_use]
+    pub fn foreign_owner(&self, log: LogName) -> Option<ShardId> {
+        Some(self.ownership.owner_of_log(log)).filter(|owner| *owner != self.me)
     }
 
     /// Adds a log that this shard owns.

@@ -444,6 +444,7 @@ impl Real {
             tokens: None,
             tokens_max: 1000,
             tokens_per_second: None,
+            rejected_bytes_max: None,
             connections_max: None,
             connections_per_ip_max: PER_ADDRESS,
             line_bytes_max: shard.line_bytes_max,

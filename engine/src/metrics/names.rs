@@ -118,6 +118,9 @@ pub const ENTRY_BYTES: Family = family(
 /// `reason`
 pub const REJECTED_LINES: Family = counter("engine_rejected_lines", "Lines of which nothing is stored, by reason.");
 /// No labels.
+pub const REJECTED_KEPT_LINES: Family =
+    counter("engine_rejected_kept_lines", "Those of them that --rejected keep has stored below _rejected.");
+/// No labels.
 pub const SPLIT_LINES: Family = counter("engine_split_lines", "Lines longer than --line-bytes-max.");
 /// No labels.
 pub const SPLIT_PIECES: Family = counter("engine_split_pieces", "Stored pieces of such lines after the first.");
@@ -187,7 +190,7 @@ pub const LIMIT: Family = gauge(
 );
 
 /// Every metric, in the order of the text.
-pub const ALL: [Family; 31] = [
+pub const ALL: [Family; 32] = [
     BUILD,
     CONNECTIONS,
     CONNECTIONS_TOTAL,
@@ -202,6 +205,7 @@ pub const ALL: [Family; 31] = [
     ENTRIES,
     ENTRY_BYTES,
     REJECTED_LINES,
+    REJECTED_KEPT_LINES,
     SPLIT_LINES,
     SPLIT_PIECES,
     BACKPRESSURE_SECONDS,

@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 
-use super::ingest::Ingest;
+use super::ingest::{Ingest, Pieces};
 use super::logs::Destination;
 use super::op::{Datagrams, Notice, Op, ReceivedDatagrams, UdpId};
 use super::{Recurring, Shard};
@@ -56,7 +56,7 @@ pub(super) struct Udp {
     connection_bytes: usize,
     /// The token of the last line and where it went.
     last: Option<(Token, Destination)>,
-    pieces_to: Option<(Token, Destination)>,
+    pieces_to: Option<Pieces>,
 }
 
 impl Udp {

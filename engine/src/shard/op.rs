@@ -7,8 +7,7 @@ use crate::buf::{RecvBuf, WriteBuf};
 use crate::handover::{Message, ShardId};
 use crate::metrics::Report;
 use crate::route::{KnownTokens, LogId};
-use crate::segment::{FileId, Offset, Position};
-use crate::wire::Token;
+use crate::segment::{FileId, LogName, Offset, Position};
 
 /// A listener: an index into the driver's table, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -127,7 +126,7 @@ pub enum Op {
         /// For the answer.
         log: LogId,
         /// The log's name.
-        token: Token,
+        name: LogName,
         /// Offset of its first byte.
         base: Offset,
     },
@@ -136,7 +135,7 @@ pub enum Op {
         /// For the answer.
         log: LogId,
         /// The log's name.
-        token: Token,
+        name: LogName,
         /// Offset of its first byte.
         base: Offset,
         /// The length it must have.
@@ -338,7 +337,7 @@ pub enum Notice {
     /// A log cannot be opened for a reason of its own: its entries wait, and it is retried.
     LogRefused {
         /// The log.
-        token: Token,
+        name: LogName,
         /// Why.
         error: io::Error,
     },

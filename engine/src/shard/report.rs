@@ -103,6 +103,7 @@ mod tests {
                 segment_bytes: 256 << 20,
                 tokens: Allowance::new(10),
                 known: None,
+                rejected: None,
                 open_files_max: 10,
             },
         }

@@ -251,7 +251,7 @@ mod tests {
     }
 
     fn put(data: &DataDir, token: &str, base: u64, text: &[u8]) -> File {
-        let file = File::from(data.create_segment(token.parse().unwrap(), Offset(base)).unwrap());
+        let file = File::from(data.create_segment(token.parse::<Token>().unwrap(), Offset(base)).unwrap());
         file.write_all_at(text, 0).unwrap();
         file
     }
@@ -410,7 +410,11 @@ mod tests {
         put(&data, TOKEN, 0, b"a\n");
         let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_764_000_000_250);
         put(&data, TOKEN, 2, b"bb\n").set_modified(time).unwrap();
-        data.open_segment(TOKEN.parse().unwrap(), Offset(0), 2).map(File::from).unwrap().set_modified(time).unwrap();
+        data.open_segment(TOKEN.parse::<Token>().unwrap(), Offset(0), 2)
+            .map(File::from)
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
         let document: serde_json::Value = serde_json::from_str(&ls_text(&data, true)).unwrap();
         let log = &document[0];
         assert_eq!(log["token"], TOKEN);

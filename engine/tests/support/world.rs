@@ -36,6 +36,7 @@ pub fn config(line_bytes_max: usize) -> ShardConfig {
             segment_bytes: 256 << 20,
             tokens: Allowance::new(2000),
             known: None,
+            rejected: None,
             open_files_max: 100,
         },
     }
