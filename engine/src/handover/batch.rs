@@ -308,6 +308,19 @@ mod tests {
     }
 
     #[test]
+    fn rejected_lines_come_out_with_their_reason() {
+        let mut pool = BufferPool::new(1 << 20);
+        let mut lane = Lane::new(HANDOVER_BATCH_BYTES);
+        for reason in Reject::NO_LOG {
+            lane.add(token(0), RunKind::rejected(reason), b"a line"[..].into(), &mut pool);
+        }
+        let batches: Vec<Batch> = lane.publish().collect();
+        let reasons: Vec<_> = batches.iter().flat_map(Batch::runs).map(|run| run.kind.reason()).collect();
+        assert_eq!(reasons, Reject::NO_LOG.map(Some));
+        assert!(RunKind::ALL.iter().filter(|kind| kind.reason().is_none()).count() == 5);
+    }
+
+    #[test]
     fn many_small_runs_fill_batches_of_the_usual_size() {
         let mut pool = BufferPool::new(1 << 20);
         let mut lane = Lane::new(HANDOVER_BATCH_BYTES);

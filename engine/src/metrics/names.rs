@@ -116,7 +116,7 @@ pub const ENTRY_BYTES: Family = family(
     "Bytes of those entries with the LF of each: what segments grow by.",
 );
 /// `reason`
-pub const REJECTED_LINES: Family = counter("engine_rejected_lines", "Lines of which nothing is stored, by reason.");
+pub const REJECTED_LINES: Family = counter("engine_rejected_lines", "Lines that became no entry, by reason.");
 /// No labels.
 pub const REJECTED_KEPT_LINES: Family =
     counter("engine_rejected_kept_lines", "Those of them that --rejected keep has stored below _rejected.");

@@ -169,6 +169,13 @@ mod tests {
     }
 
     #[test]
+    fn room_for_rejected_lines_is_taken_whole_or_not() {
+        let room = RejectedRoom::new(10);
+        let other = room.clone();
+        assert!(room.take(7) && !other.take(4) && other.take(3) && !room.take(1));
+    }
+
+    #[test]
     fn all_clones_share_what_is_allowed() {
         let allowance = Allowance::new(2);
         let other = allowance.clone();

@@ -45,7 +45,7 @@ impl<const MAKES_LOGS: bool> LineSink for Ingest<'_, MAKES_LOGS> {
     fn line(&mut self, line: &[u8], token: Option<&Token>) {
         match token {
             Some(token) if self.knows(*token) => self.entry(line, 0, *token),
-            Some(_) => drop(self.turn_away(Reject::UnknownToken, line)),
+            Some(_) => _ = self.turn_away(Reject::UnknownToken, line),
             None => self.search(line),
         }
     }
@@ -70,7 +70,7 @@ impl<const MAKES_LOGS: bool> LineSink for Ingest<'_, MAKES_LOGS> {
         match self.pieces_to.expect("further pieces follow a first one that was stored") {
             Pieces::Log(token, destination) => self.store(token, destination, RunKind::Further, piece.into()),
             // The line was counted with its first piece.
-            Pieces::Rejected(reason) => drop(self.logs.keep(reason, piece.into(), self.outgoing, self.now)),
+            Pieces::Rejected(reason) => _ = self.logs.keep(reason, piece.into(), self.outgoing, self.now),
         }
     }
 
@@ -92,7 +92,7 @@ impl<const MAKES_LOGS: bool> Ingest<'_, MAKES_LOGS> {
                 self.counters.lines += 1;
                 self.store(token, destination, RunKind::Whole, entry);
             }
-            Err(reason) => drop(self.turn_away(reason, line)),
+            Err(reason) => _ = self.turn_away(reason, line),
         }
     }
 
@@ -103,7 +103,7 @@ impl<const MAKES_LOGS: bool> Ingest<'_, MAKES_LOGS> {
             Ok((at, token)) => self.entry(line, at, token),
             Err(_) if is_blank(line) => self.counters.reject(Reject::Empty),
             Err(_) if line == KEEPALIVE => self.counters.reject(Reject::Keepalive),
-            Err(reason) => drop(self.turn_away(reason, line)),
+            Err(reason) => _ = self.turn_away(reason, line),
         }
     }
 

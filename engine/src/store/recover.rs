@@ -374,6 +374,24 @@ mod tests {
     }
 
     #[test]
+    fn rejected_lines_are_a_log_of_their_own() {
+        let fixture = Fixture::new(&[(0, "a\n")]);
+        let name = LogName::Rejected(Reject::UnknownToken);
+        for (base, text) in [(0, "one\n"), (4, "two\nthr")] {
+            let file = File::from(fixture.data.create_segment(name, Offset(base)).unwrap());
+            file.write_all_at(text.as_bytes(), 0).unwrap();
+        }
+        let found = fixture.recover();
+        assert_eq!(found.logs, [RecoveredLog { name: token().into(), base: Offset(0), len: 2 }]);
+        assert_eq!(found.rejected, [RecoveredLog { name, base: Offset(4), len: 4 }]);
+        assert_eq!((found.rejected_bytes, found.bytes, found.segments, found.unknown), (8, 10, 3, 0));
+        let cut = "_rejected-unknown_token-00000000000000000004-4".to_owned();
+        assert_eq!(fixture.quarantine(), [(cut, "thr".to_owned())]);
+        let folder = fixture.data.path().join("_rejected/unknown_token");
+        assert_eq!(fs::read(folder.join(CURRENT)).unwrap(), b"two\n");
+    }
+
+    #[test]
     fn whole_logs_are_left_alone() {
         let fixture = Fixture::new(&[(0, "a\n"), (2, "bb\nc\n")]);
         let found = fixture.recover();

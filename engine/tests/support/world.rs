@@ -227,7 +227,7 @@ impl Expected {
 }
 
 /// Where a stream's last frame begins, its length included, and what is there of it, if that is not all.
-fn unfinished_frame(stream: &[u8]) -> Option<(usize, &[u8])> {
+pub fn unfinished_frame(stream: &[u8]) -> Option<(usize, &[u8])> {
     let mut at = 0;
     loop {
         let (length, digits) = frame_length(&stream[at..])?;
