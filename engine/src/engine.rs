@@ -153,9 +153,8 @@ impl Engine {
         let tells = move || notices_in.into_iter().for_each(tell);
         let teller = std::thread::Builder::new().name("notices".into()).spawn(tells).map_err(no_resources)?;
         let shards = start_shards(parts, reporters, &data, &notices, &events.0)?;
-        let watched = certificates.map(Certificates::watched).into_iter();
-        let watched = watched.chain(tokens.map(|tokens| tokens.watched(mailboxes.clone()))).collect();
-        let reloader = Reloader::start(watched, Arc::clone(&watch))?;
+        let watched = [certificates.map(Certificates::watched), tokens.map(|tokens| tokens.watched(mailboxes.clone()))];
+        let reloader = Reloader::start(watched.into_iter().flatten().collect(), Arc::clone(&watch))?;
         watch.serve(addresses.iter().map(SocketAddr::to_string).collect(), segments_sealed, desks);
         Ok(Self {
             addresses,

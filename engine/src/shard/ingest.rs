@@ -209,15 +209,13 @@ fn keep_run(
 /// Counts entries that were taken.
 #[inline]
 pub(super) fn count(counters: &mut Counters, kind: RunKind, entries: u64, bytes: u64) {
-    if kind.reason().is_some() {
-        return;
-    }
-    counters.entries += entries;
-    counters.entry_bytes += bytes;
     match kind {
         RunKind::Whole | RunKind::WholeOfExisting => {}
         RunKind::First | RunKind::FirstOfExisting => counters.split_lines += entries,
         RunKind::Further => counters.split_pieces += entries,
-        RunKind::NoToken | RunKind::UnknownToken | RunKind::TooManyTokens => {}
+        // No entries: they were counted where they were rejected.
+        RunKind::NoToken | RunKind::UnknownToken | RunKind::TooManyTokens => return,
     }
+    counters.entries += entries;
+    counters.entry_bytes += bytes;
 }

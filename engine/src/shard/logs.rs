@@ -208,14 +208,11 @@ impl Logs {
         if !self.limits.rejected.as_ref().is_some_and(fits) {
             return false;
         }
-        match self.rejected_owner() {
-            Some(owner) => {
-                outgoing.add(owner, Token::from_bytes([0; 16]), RunKind::rejected(reason), line, &mut self.pool);
-            }
-            None => {
-                let log = self.rejected_log(reason);
-                self.append(log, line, now);
-            }
+        if let Some(owner) = self.rejected_owner() {
+            outgoing.add(owner, Token::from_bytes([0; 16]), RunKind::rejected(reason), line, &mut self.pool);
+        } else {
+            let log = self.rejected_log(reason);
+            self.append(log, line, now);
         }
         true
     }
