@@ -74,6 +74,8 @@ fn config() -> ShardConfig {
             linger: Duration::from_millis(5),
             segment_bytes: u64::MAX,
             tokens: Allowance::new(100_000),
+            known: None,
+            rejected: None,
             open_files_max: 100_000,
         },
     }

@@ -19,11 +19,10 @@ use crate::diag::{Format, Level};
 use crate::framing::Framing;
 use crate::limits::{
     ADMIN_ADDRESS_DEFAULT, BUFFER_BYTES_DEFAULT, CONNECTIONS_PER_IP_MAX_DEFAULT, DRAIN_TIMEOUT_DEFAULT,
-    HANDSHAKES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, SEGMENT_BYTES_DEFAULT, TOKENS_MAX_DEFAULT,
-    TOKENS_PER_SECOND_DEFAULT,
+    HANDSHAKES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, REJECTED_BYTES_MAX_DEFAULT, SEGMENT_BYTES_DEFAULT,
+    TOKENS_MAX_DEFAULT, TOKENS_PER_SECOND_DEFAULT,
 };
 use crate::shard::{Cidr, Oversize};
-use crate::wire::Token;
 use crate::wire::token::shorten_tokens;
 
 /// A log receiver that speaks Token TCP: every line names its log by a token, every log is a directory of text files.
@@ -56,6 +55,9 @@ pub struct LsArgs {
     /// The engine's data directory
     #[arg(long, value_name = "DIR", default_value = "./data")]
     pub data: PathBuf,
+    /// The token list: names of the logs
+    #[arg(long, value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
     /// One JSON document
     #[arg(long)]
     pub json: bool,
@@ -64,12 +66,15 @@ pub struct LsArgs {
 /// Flags of `cat`.
 #[derive(Debug, Args)]
 pub struct CatArgs {
-    /// The log: its token
+    /// The log: its token, or its name in the token list
     #[arg(value_name = "LOG")]
-    pub log: Token,
+    pub log: String,
     /// The engine's data directory
     #[arg(long, value_name = "DIR", default_value = "./data")]
     pub data: PathBuf,
+    /// The token list, where LOG is a name
+    #[arg(long, value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
     /// Show U+2028, a line break inside an entry, as a line break
     #[arg(long)]
     pub newlines: bool,
@@ -136,7 +141,11 @@ pub struct RunArgs {
     /// Peers from this network are proxies, which send a PROXY header (version 1 or 2) first, before TLS; repeatable
     #[arg(long, value_name = "CIDR")]
     proxy_from: Vec<Cidr>,
-    /// Allow listening beyond loopback although any line with a UUID makes a log
+    /// Take only lines with one of these tokens: a file with `TOKEN [NAME] [# comment]` a line [default: every token is
+    /// taken]
+    #[arg(long, value_name = "FILE")]
+    tokens: Option<PathBuf>,
+    /// Allow listening beyond loopback without --tokens, although any line with a UUID makes a log
     #[arg(long)]
     open: bool,
     /// Logs that may exist; lines for more are rejected
@@ -145,6 +154,12 @@ pub struct RunArgs {
     /// Logs that may be made in a second once there are 10000; lines for more are rejected; 0 = no limit
     #[arg(long, help_heading = LIMITS, value_name = "N", default_value_t = TOKENS_PER_SECOND_DEFAULT, value_parser = count)]
     tokens_per_second: u64,
+    /// What happens to lines that name no log
+    #[arg(long, help_heading = LIMITS, value_enum, default_value_t = RejectedArg::Drop)]
+    rejected: RejectedArg,
+    /// Most bytes of such lines to keep, of those from before the start too; further ones are dropped
+    #[arg(long, help_heading = LIMITS, value_name = "SIZE", default_value_t = Size(REJECTED_BYTES_MAX_DEFAULT))]
+    rejected_bytes_max: Size,
     /// Connections at a time; past it accepting stops until one ends; 0 = as many as the descriptor limit
     /// leaves [default: as many as the descriptor limit leaves, at most 65536]
     #[arg(long, help_heading = LIMITS, value_name = "N", value_parser = count)]
@@ -232,6 +247,14 @@ enum FramingArg {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum RejectedArg {
+    /// They are counted
+    Drop,
+    /// They are counted, and kept in `_rejected/<reason>/` of the data directory
+    Keep,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum OversizeArg {
     /// Each further piece is an entry of its own
     Split,
@@ -282,9 +305,12 @@ impl From<RunArgs> for RunFlags {
             handshakes_max: args.handshakes_max,
             framing: args.framing.into(),
             proxy_from: args.proxy_from,
+            tokens: args.tokens,
             open: args.open,
             tokens_max: args.tokens_max,
             tokens_per_second: args.tokens_per_second,
+            rejected_keep: matches!(args.rejected, RejectedArg::Keep),
+            rejected_bytes_max: args.rejected_bytes_max.0,
             connections_max: args.connections_max,
             connections_per_ip_max: args.connections_per_ip_max,
             line_bytes_max: args.line_bytes_max.0,

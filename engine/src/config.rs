@@ -2,8 +2,10 @@
 
 mod certificates;
 pub mod file;
+mod files;
 mod listeners;
 mod settings;
+mod tokens;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,10 +14,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-pub use certificates::{CertificateFiles, Stamp};
+pub use certificates::CertificateFiles;
+pub use files::Stamp;
 use listeners::Listeners;
 pub use listeners::{Listen, Proto, TcpListen};
 pub use settings::{Origin, Resolved, Setting};
+pub use tokens::{TokenFile, resolve_log};
 
 use crate::diag::{Format, Level};
 use crate::error::{ConfigError, StartError, shown};
@@ -53,12 +57,18 @@ pub struct RunFlags {
     pub framing: Framing,
     /// `--proxy-from`
     pub proxy_from: Vec<Cidr>,
+    /// `--tokens`
+    pub tokens: Option<PathBuf>,
     /// `--open`
     pub open: bool,
     /// `--tokens-max`
     pub tokens_max: u64,
     /// `--tokens-per-second`
     pub tokens_per_second: u64,
+    /// `--rejected keep`
+    pub rejected_keep: bool,
+    /// `--rejected-bytes-max`
+    pub rejected_bytes_max: u64,
     /// `--connections-max`
     pub connections_max: Option<u64>,
     /// `--connections-per-ip-max`
@@ -104,10 +114,14 @@ pub struct Config {
     pub udp_creates: bool,
     /// Cores to use.
     pub shards: u16,
-    /// Logs that may exist.
+    /// Where the tokens are listed that name logs; `None`: every token names one.
+    pub tokens: Option<TokenFile>,
+    /// Logs that may exist where every token names one.
     pub tokens_max: usize,
     /// Logs that may be made in a second, once there are many; `None`: no limit.
     pub tokens_per_second: Option<u32>,
+    /// Bytes of rejected lines that are kept; `None`: they are dropped.
+    pub rejected_bytes_max: Option<u64>,
     /// Connections at a time; `None`: as many as descriptors allow, at most the default; 0: as many as they allow.
     pub connections_max: Option<u64>,
     /// Connections of one address at a time; 0: no limit.
@@ -185,8 +199,10 @@ impl TryFrom<RunFlags> for Config {
             udp,
             udp_creates: flags.udp_creates,
             shards: shards(flags.shards)?,
+            tokens: flags.tokens.map(TokenFile),
             tokens_max: narrow("--tokens-max", flags.tokens_max, u64::from(u32::MAX))?,
             tokens_per_second: tokens_per_second(flags.tokens_per_second)?,
+            rejected_bytes_max: flags.rejected_keep.then_some(flags.rejected_bytes_max),
             connections_max: flags.connections_max,
             connections_per_ip_max: narrow(
                 "--connections-per-ip-max",
@@ -230,7 +246,8 @@ impl Config {
     /// # Errors
     /// One of them cannot be used.
     pub fn check_files(&self) -> Result<(), ConfigError> {
-        self.certificates.iter().try_for_each(|files| files.load().map(drop))
+        self.certificates.iter().try_for_each(|files| files.load().map(drop))?;
+        self.tokens.iter().try_for_each(|file| file.load().map(drop))
     }
 }
 
@@ -340,7 +357,9 @@ impl Descriptors {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{BUFFER_BYTES_DEFAULT, LINE_BYTES_MAX_DEFAULT, SEGMENT_BYTES_DEFAULT};
+    use crate::limits::{
+        BUFFER_BYTES_DEFAULT, LINE_BYTES_MAX_DEFAULT, REJECTED_BYTES_MAX_DEFAULT, SEGMENT_BYTES_DEFAULT,
+    };
 
     fn flags() -> RunFlags {
         RunFlags {
@@ -356,9 +375,12 @@ mod tests {
             handshakes_max: 1,
             framing: Framing::Lf,
             proxy_from: Vec::new(),
+            tokens: None,
             open: false,
             tokens_max: 1,
             tokens_per_second: 500,
+            rejected_keep: false,
+            rejected_bytes_max: REJECTED_BYTES_MAX_DEFAULT,
             connections_max: None,
             connections_per_ip_max: 0,
             line_bytes_max: LINE_BYTES_MAX_DEFAULT,

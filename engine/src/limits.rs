@@ -32,6 +32,8 @@ pub const TOKENS_MAX_DEFAULT: u64 = 100_000;
 pub const TOKENS_PER_SECOND_DEFAULT: u64 = 500;
 /// Only past so many logs `--tokens-per-second` counts: the first start with many clients is not held up.
 pub const TOKENS_UNPACED: usize = 10_000;
+/// `--rejected-bytes-max`: rejected lines that are kept, of all reasons: enough to see what goes wrong.
+pub const REJECTED_BYTES_MAX_DEFAULT: u64 = 256 * MIB;
 /// `--disk-free-min` is the smaller of this and `DISK_FREE_PERCENT_DEFAULT` of the disk.
 pub const DISK_FREE_MIN_DEFAULT: u64 = GIB;
 /// See [`DISK_FREE_MIN_DEFAULT`].
@@ -153,8 +155,10 @@ pub const TLS_CARRY_BYTES_MAX: usize = 64 * 1024;
 pub const CERTIFICATE_FILE_BYTES_MAX: u64 = MIB;
 /// Largest configuration file that is read.
 pub const CONFIG_FILE_BYTES_MAX: u64 = MIB;
-/// How often certificate files are looked at for a change.
-pub const CERTIFICATE_WATCH: Duration = Duration::from_secs(1);
+/// How often certificates and the token list are looked at for a change. One is read once two looks found the same.
+pub const FILE_WATCH: Duration = Duration::from_secs(1);
+/// Largest token list that is read: half a million lines with long names and comments.
+pub const TOKENS_FILE_BYTES_MAX: u64 = 64 * MIB;
 
 /// `--drain-timeout`: how long peers may take to close before they are cut.
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use engine::cli::{self, Command, Typed};
-use engine::config;
+use engine::config::{self, TokenFile, resolve_log};
 use engine::diag::put_line;
 use engine::doctor::doctor;
 use engine::error::{EngineError, Exit, ReadError};
@@ -42,10 +42,14 @@ fn execute(command: Command) -> Result<Exit, EngineError> {
             resolved.check_files()?;
             return print(&resolved.shown());
         }
-        Command::Ls(args) => ls(&args.data, args.json, &mut stdout)?,
+        Command::Ls(args) => {
+            let names = args.tokens.map(|path| TokenFile(path).load()).transpose()?;
+            ls(&args.data, names.as_ref(), args.json, &mut stdout)?;
+        }
         Command::Cat(args) => {
+            let token = resolve_log(&args.log, args.tokens.as_deref())?;
             let style = Style { newlines: args.newlines, escape: stdout.is_terminal() };
-            cat(&args.data, args.log, style, &mut stdout)?;
+            cat(&args.data, token, style, &mut stdout)?;
         }
         Command::Doctor(args) => {
             let examined = doctor(&args.data, config::shards(args.shards)?, &mut stdout);

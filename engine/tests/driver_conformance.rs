@@ -443,8 +443,10 @@ impl Real {
             udp: vec!["127.0.0.1:0".parse().unwrap()],
             udp_creates: shard.udp_creates,
             shards,
+            tokens: None,
             tokens_max: 1000,
             tokens_per_second: None,
+            rejected_bytes_max: None,
             connections_max: None,
             connections_per_ip_max: PER_ADDRESS,
             line_bytes_max: shard.line_bytes_max,
@@ -670,7 +672,7 @@ impl World for Simulated {
 
     fn drain(&mut self, polite: Vec<Self::Peer>) -> Counters {
         let polite: Vec<PeerId> = polite.iter().map(|(peer, _)| *peer).collect();
-        self.0.command(Command::Drain);
+        self.0.command(&Command::Drain);
         finish_drain(&mut self.0, &polite);
         let outcome = self.0.outcome().unwrap();
         assert_eq!(outcome.unstored_bytes, 0);

@@ -154,7 +154,7 @@ impl Run {
         let mut draining = false;
         for step in 0.. {
             if step == drain_after {
-                self.sim.command(Command::Drain);
+                self.sim.command(&Command::Drain);
                 draining = true;
             }
             let busy: Vec<usize> = (0..self.peers.len()).filter(|&index| !self.peers[index].is_over()).collect();
@@ -175,7 +175,7 @@ impl Run {
         }
         self.sim.set_disk_bytes(u64::MAX);
         if !draining {
-            self.sim.command(Command::Drain);
+            self.sim.command(&Command::Drain);
         }
         let polite = self.random.below(self.peers.len() + 1);
         let open = self.peers[..polite].iter().filter(|client| client.last == Last::Wait || !client.is_over());
@@ -505,7 +505,7 @@ fn a_drain_takes_every_datagram_that_a_socket_holds() {
         for _ in 0..seed {
             sim.turn();
         }
-        sim.command(Command::Drain);
+        sim.command(&Command::Drain);
         finish_drain(&mut sim, &[]);
         assert_eq!((sim.outcome().unwrap().counters.entries, sim.unread_datagrams()), (taken as u64, 0), "seed {seed}");
         assert!(!sim.send_datagram(b"too late"));

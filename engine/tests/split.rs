@@ -10,7 +10,7 @@ use std::rc::Rc;
 use engine::buf::{BufferPool, RecvArena, class_bytes};
 use engine::framing::{Foreign, Framing, LineDecoder, LineSink, feed_datagram};
 use engine::route::LogId;
-use engine::segment::FileId;
+use engine::segment::{FileId, LogName};
 use engine::shard::{
     Completion, ConnectionId, Datagrams, ListenerConfig, ListenerId, Newcomer, Op, Received, ReceivedDatagrams, Shard,
     ShardConfig, UdpId,
@@ -302,7 +302,7 @@ impl Bench {
                 Some(Completion::Received { connection, received: Received::Cancelled, more: false })
             }
             Op::Close { connection, .. } => Some(Completion::Closed(connection)),
-            Op::CreateSegment { log, token, .. } => {
+            Op::CreateSegment { log, name: LogName::Token(token), .. } => {
                 self.logs.insert(log.0, token);
                 Some(Completion::Opened { log, result: Ok(FileId(log.0)) })
             }

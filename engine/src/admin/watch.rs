@@ -174,7 +174,7 @@ impl Watch {
         }
     }
 
-    /// The configuration was read again, or that failed.
+    /// The configuration, or a file that it names, was read again, or that failed.
     pub fn count_reload(&self, ok: bool) {
         let count = if ok { &self.reloads } else { &self.reloads_failed };
         count.fetch_add(1, Ordering::Relaxed);

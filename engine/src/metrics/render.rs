@@ -119,6 +119,7 @@ fn lines(text: &mut Text, snapshot: &Snapshot<'_>) {
     for reason in Reject::ALL {
         samples.sample(&[("reason", reason.name())], snapshot.sum(|report| report.counters.rejected(reason)));
     }
+    text.family(&names::REJECTED_KEPT_LINES).sample(&[], snapshot.sum(|report| report.counters.kept_lines));
     text.family(&names::SPLIT_LINES).sample(&[], snapshot.sum(|report| report.counters.split_lines));
     text.family(&names::SPLIT_PIECES).sample(&[], snapshot.sum(|report| report.counters.split_pieces));
 }

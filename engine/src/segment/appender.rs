@@ -11,11 +11,11 @@
 
 use std::collections::VecDeque;
 
-use super::{Offset, Position};
+use super::{LogName, Offset, Position};
 use crate::buf::{BufferPool, WriteBuf, class_for};
 use crate::limits::{ROLL_GAP, STAGING_BYTES_MAX, STAGING_BYTES_MIN};
 use crate::time::Time;
-use crate::wire::{Entry, Token};
+use crate::wire::Entry;
 
 /// A file that the driver opened: an index into its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,7 +77,7 @@ struct Batch {
 /// The appending end of one log.
 #[derive(Debug)]
 pub struct Appender {
-    token: Token,
+    name: LogName,
     base: Offset,
     written: Position,
     assigned: u64,
@@ -93,19 +93,19 @@ pub struct Appender {
 impl Appender {
     /// A log that has no segment yet.
     #[must_use]
-    pub fn new(token: Token) -> Self {
-        Self::at(token, Offset::START, Position::START, File::Absent)
+    pub fn new(name: impl Into<LogName>) -> Self {
+        Self::at(name.into(), Offset::START, Position::START, File::Absent)
     }
 
     /// A log whose newest segment ends at `length`.
     #[must_use]
-    pub fn resume(token: Token, base: Offset, length: Position) -> Self {
-        Self::at(token, base, length, File::Closed)
+    pub fn resume(name: LogName, base: Offset, length: Position) -> Self {
+        Self::at(name, base, length, File::Closed)
     }
 
-    fn at(token: Token, base: Offset, written: Position, file: File) -> Self {
+    fn at(name: LogName, base: Offset, written: Position, file: File) -> Self {
         Self {
-            token,
+            name,
             base,
             written,
             assigned: written.0,
@@ -121,8 +121,8 @@ impl Appender {
 
     /// The log's name.
     #[must_use]
-    pub fn token(&self) -> Token {
-        self.token
+    pub fn name(&self) -> LogName {
+        self.name
     }
 
     /// Whether entries wait for a write that is not under way.
@@ -361,6 +361,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::wire::Token;
 
     const SEGMENT_BYTES: u64 = 3000;
 

@@ -1,7 +1,7 @@
 //! Names and numbers of a log's files. No I/O.
 //!
 //! ```text
-//! DATA/LOCK  META  _quarantine/
+//! DATA/LOCK  META  _quarantine/  _rejected/<reason>/
 //! DATA/<token>/00000000000000000000.log     offset 0 ..= 99     position 0 ..= 99
 //!              00000000000000000100.log     offset 100 ..       position 0 ..
 //!              current                      hard link to the newest of them
@@ -15,7 +15,9 @@ pub mod meta;
 pub use appender::{AppendOp, Appended, Appender, FileId};
 pub use meta::Meta;
 
-use crate::wire::Token;
+use std::fmt;
+
+use crate::wire::{Reject, Token};
 
 /// Hard link to the active segment, for `tail -F`.
 pub const CURRENT: &str = "current";
@@ -29,11 +31,49 @@ pub const META: &str = "META";
 pub const META_NEW: &str = "META.new";
 /// Directory of the bytes that recovery could not vouch for.
 pub const QUARANTINE: &str = "_quarantine";
+/// Directory of the lines that named no log, where they are kept: a log for each reason.
+pub const REJECTED: &str = "_rejected";
 
 /// Names in the data directory that begin with this are the engine's own and never a log.
 const RESERVED_PREFIX: char = '_';
 const BASE_DIGITS: usize = 20;
 const SUFFIX: &str = ".log";
+
+/// Which log: where in the data directory its segments are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LogName {
+    /// The entries of a token.
+    Token(Token),
+    /// Whole lines that were rejected for one of [`Reject::NO_LOG`].
+    Rejected(Reject),
+}
+
+impl LogName {
+    /// For log lines and errors: without a whole token.
+    #[must_use]
+    pub fn shortened(self) -> String {
+        match self {
+            Self::Token(token) => token.shortened(),
+            Self::Rejected(_) => self.to_string(),
+        }
+    }
+}
+
+impl From<Token> for LogName {
+    fn from(token: Token) -> Self {
+        Self::Token(token)
+    }
+}
+
+impl fmt::Display for LogName {
+    /// The path in the data directory.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token(token) => token.fmt(f),
+            Self::Rejected(reason) => write!(f, "{REJECTED}/{}", reason.name()),
+        }
+    }
+}
 
 /// Ordinal of a byte in its log, from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,8 +122,9 @@ pub fn parse_segment_name(name: &str) -> Option<Offset> {
 
 /// File name in [`QUARANTINE`] of what was cut off a segment at this position.
 #[must_use]
-pub fn quarantine_name(token: Token, base: Offset, position: Position) -> String {
-    format!("{token}-{:0BASE_DIGITS$}-{}", base.0, position.0)
+pub fn quarantine_name(log: LogName, base: Offset, position: Position) -> String {
+    let log = log.to_string().replace('/', "-");
+    format!("{log}-{:0BASE_DIGITS$}-{}", base.0, position.0)
 }
 
 /// Whether a name in the data directory is the engine's own and not a log's.
@@ -122,6 +163,16 @@ mod tests {
         ] {
             assert_eq!(parse_segment_name(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn rejected_lines_have_a_place_of_their_own() {
+        let name = LogName::Rejected(Reject::NoToken);
+        assert_eq!((name.to_string(), is_reserved(REJECTED)), ("_rejected/no_token".into(), true));
+        let cut = quarantine_name(name, Offset(7), Position(3));
+        assert_eq!(cut, "_rejected-no_token-00000000000000000007-3");
+        let token = Token::from_bytes([0xab; 16]);
+        assert_eq!((LogName::from(token).shortened(), name.shortened()), ("abababab…".into(), name.to_string()));
     }
 
     #[test]

@@ -14,18 +14,20 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::allowance::Allowance;
+use super::allowance::{Allowance, RejectedRoom};
 use super::by_class::ByClass;
 use super::op::{Notice, Op};
+use super::outgoing::Outgoing;
 use crate::buf::{BufferPool, WriteBuf};
-use crate::handover::ShardId;
+use crate::handover::{RunKind, ShardId};
 use crate::limits::{OPENS_IN_FLIGHT_MAX, STORAGE_RETRY, WRITES_IN_FLIGHT_MAX};
 use crate::metrics::Histogram;
-use crate::route::{LogId, Route, Router};
+use crate::route::{KnownTokens, LogId, Route, Router};
 use crate::scan;
-use crate::segment::{AppendOp, Appended, Appender, FileId, Offset, Position};
+use crate::segment::{AppendOp, Appended, Appender, FileId, LogName, Offset, Position};
 use crate::time::Time;
 use crate::wire::{Entry, Reject, Token};
 
@@ -38,6 +40,10 @@ pub struct LogLimits {
     pub segment_bytes: u64,
     /// Logs of all shards.
     pub tokens: Allowance,
+    /// Tokens that may name a log; `None`: every token may.
+    pub known: Option<Arc<KnownTokens>>,
+    /// Where lines that name no log are kept: room for them.
+    pub rejected: Option<RejectedRoom>,
     /// Segments open at once.
     pub open_files_max: usize,
 }
@@ -84,6 +90,8 @@ pub(super) struct Logs {
     limits: LogLimits,
     router: Router,
     all: Vec<Log>,
+    /// The logs of rejected lines, in the order of [`Reject::NO_LOG`].
+    rejected: [Option<LogId>; Reject::NO_LOG.len()],
     pub(super) pool: BufferPool,
     ready: VecDeque<LogId>,
     cooling: VecDeque<(Time, LogId)>,
@@ -120,6 +128,7 @@ impl Logs {
             limits,
             router,
             all: Vec::new(),
+            rejected: [None; Reject::NO_LOG.len()],
             pool: BufferPool::new(buffer_bytes),
             ready: VecDeque::new(),
             cooling: VecDeque::new(),
@@ -144,14 +153,32 @@ impl Logs {
         self.cooling.iter_mut().for_each(|(at, _)| *at = moved(*at));
     }
 
+    /// Tokens that may name a log; `None`: every token may.
+    #[inline]
+    pub(super) fn known(&self) -> Option<&KnownTokens> {
+        self.limits.known.as_deref()
+    }
+
+    /// From now on only these tokens name logs. What remembers where a token's entries go must forget it. Logs of other
+    /// tokens stay, with what is staged for them.
+    pub(super) fn know(&mut self, known: Arc<KnownTokens>) {
+        self.limits.known = Some(known);
+    }
+
     /// Adds a log that recovery found.
-    pub(super) fn resume(&mut self, token: Token, base: Offset, length: Position) {
-        self.limits.tokens.take_anyway();
-        self.add(token, Appender::resume(token, base, length));
+    pub(super) fn resume(&mut self, name: LogName, base: Offset, length: Position) {
+        let log = self.push(Appender::resume(name, base, length));
+        match name {
+            LogName::Token(token) => {
+                self.limits.tokens.take_anyway();
+                self.router.insert(token, log);
+            }
+            LogName::Rejected(reason) => *self.rejected_slot(reason) = Some(log),
+        }
         self.measured.segments_active += 1;
     }
 
-    fn add(&mut self, token: Token, appender: Appender) -> LogId {
+    fn push(&mut self, appender: Appender) -> LogId {
         let id = LogId(u32::try_from(self.all.len()).expect("tokens_max fits a u32"));
         self.all.push(Log {
             appender,
@@ -164,8 +191,47 @@ impl Logs {
             quiet_from: Time::default(),
             write_began: Time::default(),
         });
-        self.router.insert(token, id);
         id
+    }
+
+    fn rejected_slot(&mut self, reason: Reject) -> &mut Option<LogId> {
+        let index = Reject::NO_LOG.iter().position(|kept| *kept == reason);
+        &mut self.rejected[index.expect("only lines that name no log are kept")]
+    }
+
+    /// The log of the lines that were rejected for this reason, which this shard owns.
+    #[cold]
+    pub(super) fn rejected_log(&mut self, reason: Reject) -> LogId {
+        if let Some(log) = *self.rejected_slot(reason) {
+            return log;
+        }
+        let log = self.push(Appender::new(LogName::Rejected(reason)));
+        *self.rejected_slot(reason).insert(log)
+    }
+
+    /// Keeps a line that was rejected, or a piece of one, if such lines are kept and there is room: then `true`.
+    #[cold]
+    pub(super) fn keep(&mut self, reason: Reject, line: Entry<'_>, outgoing: &mut Outgoing, now: Time) -> bool {
+        let fits = |room: &RejectedRoom| room.take(line.len() as u64 + 1);
+        if !self.limits.rejected.as_ref().is_some_and(fits) {
+            return false;
+        }
+        if let Some(owner) = self.rejected_owner() {
+            outgoing.add(owner, Token::from_bytes([0; 16]), RunKind::rejected(reason), line, &mut self.pool);
+        } else {
+            let log = self.rejected_log(reason);
+            self.append(log, line, now);
+        }
+        true
+    }
+
+    fn rejected_owner(&self) -> Option<ShardId> {
+        self.router.foreign_owner(LogName::Rejected(Reject::NoToken))
+    }
+
+    /// Whether lines that are rejected here may have to go to another shard.
+    pub(super) fn hands_on_rejected(&self) -> bool {
+        self.limits.rejected.is_some() && self.rejected_owner().is_some()
     }
 
     /// Where the token's entries go; to a new log, if this sender makes logs and there may be one more.
@@ -190,7 +256,11 @@ impl Logs {
     #[cold]
     #[inline(never)]
     fn create(&mut self, token: Token, now: Time) -> Option<LogId> {
-        self.limits.tokens.take(now).then(|| self.add(token, Appender::new(token)))
+        self.limits.tokens.take(now).then(|| {
+            let log = self.push(Appender::new(token));
+            self.router.insert(token, log);
+            log
+        })
     }
 
     /// Stages an entry.
@@ -326,7 +396,7 @@ impl Logs {
     }
 
     fn issue(&mut self, log: LogId, op: AppendOp, now: Time, ops: &mut VecDeque<Op>) {
-        let token = self.all[log.0 as usize].appender.token();
+        let name = self.all[log.0 as usize].appender.name();
         let op = match op {
             AppendOp::Write { file, position, buf } => {
                 self.writes_in_flight += 1;
@@ -336,7 +406,7 @@ impl Logs {
             }
             AppendOp::Open { base, length } => {
                 self.opens_in_flight += 1;
-                Op::OpenSegment { log, token, base, length }
+                Op::OpenSegment { log, name, base, length }
             }
             AppendOp::Create { base, close } => {
                 self.opens_in_flight += 1;
@@ -344,7 +414,7 @@ impl Logs {
                     self.open.retain(|&open| open != log);
                     ops.push_back(Op::CloseSegment(file));
                 }
-                Op::CreateSegment { log, token, base }
+                Op::CreateSegment { log, name, base }
             }
         };
         ops.push_back(op);
@@ -407,7 +477,7 @@ impl Logs {
         self.troubled.push_back((now + STORAGE_RETRY, id));
         let told = std::mem::replace(&mut log.trouble_told, true);
         self.measured.logs_refused += u64::from(!told);
-        (!told).then_some(Notice::LogRefused { token: log.appender.token(), error })
+        (!told).then_some(Notice::LogRefused { name: log.appender.name(), error })
     }
 
     /// The driver wrote, or could not. A write that is not complete goes on at once.
@@ -498,9 +568,9 @@ impl Logs {
         &self.measured
     }
 
-    /// Logs in all.
+    /// Logs of tokens.
     pub(super) fn count(&self) -> usize {
-        self.all.len()
+        self.all.len() - self.rejected.iter().flatten().count()
     }
 
     /// Segments that are open now.

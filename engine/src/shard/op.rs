@@ -2,14 +2,14 @@
 
 use core::net::IpAddr;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::buf::{RecvBuf, WriteBuf};
 use crate::handover::{Message, ShardId};
 use crate::metrics::Report;
-use crate::route::LogId;
-use crate::segment::{FileId, Offset, Position};
-use crate::wire::Token;
+use crate::route::{KnownTokens, LogId};
+use crate::segment::{FileId, LogName, Offset, Position};
 
 /// A listener: an index into the driver's table, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -137,7 +137,7 @@ pub enum Op {
         /// For the answer.
         log: LogId,
         /// The log's name.
-        token: Token,
+        name: LogName,
         /// Offset of its first byte.
         base: Offset,
     },
@@ -146,7 +146,7 @@ pub enum Op {
         /// For the answer.
         log: LogId,
         /// The log's name.
-        token: Token,
+        name: LogName,
         /// Offset of its first byte.
         base: Offset,
         /// The length it must have.
@@ -294,12 +294,15 @@ pub enum Completion {
 }
 
 /// What the control side tells a shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Finish what is under way and end; a second one cuts the drain short.
     Drain,
     /// Free space fell below `--disk-free-min` (true) or is back above it (false).
     DiskLow(bool),
+    /// From now on only these tokens name logs. Every shard is told; lines that cross from one to another on the way are
+    /// judged by the one that received them.
+    Know(Arc<KnownTokens>),
     /// [`Notice::Report`]: say how it stands.
     Report {
         /// For the answer.
@@ -365,7 +368,7 @@ pub enum Notice {
     /// A log cannot be opened for a reason of its own: its entries wait, and it is retried.
     LogRefused {
         /// The log.
-        token: Token,
+        name: LogName,
         /// Why.
         error: io::Error,
     },

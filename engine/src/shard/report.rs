@@ -102,13 +102,15 @@ mod tests {
                 linger: Duration::from_millis(5),
                 segment_bytes: 256 << 20,
                 tokens: Allowance::new(10),
+                known: None,
+                rejected: None,
                 open_files_max: 10,
             },
         }
     }
 
     fn ask(sim: &mut Sim, ticket: u64) -> Report {
-        sim.command(Command::Report { ticket });
+        sim.command(&Command::Report { ticket });
         let mut report = None;
         sim.run_until(|sim| {
             let mut answers = sim.notices().iter().rev();
@@ -139,7 +141,7 @@ mod tests {
         assert_eq!(report.listeners.iter().map(|listener| (listener.open, listener.accepted)).max(), Some((1, 1)));
         sim.close(peer);
         sim.run_until(|sim| sim.ending(peer) != Ending::Open && sim.is_gone(peer));
-        sim.command(Command::Drain);
+        sim.command(&Command::Drain);
         sim.run_until(|sim| sim.outcome().is_some());
         let report = sim.shard().report(3);
         assert!(report.draining && report.listeners.iter().all(|listener| listener.open == 0));

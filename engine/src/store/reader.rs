@@ -22,13 +22,14 @@ use crate::error::{Damage, ReadError};
 use crate::segment::{Offset, Position, segment_name};
 use crate::sys::DataDir;
 use crate::sys::file::{Access, Dir, Kind};
-use crate::wire::Token;
+use crate::wire::{Token, TokenList};
 
-/// Shows every log of the data directory, by token: a table, or one JSON document. A reader that went away is no error.
+/// Shows every log of the data directory, by token, with the names of a list if there is one: a table, or one JSON
+/// document. A reader that went away is no error.
 ///
 /// # Errors
 /// When the data directory or a log cannot be read, or the output not written.
-pub fn ls(data: &Path, json: bool, out: &mut dyn Write) -> Result<(), ReadError> {
+pub fn ls(data: &Path, names: Option<&TokenList>, json: bool, out: &mut dyn Write) -> Result<(), ReadError> {
     let data = open(data)?;
     let mut logs = Vec::new();
     for entry in data.root().entries().map_err(file_error(data.path(), "listed"))? {
@@ -37,7 +38,7 @@ pub fn ls(data: &Path, json: bool, out: &mut dyn Write) -> Result<(), ReadError>
         }
     }
     logs.sort_unstable_by_key(|log| log.token);
-    let written = if json { write_json(&logs, out) } else { write_table(&logs, out) };
+    let written = if json { write_json(&logs, names, out) } else { write_table(&logs, names, out) };
     finish(written.and_then(|()| out.flush()).map_err(ReadError::Output))
 }
 
@@ -114,26 +115,31 @@ impl Summary {
     }
 }
 
-fn write_table(logs: &[Summary], out: &mut dyn Write) -> io::Result<()> {
+fn write_table(logs: &[Summary], names: Option<&TokenList>, out: &mut dyn Write) -> io::Result<()> {
+    let name_of = |log: &Summary| names.and_then(|names| names.name_of(log.token)).unwrap_or("-");
+    let longest = logs.iter().map(|log| name_of(log).len()).max().unwrap_or(0).max("NAME".len());
+    // Where nobody gave a list, there is no such column.
+    let cell = |name: &str| names.map_or_else(String::new, |_| format!("  {name:longest$}"));
     let width = |header: &str, largest: Option<u64>| header.len().max(largest.unwrap_or(0).to_string().len());
     let segments = width("SEGMENTS", logs.iter().map(|log| log.segments as u64).max());
     let bytes = width("BYTES", logs.iter().map(|log| log.bytes).max());
-    let mut table = format!("{:36}  {:>segments$}  {:>bytes$}  LAST WRITE\n", "TOKEN", "SEGMENTS", "BYTES");
+    let name = cell("NAME");
+    let mut table = format!("{:36}{name}  {:>segments$}  {:>bytes$}  LAST WRITE\n", "TOKEN", "SEGMENTS", "BYTES");
     table.extend(logs.iter().map(|log| {
-        let time = log.last_write(0);
-        format!("{}  {:>segments$}  {:>bytes$}  {time}\n", log.token, log.segments, log.bytes)
+        let (name, time) = (cell(name_of(log)), log.last_write(0));
+        format!("{}{name}  {:>segments$}  {:>bytes$}  {time}\n", log.token, log.segments, log.bytes)
     }));
     out.write_all(table.as_bytes())
 }
 
-/// Nobody has told names, counts of entries and syncs: those keys are there and null.
-fn write_json(logs: &[Summary], out: &mut dyn Write) -> io::Result<()> {
+/// Nobody has told counts of entries and syncs: those keys are there and null, as is the name of a log without one.
+fn write_json(logs: &[Summary], names: Option<&TokenList>, out: &mut dyn Write) -> io::Result<()> {
     let logs: Vec<_> = logs
         .iter()
         .map(|log| {
             json!({
                 "token": log.token.to_string(),
-                "name": null,
+                "name": names.and_then(|names| names.name_of(log.token)),
                 "segments": log.segments,
                 "entries": null,
                 "bytes": log.bytes,
@@ -245,7 +251,7 @@ mod tests {
     }
 
     fn put(data: &DataDir, token: &str, base: u64, text: &[u8]) -> File {
-        let file = File::from(data.create_segment(token.parse().unwrap(), Offset(base)).unwrap());
+        let file = File::from(data.create_segment(token.parse::<Token>().unwrap(), Offset(base)).unwrap());
         file.write_all_at(text, 0).unwrap();
         file
     }
@@ -260,8 +266,12 @@ mod tests {
     }
 
     fn ls_text(data: &DataDir, json: bool) -> String {
+        ls_named(data, None, json)
+    }
+
+    fn ls_named(data: &DataDir, names: Option<&TokenList>, json: bool) -> String {
         let mut out = Vec::new();
-        ls(data.path(), json, &mut out).unwrap();
+        ls(data.path(), names, json, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -298,6 +308,20 @@ mod tests {
         let mut out = Vec::new();
         cat(data.path(), OTHER.parse().unwrap(), Style::default(), &mut out).unwrap();
         assert_eq!(out, b"");
+    }
+
+    #[test]
+    fn names_come_from_a_list() {
+        let (_parent, data) = data();
+        put(&data, TOKEN, 0, b"a\n");
+        put(&data, OTHER, 0, b"b\n");
+        let list = TokenList::parse(format!("{TOKEN} web.shop\n").as_bytes()).unwrap();
+        let shown = ls_named(&data, Some(&list), false);
+        let cells: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().take(4).collect()).collect();
+        assert_eq!(cells[0], ["TOKEN", "NAME", "SEGMENTS", "BYTES"]);
+        assert_eq!((&cells[1], &cells[2]), (&vec![OTHER, "-", "1", "2"], &vec![TOKEN, "web.shop", "1", "2"]));
+        let json: serde_json::Value = serde_json::from_str(&ls_named(&data, Some(&list), true)).unwrap();
+        assert_eq!((&json[0]["name"], &json[1]["name"]), (&json!(null), &json!("web.shop")));
     }
 
     #[test]
@@ -386,7 +410,11 @@ mod tests {
         put(&data, TOKEN, 0, b"a\n");
         let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_764_000_000_250);
         put(&data, TOKEN, 2, b"bb\n").set_modified(time).unwrap();
-        data.open_segment(TOKEN.parse().unwrap(), Offset(0), 2).map(File::from).unwrap().set_modified(time).unwrap();
+        data.open_segment(TOKEN.parse::<Token>().unwrap(), Offset(0), 2)
+            .map(File::from)
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
         let document: serde_json::Value = serde_json::from_str(&ls_text(&data, true)).unwrap();
         let log = &document[0];
         assert_eq!(log["token"], TOKEN);
@@ -404,11 +432,11 @@ mod tests {
         fs::create_dir(data.path().join(TOKEN)).unwrap();
         let error = cat_styled(&data, Style::default()).unwrap_err();
         assert!(error.to_string().starts_with(&format!("{TOKEN}: no such log in ")), "{error}");
-        let error = ls(&parent.path().join("missing"), false, &mut Vec::new()).unwrap_err();
+        let error = ls(&parent.path().join("missing"), None, false, &mut Vec::new()).unwrap_err();
         assert_eq!(error.exit(), Exit::Environment);
         assert!(error.to_string().contains("does not exist; give the engine's data directory with --data"), "{error}");
         fs::write(data.path().join(META), "format=9\n").unwrap();
-        assert_eq!(ls(data.path(), false, &mut Vec::new()).unwrap_err().exit(), Exit::Environment);
+        assert_eq!(ls(data.path(), None, false, &mut Vec::new()).unwrap_err().exit(), Exit::Environment);
     }
 
     #[test]
@@ -416,7 +444,7 @@ mod tests {
         let (_parent, data) = data();
         put(&data, TOKEN, 0, b"a\n");
         cat(data.path(), TOKEN.parse().unwrap(), Style::default(), &mut Broken).unwrap();
-        ls(data.path(), false, &mut Broken).unwrap();
-        ls(data.path(), true, &mut Broken).unwrap();
+        ls(data.path(), None, false, &mut Broken).unwrap();
+        ls(data.path(), None, true, &mut Broken).unwrap();
     }
 }

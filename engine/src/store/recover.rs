@@ -20,11 +20,13 @@ use std::path::{Path, PathBuf};
 
 use super::{CHUNK_BYTES, LogFiles, chunk_of, file_error, log_token, whole_lines_end};
 use crate::error::{Damage, RecoverError};
-use crate::segment::{CURRENT, CURRENT_NEW, Offset, Position, QUARANTINE, is_reserved, quarantine_name, segment_name};
+use crate::segment::{
+    CURRENT, CURRENT_NEW, LogName, Offset, Position, QUARANTINE, REJECTED, is_reserved, quarantine_name, segment_name,
+};
 use crate::sys::DataDir;
 use crate::sys::data_dir::point_current;
 use crate::sys::file::{Access, Dir, DirEntry, Kind};
-use crate::wire::Token;
+use crate::wire::Reject;
 
 /// Up to this many copies or segments are synced one by one, more by one sync of the whole file system: that one also
 /// waits for what others wrote, but 10,000 single ones took two minutes.
@@ -35,6 +37,10 @@ const SYNCED_ONE_BY_ONE_MAX: usize = 32;
 pub struct Recovered {
     /// Every log that has a segment, by token.
     pub logs: Vec<RecoveredLog>,
+    /// The same of rejected lines that were kept.
+    pub rejected: Vec<RecoveredLog>,
+    /// Bytes of all their segments, after the cuts.
+    pub rejected_bytes: u64,
     /// Segments of all logs.
     pub segments: u64,
     /// Bytes of all segments, after the cuts.
@@ -53,7 +59,7 @@ pub struct Recovered {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecoveredLog {
     /// The log.
-    pub token: Token,
+    pub name: LogName,
     /// Base of its newest segment.
     pub base: Offset,
     /// Length of that segment in bytes: whole lines only.
@@ -88,20 +94,23 @@ struct Recovery<'a> {
 
 /// An unfinished last line that was copied, and is still in its segment.
 struct Cut {
-    token: Token,
+    log: LogName,
     base: Offset,
     whole: u64,
 }
 
 /// The log at hand.
 struct Log {
-    token: Token,
+    name: LogName,
     dir: Dir,
     path: PathBuf,
 }
 
 impl Recovery<'_> {
     fn name(&mut self, entry: &DirEntry) -> Result<(), RecoverError> {
+        if entry.name == REJECTED {
+            return self.rejected();
+        }
         if is_reserved(&entry.name) {
             return Ok(());
         }
@@ -115,7 +124,22 @@ impl Recovery<'_> {
             return Err(damage(&path, "a directory", "a file or a symbolic link"));
         }
         let dir = self.data.root().dir(&entry.name).map_err(file_error(&path, "opened"))?;
-        self.log(&Log { token, dir, path })
+        self.log(&Log { name: token.into(), dir, path })
+    }
+
+    /// Lines that were rejected and kept: for each reason what a log is.
+    fn rejected(&mut self) -> Result<(), RecoverError> {
+        let before = self.found.bytes;
+        for reason in Reject::NO_LOG {
+            let name = LogName::Rejected(reason);
+            let path = self.data.path().join(name.to_string());
+            match self.data.log_dir(name, Dir::dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                dir => self.log(&Log { name, dir: dir.map_err(file_error(&path, "opened"))?, path })?,
+            }
+        }
+        self.found.rejected_bytes = self.found.bytes - before;
+        Ok(())
     }
 
     fn log(&mut self, log: &Log) -> Result<(), RecoverError> {
@@ -128,7 +152,11 @@ impl Recovery<'_> {
         let (len, inode) = self.check_chain(log, &files.bases)?;
         let len = self.copy_unfinished_line(log, base, len)?;
         self.mend_current(log, &files, base, inode)?;
-        self.found.logs.push(RecoveredLog { token: log.token, base, len });
+        let found = match log.name {
+            LogName::Token(_) => &mut self.found.logs,
+            LogName::Rejected(_) => &mut self.found.rejected,
+        };
+        found.push(RecoveredLog { name: log.name, base, len });
         Ok(())
     }
 
@@ -163,13 +191,13 @@ impl Recovery<'_> {
         if whole == len {
             return Ok(len);
         }
-        let copy = quarantine_name(log.token, base, Position(whole));
+        let copy = quarantine_name(log.name, base, Position(whole));
         let copy_path = self.data.path().join(QUARANTINE).join(&copy);
         let copy = self.quarantine(&file, whole..len, &copy).map_err(file_error(&copy_path, "filled"))?;
         if self.cuts.len() < SYNCED_ONE_BY_ONE_MAX {
             copy.sync_all().map_err(file_error(&copy_path, "synced"))?;
         }
-        self.cuts.push(Cut { token: log.token, base, whole });
+        self.cuts.push(Cut { log: log.name, base, whole });
         self.found.quarantined_files += 1;
         self.found.quarantined_bytes += len - whole;
         self.found.bytes -= len - whole;
@@ -184,13 +212,13 @@ impl Recovery<'_> {
         let synced = if one_by_one { quarantine.sync().and_then(|()| root.sync()) } else { root.sync_file_system() };
         synced.map_err(file_error(&data.join(QUARANTINE), "synced"))?;
         for cut in &self.cuts {
-            let (log, segment) = (cut.token.to_string(), segment_name(cut.base));
-            let file = root.dir(&log).and_then(|dir| dir.file(&segment, Access::Write));
-            let cut = file.and_then(|file| {
+            let segment = segment_name(cut.base);
+            let file = self.data.log_dir(cut.log, Dir::dir).and_then(|dir| dir.file(&segment, Access::Write));
+            let done = file.and_then(|file| {
                 file.set_len(cut.whole)?;
                 if one_by_one { file.sync_all() } else { Ok(()) }
             });
-            cut.map_err(file_error(&data.join(log).join(segment), "cut"))?;
+            done.map_err(file_error(&data.join(cut.log.to_string()).join(segment), "cut"))?;
         }
         if !one_by_one {
             root.sync_file_system().map_err(file_error(data, "synced"))?;
@@ -276,6 +304,7 @@ mod tests {
     use super::*;
     use crate::error::Exit;
     use crate::segment::{META, QUARANTINE};
+    use crate::wire::Token;
     use std::fs;
     use std::os::unix::fs::{MetadataExt, symlink};
 
@@ -345,10 +374,28 @@ mod tests {
     }
 
     #[test]
+    fn rejected_lines_are_a_log_of_their_own() {
+        let fixture = Fixture::new(&[(0, "a\n")]);
+        let name = LogName::Rejected(Reject::UnknownToken);
+        for (base, text) in [(0, "one\n"), (4, "two\nthr")] {
+            let file = File::from(fixture.data.create_segment(name, Offset(base)).unwrap());
+            file.write_all_at(text.as_bytes(), 0).unwrap();
+        }
+        let found = fixture.recover();
+        assert_eq!(found.logs, [RecoveredLog { name: token().into(), base: Offset(0), len: 2 }]);
+        assert_eq!(found.rejected, [RecoveredLog { name, base: Offset(4), len: 4 }]);
+        assert_eq!((found.rejected_bytes, found.bytes, found.segments, found.unknown), (8, 10, 3, 0));
+        let cut = "_rejected-unknown_token-00000000000000000004-4".to_owned();
+        assert_eq!(fixture.quarantine(), [(cut, "thr".to_owned())]);
+        let folder = fixture.data.path().join("_rejected/unknown_token");
+        assert_eq!(fs::read(folder.join(CURRENT)).unwrap(), b"two\n");
+    }
+
+    #[test]
     fn whole_logs_are_left_alone() {
         let fixture = Fixture::new(&[(0, "a\n"), (2, "bb\nc\n")]);
         let found = fixture.recover();
-        let log = RecoveredLog { token: token(), base: Offset(2), len: 5 };
+        let log = RecoveredLog { name: token().into(), base: Offset(2), len: 5 };
         assert_eq!(found, Recovered { logs: vec![log], segments: 2, bytes: 7, ..Recovered::default() });
         assert_eq!(fixture.quarantine(), []);
     }
@@ -364,7 +411,7 @@ mod tests {
             assert_eq!(fs::read_to_string(fixture.segment(2)).unwrap(), text[..whole], "cut at {cut}");
             let kept = (format!("T-00000000000000000002-{whole}"), rest.to_owned());
             assert_eq!(fixture.quarantine(), if rest.is_empty() { vec![] } else { vec![kept] }, "cut at {cut}");
-            assert_eq!(found.logs, [RecoveredLog { token: token(), base: Offset(2), len: whole as u64 }]);
+            assert_eq!(found.logs, [RecoveredLog { name: token().into(), base: Offset(2), len: whole as u64 }]);
             assert_eq!((found.bytes, found.quarantined_bytes), (2 + whole as u64, rest.len() as u64));
 
             let again = fixture.recover();
@@ -392,7 +439,7 @@ mod tests {
         }
         let found = fixture.recover();
         assert_eq!((found.quarantined_files, found.bytes), (count, 2 * count));
-        assert!(found.logs.is_sorted_by_key(|log| log.token));
+        assert!(found.logs.is_sorted_by_key(|log| log.name));
         let copies: Vec<_> = fixture.quarantine().into_iter().map(|(_, text)| text).collect();
         assert_eq!(copies, (0..count).map(|number| number.to_string()).collect::<Vec<_>>());
         assert_eq!(fixture.recover(), Recovered { quarantined_files: 0, quarantined_bytes: 0, ..found });
@@ -401,7 +448,7 @@ mod tests {
     #[test]
     fn damage_of_one_log_leaves_every_segment_as_it_is() {
         let fixture = Fixture::new(&[(0, "a\nrest")]);
-        let damaged = "ffffffff-0000-0000-0000-000000000000".parse().unwrap();
+        let damaged: Token = "ffffffff-0000-0000-0000-000000000000".parse().unwrap();
         for base in [0, 5] {
             fixture.data.create_segment(damaged, Offset(base)).unwrap();
         }
@@ -451,7 +498,7 @@ mod tests {
     #[test]
     fn a_log_may_begin_above_zero_and_end_with_an_empty_segment() {
         let fixture = Fixture::new(&[(40, "a\n"), (42, "")]);
-        assert_eq!(fixture.recover().logs, [RecoveredLog { token: token(), base: Offset(42), len: 0 }]);
+        assert_eq!(fixture.recover().logs, [RecoveredLog { name: token().into(), base: Offset(42), len: 0 }]);
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub fn config(line_bytes_max: usize) -> ShardConfig {
             linger: Duration::from_millis(5),
             segment_bytes: 256 << 20,
             tokens: Allowance::new(2000),
+            known: None,
+            rejected: None,
             open_files_max: 100,
         },
     }
@@ -225,7 +227,7 @@ impl Expected {
 }
 
 /// Where a stream's last frame begins, its length included, and what is there of it, if that is not all.
-fn unfinished_frame(stream: &[u8]) -> Option<(usize, &[u8])> {
+pub fn unfinished_frame(stream: &[u8]) -> Option<(usize, &[u8])> {
     let mut at = 0;
     loop {
         let (length, digits) = frame_length(&stream[at..])?;
@@ -284,7 +286,7 @@ pub fn assert_chained(sim: &Sim, case: &str) {
 
 /// Drains: peers in `polite` close when they see the engine's half close, the others wait to be cut.
 pub fn drain(sim: &mut Sim, polite: &[PeerId]) {
-    sim.command(Command::Drain);
+    sim.command(&Command::Drain);
     finish_drain(sim, polite);
 }
 

@@ -9,15 +9,14 @@ use std::thread::JoinHandle;
 
 use super::mailbox::{Mail, Mailbox};
 use crate::route::LogId;
-use crate::segment::{Offset, Position};
+use crate::segment::{LogName, Offset, Position};
 use crate::sys::DataDir;
-use crate::wire::Token;
 
 /// What the file thread is to do.
 #[derive(Debug)]
 pub(super) enum FileRequest {
-    Create { log: LogId, token: Token, base: Offset },
-    Open { log: LogId, token: Token, base: Offset, length: Position },
+    Create { log: LogId, name: LogName, base: Offset },
+    Open { log: LogId, name: LogName, base: Offset, length: Position },
 }
 
 /// Ends when it is dropped, after all that it was asked.
@@ -57,9 +56,9 @@ impl Drop for FileThread {
 
 fn execute(data: &DataDir, request: &FileRequest) -> Mail {
     match *request {
-        FileRequest::Create { log, token, base } => Mail::Opened { log, result: data.create_segment(token, base) },
-        FileRequest::Open { log, token, base, length } => {
-            Mail::Opened { log, result: data.open_segment(token, base, length.0) }
+        FileRequest::Create { log, name, base } => Mail::Opened { log, result: data.create_segment(name, base) },
+        FileRequest::Open { log, name, base, length } => {
+            Mail::Opened { log, result: data.open_segment(name, base, length.0) }
         }
     }
 }

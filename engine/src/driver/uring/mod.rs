@@ -384,12 +384,12 @@ impl Uring {
                 self.sockets[slot as usize].close = Some(reset);
                 self.close_if_idle(slot)
             }
-            Op::CreateSegment { log, token, base } => {
-                self.file_thread.request(FileRequest::Create { log, token, base });
+            Op::CreateSegment { log, name, base } => {
+                self.file_thread.request(FileRequest::Create { log, name, base });
                 Ok(())
             }
-            Op::OpenSegment { log, token, base, length } => {
-                self.file_thread.request(FileRequest::Open { log, token, base, length });
+            Op::OpenSegment { log, name, base, length } => {
+                self.file_thread.request(FileRequest::Open { log, name, base, length });
                 Ok(())
             }
             Op::Send { to, message } => {
