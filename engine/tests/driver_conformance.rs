@@ -432,7 +432,7 @@ impl Real {
             pairs: vec![authority.pair("localhost", ECDSA).write(folder.path())],
             client_ca: None,
         });
-        let spoken = ListenerConfig { framing, tls: certificates.is_some() };
+        let spoken = ListenerConfig { tls: certificates.is_some(), ..ListenerConfig::plain(framing) };
         let config = Config {
             data: folder.path().join("data"),
             tcp: vec![TcpListen { address: "127.0.0.1:0".parse().unwrap(), spoken }],
