@@ -417,7 +417,7 @@ mod tests {
         assert_eq!(refused(RunFlags { tokens_per_second: 1 << 32, ..flags() }), "--tokens-per-second");
         assert_eq!(refused(RunFlags { connections_per_ip_max: 1 << 32, ..flags() }), "--connections-per-ip-max");
         let proxies = RunFlags { proxy_from: vec!["10.0.0.0/8".parse().expect("a network")], ..flags() };
-        assert_eq!(refused(RunFlags { udp: vec![LISTEN_DEFAULT], ..proxies.clone() }), "--proxy-from");
+        assert_eq!(refused(RunFlags { udp: vec![listeners::LISTEN_DEFAULT], ..proxies.clone() }), "--proxy-from");
         let behind = Config::try_from(proxies).expect("the default is TCP");
         assert_eq!(behind.tcp[0].spoken.proxy_from[0].to_string(), "10.0.0.0/8");
         let unpaced = Config::try_from(RunFlags { tokens_per_second: 0, ..flags() }).expect("0 is no limit");

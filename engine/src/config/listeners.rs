@@ -11,7 +11,7 @@ use crate::framing::Framing;
 use crate::shard::{Cidr, ListenerConfig};
 
 /// Where connections and datagrams are taken unless somebody says otherwise.
-const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10_000);
+pub(super) const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10_000);
 
 /// What is spoken at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
