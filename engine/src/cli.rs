@@ -361,10 +361,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Typed {
             Typed::Text(error.render().to_string())
         }
         Err(error) => {
-            let problem = one_line(&error, args.get(1));
-            // What `run` says ends up in the logs of others; who reads logs has to see the token that was typed.
-            let runs = args.get(1).is_some_and(|command| command == "run");
-            Typed::Wrong(if runs { shorten_tokens(&problem).into_owned() } else { problem })
+            // Errors end up in the logs of others.
+            Typed::Wrong(shorten_tokens(&one_line(&error, args.get(1))).into_owned())
         }
     }
 }

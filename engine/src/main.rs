@@ -23,8 +23,6 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(exit) => ExitCode::from(exit as u8),
-        // Who reads logs typed the token, and has to see it.
-        Err(error @ EngineError::Read(_)) => fail(&error.to_string(), error.exit()),
         Err(error) => fail(&shorten_tokens(&error.to_string()), error.exit()),
     }
 }
