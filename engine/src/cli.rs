@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -12,9 +12,9 @@ use crate::config::{AdminAddress, RunFlags};
 use crate::diag::{Format, Level};
 use crate::framing::Framing;
 use crate::limits::{
-    ADMIN_ADDRESS_DEFAULT, BUFFER_BYTES_DEFAULT, CONNECTIONS_PER_IP_MAX_DEFAULT, DRAIN_TIMEOUT_DEFAULT,
-    HANDSHAKES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, SEGMENT_BYTES_DEFAULT, TOKENS_MAX_DEFAULT,
-    TOKENS_PER_SECOND_DEFAULT,
+    ADMIN_ADDRESS_DEFAULT, BUFFER_BYTES_DEFAULT, COMPRESS_AFTER_DEFAULT, CONNECTIONS_PER_IP_MAX_DEFAULT,
+    DRAIN_TIMEOUT_DEFAULT, HANDSHAKES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, SEGMENT_AGE_DEFAULT,
+    SEGMENT_BYTES_DEFAULT, TAIL_ENTRIES_DEFAULT, TOKENS_MAX_DEFAULT, TOKENS_PER_SECOND_DEFAULT,
 };
 use crate::shard::Oversize;
 use crate::wire::Token;
@@ -37,6 +37,10 @@ pub enum Command {
     Ls(LsArgs),
     /// Print the entries of a log, oldest first
     Cat(CatArgs),
+    /// Print the last entries of a log, and those that come
+    Tail(TailArgs),
+    /// Check every byte that has a checksum; exit 4 if one is damaged
+    Verify(VerifyArgs),
     /// Say what this host allows, and what to do about the rest; exit 3 if `run` would fail
     Doctor(DoctorArgs),
 }
@@ -52,18 +56,63 @@ pub struct LsArgs {
     pub json: bool,
 }
 
-/// Flags of `cat`.
+/// Which log a command is about.
 #[derive(Debug, Args)]
-pub struct CatArgs {
+pub struct LogArgs {
     /// The log: its token
     #[arg(value_name = "LOG")]
     pub log: Token,
     /// The engine's data directory
     #[arg(long, value_name = "DIR", default_value = "./data")]
     pub data: PathBuf,
+}
+
+/// Flags of `cat`.
+#[derive(Debug, Args)]
+pub struct CatArgs {
+    /// Which log
+    #[command(flatten)]
+    pub log: LogArgs,
     /// Show U+2028, a line break inside an entry, as a line break
     #[arg(long)]
     pub newlines: bool,
+    /// Begin with what came then, or up to a minute before: RFC 3339, 2026-11-23 14:00 (UTC), or 10m ago
+    #[arg(long, value_name = "T", value_parser = moment)]
+    pub since: Option<SystemTime>,
+    /// End before what came then, or up to a minute after
+    #[arg(long, value_name = "T", value_parser = moment)]
+    pub until: Option<SystemTime>,
+}
+
+/// Flags of `tail`.
+#[derive(Debug, Args)]
+pub struct TailArgs {
+    /// Which log
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// Show U+2028, a line break inside an entry, as a line break
+    #[arg(long)]
+    pub newlines: bool,
+    /// How many entries
+    #[arg(short = 'n', long, value_name = "N", default_value_t = TAIL_ENTRIES_DEFAULT, value_parser = count)]
+    pub lines: u64,
+    /// Go on with entries that come, for ever
+    #[arg(short, long)]
+    pub follow: bool,
+}
+
+/// Flags of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The log: its token [default: all logs]
+    #[arg(value_name = "LOG")]
+    pub log: Option<Token>,
+    /// The engine's data directory
+    #[arg(long, value_name = "DIR", default_value = "./data")]
+    pub data: PathBuf,
+    /// One JSON document
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `doctor`.
@@ -145,6 +194,21 @@ pub struct RunArgs {
     /// A segment file rolls before it grows past this
     #[arg(long, value_name = "SIZE", default_value_t = Size(SEGMENT_BYTES_DEFAULT))]
     segment_bytes: Size,
+    /// A segment file rolls with the first entry that comes this long after its own first
+    #[arg(long, value_name = "TIME", default_value_t = Span(SEGMENT_AGE_DEFAULT))]
+    segment_age: Span,
+    /// A log's oldest sealed segments are deleted while it takes more than this on disk [default: none are]
+    #[arg(long, value_name = "SIZE")]
+    retain_bytes: Option<Size>,
+    /// Sealed segments are deleted this long after their last entry [default: none are]
+    #[arg(long, value_name = "TIME")]
+    retain_age: Option<Span>,
+    /// What sealed segments are compressed with
+    #[arg(long, value_enum, default_value_t = CompressArg::Zstd)]
+    compress: CompressArg,
+    /// How long after their last entry sealed segments are compressed
+    #[arg(long, value_name = "TIME", default_value_t = Span(COMPRESS_AFTER_DEFAULT))]
+    compress_after: Span,
     /// Below this much free space reading stops until there is room; 0 = never [default: the smaller of 1GiB and 5 %
     /// of the disk]
     #[arg(long, value_name = "SIZE")]
@@ -179,6 +243,14 @@ enum OversizeArg {
     Split,
     /// Further pieces are dropped
     Truncate,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CompressArg {
+    /// Seekable zstd; any zstd reads it
+    Zstd,
+    /// They stay text
+    None,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -220,6 +292,11 @@ impl From<RunArgs> for RunFlags {
             buffer_bytes: args.buffer_bytes.0,
             linger: args.linger.0,
             segment_bytes: args.segment_bytes.0,
+            segment_age: args.segment_age.0,
+            retain_bytes: args.retain_bytes.map(|size| size.0),
+            retain_age: args.retain_age.map(|span| span.0),
+            compress: args.compress == CompressArg::Zstd,
+            compress_after: args.compress_after.0,
             disk_free_min: args.disk_free_min.map(|size| size.0),
             drain_timeout: args.drain_timeout.0,
             admin: args.admin,
@@ -239,6 +316,20 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 
 fn count(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("{text:?} is no count; give a whole number"))
+}
+
+/// A time as people write it.
+fn moment(text: &str) -> Result<SystemTime, String> {
+    if let Some(ago) = text.strip_suffix(" ago") {
+        let ago = ago.parse::<Span>()?.0;
+        return SystemTime::now().checked_sub(ago).ok_or_else(|| format!("{text} is before all times"));
+    }
+    let stamp = text.parse::<jiff::Timestamp>();
+    let stamp =
+        stamp.or_else(|_| Ok(text.parse::<jiff::civil::DateTime>()?.to_zoned(jiff::tz::TimeZone::UTC)?.timestamp()));
+    stamp.map(SystemTime::from).map_err(|_: jiff::Error| {
+        format!("{text:?} is no time; give RFC 3339, a UTC time such as \"2026-11-23 14:00\", or \"10m ago\"")
+    })
 }
 
 /// Bytes: a number, alone or with a unit.
@@ -291,11 +382,12 @@ impl std::str::FromStr for Span {
 impl Display for Span {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let millis = self.0.as_millis();
-        if millis > 0 && millis.is_multiple_of(1_000) {
-            write!(f, "{}s", millis / 1_000)
-        } else {
-            write!(f, "{millis}ms")
-        }
+        // People say 24h rather than 1d.
+        let fits = |&&(name, unit): &&(&str, u64)| {
+            name != "d" && millis >= u128::from(unit) && millis.is_multiple_of(u128::from(unit))
+        };
+        let (name, unit) = SPAN_UNITS.iter().rev().find(fits).copied().unwrap_or(("ms", 1));
+        write!(f, "{}{name}", millis / u128::from(unit))
     }
 }
 
@@ -355,10 +447,10 @@ fn one_line(error: &clap::Error) -> String {
         ErrorKind::UnknownArgument => format!("{flag}: unexpected; see engine run --help"),
         ErrorKind::InvalidSubcommand => {
             let command = context(ContextKind::InvalidSubcommand).unwrap_or_default();
-            format!("{command}: no such command; give run, ls, cat or doctor")
+            format!("{command}: no such command; give run, ls, cat, tail, verify or doctor")
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            "command line: no command; give run, ls, cat or doctor".into()
+            "command line: no command; give run, ls, cat, tail, verify or doctor".into()
         }
         ErrorKind::MissingRequiredArgument => format!("{flag}: missing; see engine --help"),
         ErrorKind::ArgumentConflict => format!("{flag}: given twice, or against another flag; see engine --help"),
@@ -394,10 +486,24 @@ mod tests {
         assert_eq!(span("2m"), Ok(Duration::from_mins(2)));
         assert_eq!(span("0"), Ok(Duration::ZERO));
         assert!(span("5").is_err() && span("5 s").is_err());
+        let since_1970 =
+            |text: &str| moment(text).map(|time| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs());
+        let afternoon = Ok(1_795_442_400);
+        for text in ["2026-11-23T14:00:00Z", "2026-11-23 14:00", "2026-11-23T15:00:00.0+01:00", "2026-11-23 14:00:00"] {
+            assert_eq!(since_1970(text), afternoon, "{text}");
+        }
+        assert_eq!(since_1970("2026-11-23"), Ok(1_795_392_000));
+        let ago = moment("10m ago").unwrap().elapsed().unwrap();
+        assert!((Duration::from_mins(10)..Duration::from_mins(11)).contains(&ago), "{ago:?}");
+        for wrong in ["", "ago", "10 ago", "yesterday", "14:00", "2026-13-01"] {
+            assert!(moment(wrong).is_err(), "{wrong}");
+        }
         assert_eq!(
             (Size(262_144).to_string(), Span(Duration::from_secs(10)).to_string()),
             ("256KiB".into(), "10s".into())
         );
+        let shown = [1_500, 60_000, 86_400_000, 0].map(|millis| Span(Duration::from_millis(millis)).to_string());
+        assert_eq!(shown, ["1500ms", "1m", "24h", "0ms"]);
     }
 
     #[test]
@@ -409,8 +515,8 @@ mod tests {
         assert_eq!(wrong(&["run", "extra"]), "extra: unexpected; see engine run --help");
         assert!(wrong(&["run", "--oversize", "keep"]).contains("split, truncate"));
         assert_eq!(wrong(&["run", "--nothing"]), "--nothing: no such flag; see engine run --help");
-        assert_eq!(wrong(&["start"]), "start: no such command; give run, ls, cat or doctor");
-        assert_eq!(wrong(&[]), "command line: no command; give run, ls, cat or doctor");
+        assert_eq!(wrong(&["start"]), "start: no such command; give run, ls, cat, tail, verify or doctor");
+        assert_eq!(wrong(&[]), "command line: no command; give run, ls, cat, tail, verify or doctor");
         assert!(wrong(&["cat", "nonsense"]).contains("not a token"));
         for args in [&["run", "--data"][..], &["cat"], &["run", "--shards", "x"], &["run", "--open", "--open"]] {
             assert!(!wrong(args).contains('\n'), "{args:?}");

@@ -6,10 +6,12 @@
 //!  signal thread                                                         SIGTERM ─► mailboxes
 //!  certificates thread                     files changed, SIGHUP ─► what new handshakes show
 //!  admin thread                     └─► /metrics /healthz /readyz, until the shards have ended
+//!  keeper thread                         sealed segments: indexed, compressed, deleted
 //!  disk thread                                                free space low, or not ─► mailboxes
 //! ```
 
 mod certificates;
+mod keeping;
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,16 +21,17 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use certificates::Certificates;
+use keeping::Keeping;
 
 use crate::admin::Admin;
-use crate::admin::watch::{Desk, Progress, Reporter, Watch};
+use crate::admin::watch::{Desk, Progress, Reporter, Segments, SegmentsAtStart, Watch};
 use crate::config::{Config, Descriptors};
 use crate::diag::{self, Level, log, quoted, say};
-use crate::driver::uring::{Mailbox, Neighbours, Uring, probe, refused};
+use crate::driver::uring::{Files, Mailbox, Neighbours, Uring, probe, refused};
 use crate::error::{EngineError, Exit, StartError};
 use crate::handover::ShardId;
 use crate::limits::{
@@ -39,12 +42,14 @@ use crate::metrics::{Limit, Report, constants};
 use crate::route::Ownership;
 use crate::segment::Position;
 use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, PerAddress, Shard, ShardConfig};
-use crate::store::recover::{RecoveredLog, recover};
+use crate::store::keep::Kept;
+use crate::store::recover::{Recovered, RecoveredLog, recover};
 use crate::sys::affinity::{allowed_cores, pin};
 use crate::sys::listener::{Listener, listen};
 use crate::sys::udp::{UdpListener, listen_udp};
 use crate::sys::{DataDir, DataLock, host};
 use crate::tls;
+use crate::wire::Token;
 
 /// A running engine.
 #[derive(Debug)]
@@ -59,6 +64,7 @@ pub struct Engine {
     events: (Sender<Event>, Receiver<Event>),
     watch: Arc<Watch>,
     disk_watch: DiskWatch,
+    keeping: Keeping,
     certificates: Option<Certificates>,
     admin: Option<Admin>,
     // Released last: until then nobody else may use the directory.
@@ -85,6 +91,17 @@ impl Drainer {
         tell_all(&self.mailboxes, Command::Drain);
         // Nobody waits any more if the engine has ended.
         let _told = self.events.send(Event::Draining);
+    }
+}
+
+/// Tells a running engine to begin new segments, from any thread.
+#[derive(Clone, Debug)]
+pub struct Roller(Vec<Mailbox>);
+
+impl Roller {
+    /// Every segment that has entries ends before the next entry of its log.
+    pub fn roll(&self) {
+        tell_all(&self.0, Command::Roll);
     }
 }
 
@@ -128,19 +145,7 @@ impl Engine {
             say(Level::Info, format_args!("listening proto=admin addr={}", admin.address()));
         }
         let recovered = recover(&data)?;
-        let segments_sealed = recovered.segments - recovered.logs.len() as u64;
-        say(
-            Level::Info,
-            format_args!(
-                "recovered logs={} segments={} bytes={} quarantined_files={} quarantined_bytes={} unknown={}",
-                recovered.logs.len(),
-                recovered.segments,
-                recovered.bytes,
-                recovered.quarantined_files,
-                recovered.quarantined_bytes,
-                recovered.unknown
-            ),
-        );
+        tell_recovered(&recovered);
         let bound = config.tcp.iter().map(|tcp| {
             let flag = if tcp.spoken.tls { "--tls" } else { "--tcp" };
             listen(tcp.address, flag, shards)
@@ -154,14 +159,22 @@ impl Engine {
         let mailboxes = (0..shards).map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>().map_err(no_resources)?;
         let disk_watch = DiskWatch::start(Arc::clone(&data), disk_free_min, mailboxes.clone())?;
         let configs = shard_configs(config, descriptors, server);
+        let kept = Arc::new(Kept::default());
+        let keeping = Keeping::start(Arc::clone(&data), config.keep, &recovered, Arc::clone(&kept))?;
+        let sealed = recovered.segments - recovered.logs.len() as u64 - recovered.packed;
+        let at_start = SegmentsAtStart { sealed, packed: recovered.packed };
         let parts = share_out(configs, recovered.logs, listeners, udp, &mailboxes);
         let (reporters, desks) = mailboxes.iter().cloned().map(Desk::new).unzip();
         let events = channel();
         let (notices, notices_in) = sync_channel(NOTICES_MAX);
         let tells = move || notices_in.into_iter().for_each(tell);
         let teller = std::thread::Builder::new().name("notices".into()).spawn(tells).map_err(no_resources)?;
-        let shards = start_shards(parts, reporters, &data, &notices, &events.0)?;
-        watch.serve(addresses.iter().map(SocketAddr::to_string).collect(), segments_sealed, desks);
+        let shards = start_shards(
+            parts,
+            reporters,
+            &Ends { data, notices, events: events.0.clone(), rolled: keeping.rolled() },
+        )?;
+        watch.serve(addresses.iter().map(SocketAddr::to_string).collect(), Segments { at_start, kept }, desks);
         Ok(Self {
             addresses,
             udp_addresses,
@@ -171,6 +184,7 @@ impl Engine {
             events,
             watch,
             disk_watch,
+            keeping,
             certificates,
             admin,
             lock,
@@ -195,6 +209,12 @@ impl Engine {
         Drainer { mailboxes: self.mailboxes.clone(), events: self.events.0.clone() }
     }
 
+    /// A handle that makes it begin new segments.
+    #[must_use]
+    pub fn roller(&self) -> Roller {
+        Roller(self.mailboxes.clone())
+    }
+
     /// A handle that makes it read its files again.
     #[must_use]
     pub fn reloader(&self) -> Reloader {
@@ -207,7 +227,7 @@ impl Engine {
     /// The ring failed.
     pub fn join(self) -> io::Result<Outcome> {
         self.wait_for_shards();
-        let Self { shards, teller, disk_watch, admin, lock, .. } = self;
+        let Self { shards, teller, disk_watch, keeping, admin, lock, .. } = self;
         let mut all = Outcome::default();
         for shard in shards {
             all.add(&shard.join().expect("a panic of a shard ends the process")?);
@@ -215,6 +235,7 @@ impl Engine {
         // What the shards said comes before what is said of their end.
         teller.join().expect("a panic ends the process");
         drop(disk_watch);
+        drop(keeping);
         drop(admin);
         drop(lock);
         Ok(all)
@@ -246,9 +267,9 @@ impl Engine {
 pub fn run(config: &Config) -> Result<bool, EngineError> {
     diag::configure(config.log_level, config.log_format);
     // From here on a signal drains, also during the start.
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(no_resources)?;
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(no_resources)?;
     let engine = Engine::start(config)?;
-    obey_signals(signals, engine.drainer(), engine.reloader())?;
+    obey_signals(signals, engine.drainer(), engine.reloader(), engine.roller())?;
     say(Level::Info, format_args!("ready"));
     let outcome = engine.join().map_err(EngineError::Ring)?;
     diag::finish();
@@ -271,6 +292,18 @@ pub fn run(config: &Config) -> Result<bool, EngineError> {
     Ok(unstored == 0 && !outcome.abandoned_queue)
 }
 
+fn tell_recovered(recovered: &Recovered) {
+    let Recovered { logs, segments, bytes, quarantined_files, quarantined_bytes, unknown, .. } = recovered;
+    let logs = logs.len();
+    say(
+        Level::Info,
+        format_args!(
+            "recovered logs={logs} segments={segments} bytes={bytes} quarantined_files={quarantined_files} \
+             quarantined_bytes={quarantined_bytes} unknown={unknown}"
+        ),
+    );
+}
+
 fn tell_listening(config: &Config, tcp: &[Listener], udp: &[UdpListener]) {
     for (listener, flag) in tcp.iter().zip(&config.tcp) {
         let proto = if flag.spoken.tls { "tls" } else { "tcp" };
@@ -284,11 +317,16 @@ fn tell_listening(config: &Config, tcp: &[Listener], udp: &[UdpListener]) {
     }
 }
 
-fn obey_signals(mut signals: Signals, drainer: Drainer, reloader: Reloader) -> Result<(), StartError> {
+fn obey_signals(mut signals: Signals, drainer: Drainer, reloader: Reloader, roller: Roller) -> Result<(), StartError> {
     let work = move || {
         for signal in signals.forever() {
             if signal == SIGHUP {
                 reloader.reload();
+                continue;
+            }
+            if signal == SIGUSR1 {
+                roller.roll();
+                say(Level::Info, format_args!("rolling every log, each with its next entry"));
                 continue;
             }
             // First: a log that nobody reads may hold up who writes to it.
@@ -328,7 +366,8 @@ fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64
         Limit::new("shards", config.shards),
         Limit::new("buffer_bytes", config.buffer_bytes),
         Limit::new("linger", config.linger),
-        Limit::new("segment_bytes", config.segment_bytes),
+        Limit::new("segment_bytes", config.segment.bytes),
+        Limit::new("segment_age", config.segment.age),
         Limit::new("disk_free_min", disk_free_min),
         Limit::new("drain_timeout", config.drain_timeout),
     ];
@@ -362,7 +401,7 @@ fn shard_configs(config: &Config, descriptors: Descriptors, tls: Option<&tls::Se
         udp_creates: config.udp_creates,
         logs: LogLimits {
             linger: config.linger,
-            segment_bytes: config.segment_bytes,
+            segment: config.segment,
             tokens: tokens.clone(),
             open_files_max: descriptors.files / usize::from(config.shards),
         },
@@ -413,24 +452,30 @@ fn share_out(
     parts
 }
 
+/// What every shard's thread shares with the rest of the process.
+struct Ends {
+    data: Arc<DataDir>,
+    notices: SyncSender<Notice>,
+    events: Sender<Event>,
+    rolled: Sender<Option<Token>>,
+}
+
 /// Starts the shards' threads and lets them run when every ring is there: from then on each may wake each other.
 fn start_shards(
     parts: Vec<Part>,
     reporters: Vec<Reporter>,
-    data: &Arc<DataDir>,
-    notices: &SyncSender<Notice>,
-    events: &Sender<Event>,
+    ends: &Ends,
 ) -> Result<Vec<JoinHandle<io::Result<Outcome>>>, StartError> {
     let mut shards = Vec::new();
     let mut starts = Vec::new();
     for (part, reporter) in parts.into_iter().zip(reporters) {
-        let (notices, events) = (notices.clone(), events.clone());
+        let (notices, events) = (ends.notices.clone(), ends.events.clone());
         let (started, start) = channel();
         let (go, may_go) = channel::<()>();
-        let data = Arc::clone(data);
+        let (data, rolled) = (Arc::clone(&ends.data), ends.rolled.clone());
         let name = format!("shard-{}", part.config.id.0);
         let work = move || {
-            let (mut driver, mut shard) = match set_up(part, data) {
+            let (mut driver, mut shard) = match set_up(part, data, rolled) {
                 Ok(ready) => ready,
                 Err(error) => {
                     // The one who waits for this tells the operator.
@@ -471,13 +516,14 @@ fn start_shards(
 }
 
 /// On the shard's own thread: its ring, and the shard with its logs.
-fn set_up(part: Part, data: Arc<DataDir>) -> io::Result<(Uring, Shard)> {
-    let driver = Uring::new(part.listeners, part.udp, data, part.mailbox, part.neighbours)?;
+fn set_up(part: Part, data: Arc<DataDir>, rolled: Sender<Option<Token>>) -> io::Result<(Uring, Shard)> {
+    let files = Files { data, rolled };
+    let driver = Uring::new(part.listeners, part.udp, files, part.mailbox, part.neighbours)?;
     // After the file thread was started, which may run anywhere.
     pin(part.core);
     let mut shard = Shard::new(part.config);
     for log in part.logs {
-        shard.resume_log(log.token, log.base, Position(log.len));
+        shard.resume_log(log.token, log.base, Position(log.len), log.age);
     }
     Ok((driver, shard))
 }

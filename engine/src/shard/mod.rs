@@ -265,9 +265,9 @@ impl Shard {
         shard
     }
 
-    /// Adds a log that recovery found: the base and the length of its newest segment.
-    pub fn resume_log(&mut self, token: Token, base: Offset, length: Position) {
-        self.logs.resume(token, base, length);
+    /// Adds a log that recovery found: the base, the length and the age of its newest segment.
+    pub fn resume_log(&mut self, token: Token, base: Offset, length: Position, age: Duration) {
+        self.logs.resume(token, base, length, age);
     }
 
     /// Takes one completion.
@@ -291,6 +291,7 @@ impl Shard {
             }
             Completion::Sent { message: Message::Finished, .. } => self.finished += 1,
             Completion::Command(Command::Drain) => self.drain(),
+            Completion::Command(Command::Roll) => self.logs.roll_all(),
             Completion::Command(Command::Report { ticket }) => {
                 self.notices.push_back(Notice::Report(Box::new(self.report(ticket))));
             }

@@ -6,7 +6,7 @@ use crate::buf::{RecvBuf, WriteBuf};
 use crate::handover::{Message, ShardId};
 use crate::metrics::Report;
 use crate::route::LogId;
-use crate::segment::{FileId, Offset, Position};
+use crate::segment::{FileId, IndexBlock, Offset, Position};
 use crate::wire::Token;
 
 /// A listener: an index into the driver's table, counted from 0.
@@ -140,6 +140,15 @@ pub enum Op {
         base: Offset,
         /// The length it must have.
         length: Position,
+        /// Whether its index should know of all its bytes: what it lacks is made up for from the text, if that is little.
+        indexed: bool,
+    },
+    /// Order: a block for the index of a segment, the next one of that segment. It may be lost: the index is a hint.
+    Index {
+        /// The log's name.
+        token: Token,
+        /// What to note.
+        block: IndexBlock,
     },
     /// [`Completion::Written`]: writes the rest of `buf` at `position`.
     Write {
@@ -289,6 +298,8 @@ pub enum Command {
     Drain,
     /// Free space fell below `--disk-free-min` (true) or is back above it (false).
     DiskLow(bool),
+    /// Every segment that has entries ends before the next entry of its log.
+    Roll,
     /// [`Notice::Report`]: say how it stands.
     Report {
         /// For the answer.
