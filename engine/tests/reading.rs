@@ -5,6 +5,7 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -198,6 +199,13 @@ fn an_hour_is_found_without_reading_the_rest() {
     assert!(read < since.len() as u64 + (4 << 20), "{read} bytes read for {}", since.len());
     let verified = String::from_utf8(shown(&["verify", "--data", utf8(&data)])).unwrap();
     assert!(verified.contains("damages=0"), "{verified}");
+    // One byte is another: file and range are named, and the exit code says so.
+    let segment = &segments(&data, T)[0];
+    let file = std::fs::OpenOptions::new().write(true).open(segment).unwrap();
+    file.write_all_at(b"?", 1_000_000).unwrap();
+    let output = finish(engine(&["verify", T, "--data", utf8(&data)]));
+    let (code, text) = (output.status.code(), String::from_utf8(output.stdout).unwrap());
+    assert!(code == Some(4) && text.starts_with(utf8(segment)), "{code:?}: {text}");
     let list: serde_json::Value = serde_json::from_slice(&shown(&["ls", "--json", "--data", utf8(&data)])).unwrap();
     assert_eq!(list[0]["entries"], 20_000);
 }

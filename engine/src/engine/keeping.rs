@@ -18,7 +18,7 @@ use super::no_resources;
 use crate::diag::{Level, log, quoted};
 use crate::error::StartError;
 use crate::limits::KEEP_RETRY;
-use crate::store::keep::{Clock, Keeper, Kept, Rules};
+use crate::store::keep::{Clock, Keeper, Kept, Now, Rules};
 use crate::store::recover::Recovered;
 use crate::sys::{DataDir, affinity};
 use crate::wire::Token;
@@ -94,12 +94,13 @@ fn keep(keeper: &Keeper<'_>, inbox: &Receiver<Option<Token>>, mut due: BTreeMap<
                 return;
             }
             due.remove(&token);
-            let next =
-                keeper.look_after(token, clock.tick(SystemTime::now(), Instant::now())).unwrap_or_else(|error| {
-                    let error = quoted(&error);
-                    log(Level::Warn, format_args!("sealed segments are left as they are, for now error={error}"));
-                    Some(KEEP_RETRY)
-                });
+            let wall = SystemTime::now();
+            let now = Now { wall, trusted: clock.tick(wall, Instant::now()) };
+            let next = keeper.look_after(token, now).unwrap_or_else(|error| {
+                let error = quoted(&error);
+                log(Level::Warn, format_args!("sealed segments are left as they are, for now error={error}"));
+                Some(KEEP_RETRY)
+            });
             due.extend(next.and_then(|next| Some((token, Instant::now().checked_add(next)?))));
         }
     }

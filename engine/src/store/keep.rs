@@ -82,12 +82,21 @@ pub struct Keeper<'a> {
     pub end: &'a AtomicBool,
 }
 
+/// What time it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// By the host's clock: for what can do no harm.
+    pub wall: SystemTime,
+    /// By a [`Clock`]: for what is deleted.
+    pub trusted: SystemTime,
+}
+
 /// A log that is looked after.
 struct Log<'a> {
     keeper: &'a Keeper<'a>,
     dir: Dir,
     path: PathBuf,
-    now: SystemTime,
+    now: Now,
     /// The soonest that something else is to be done.
     next: Option<Duration>,
 }
@@ -97,7 +106,7 @@ impl Keeper<'_> {
     ///
     /// # Errors
     /// The system's refusals; all can be tried again.
-    pub fn look_after(&self, token: Token, now: SystemTime) -> Result<Option<Duration>, FileError> {
+    pub fn look_after(&self, token: Token, now: Now) -> Result<Option<Duration>, FileError> {
         let path = self.data.path().join(token.to_string());
         let dir = self.data.root().dir(&token.to_string()).map_err(file_error(&path, "opened"))?;
         let files = LogFiles::list(&dir).map_err(file_error(&path, "listed"))?;
@@ -149,7 +158,7 @@ impl Log<'_> {
         let mut deleted = 0;
         // The newest stays.
         for (base, stat) in all.iter().take(all.len().saturating_sub(1)) {
-            let age = self.now.duration_since(stat.modified).unwrap_or_default();
+            let age = self.now.trusted.duration_since(stat.modified).unwrap_or_default();
             let is_old = retain_age.is_some_and(|most| age >= most);
             if !is_old && retain_bytes.is_none_or(|most| bytes <= most) {
                 if let Some(most) = retain_age {
@@ -172,7 +181,7 @@ impl Log<'_> {
         let forms = plain.iter().chain(&packed);
         Ok(SegmentStat {
             bytes: forms.clone().map(|stat| stat.len).sum(),
-            modified: forms.map(|stat| stat.modified).min().unwrap_or(self.now),
+            modified: forms.map(|stat| stat.modified).min().unwrap_or(self.now.trusted),
             is_packed: plain.is_none(),
         })
     }
@@ -200,7 +209,7 @@ impl Log<'_> {
             .map_err(self.error(&index_name(base), "completed"))?;
         let Some(after) = self.keeper.rules.compress_after else { return Ok(()) };
         // A time to come is one of a clock that was wrong.
-        let age = self.now.duration_since(stat.modified).unwrap_or(after);
+        let age = self.now.wall.duration_since(stat.modified).unwrap_or(after);
         if age < after {
             self.wait(after.saturating_sub(age));
             return Ok(());
@@ -360,7 +369,8 @@ mod tests {
 
         fn look(&self, rules: Rules, now: u64) -> Option<u64> {
             let keeper = Keeper { data: &self.data, rules, kept: &self.kept, end: &self.end };
-            keeper.look_after(token(), at(now)).unwrap().map(|next| next.as_secs())
+            let now = Now { wall: at(now), trusted: at(now) };
+            keeper.look_after(token(), now).unwrap().map(|next| next.as_secs())
         }
 
         fn path(&self, name: &str) -> PathBuf {

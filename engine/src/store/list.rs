@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use serde_json::json;
 
+use super::look_up::stat;
 use super::reader::{finish, open};
 use super::segment_file::SegmentFile;
 use super::{CHUNK_BYTES, LogFiles, chunk_of, file_error, log_token};
@@ -13,7 +14,6 @@ use crate::error::ReadError;
 use crate::limits::INDEX_GAP_BYTES_MAX;
 use crate::segment::index::count_lines;
 use crate::segment::{Offset, Position, segment_name};
-use crate::store::look_up::modified;
 use crate::sys::DataDir;
 use crate::sys::file::{Dir, Kind};
 use crate::sys::index_file;
@@ -71,16 +71,16 @@ impl Summary {
 
     /// A segment and, if it is not the newest, where the next one begins.
     fn add(&mut self, dir: &Dir, base: Offset, next: Option<Offset>) -> io::Result<()> {
-        let Some(modified) = modified(dir, base)? else { return Ok(()) };
+        let Some(stat) = stat(dir, base)? else { return Ok(()) };
         let len = match (next, dir.stat(&segment_name(base))?) {
-            (_, Some(stat)) => stat.len,
+            (_, Some(text)) => text.len,
             // Compressed: the names say how long it was.
             (Some(next), None) => next.in_segment(base).0,
             (None, None) => SegmentFile::open(dir, base)?.map_or(Ok(0), |file| file.len())?,
         };
         self.segments += 1;
         self.bytes += len;
-        self.last_write = self.last_write.max(modified);
+        self.last_write = self.last_write.max(stat.modified);
         self.offset_written = end_of(base, len);
         if let Some(entries) = self.entries {
             self.entries = entries_of(dir, base, len)?.map(|more| entries + more);

@@ -16,7 +16,7 @@ use super::segment_file::SegmentFile;
 use crate::limits::{INDEX_BLOCK_TIME, INDEX_FLUSH, INDEX_GAP_BYTES_MAX};
 use crate::segment::index::Index;
 use crate::segment::{Offset, packed_name, segment_name};
-use crate::sys::file::Dir;
+use crate::sys::file::{Dir, Stat};
 use crate::sys::index_file;
 
 /// Times of last writes come from a clock that lags by some milliseconds.
@@ -42,18 +42,22 @@ pub(super) fn first_since(
     let mut place = None;
     for &base in bases {
         // One that is gone by now was the oldest, and its entries with it.
-        let Some(modified) = modified(dir, base)? else { continue };
-        let old = modified + SLACK < since;
-        let Some(mut file) = (if old && bases.last() != Some(&base) { None } else { SegmentFile::open(dir, base)? })
-        else {
+        let Some(found) = stat(dir, base)? else { continue };
+        let is_old = found.modified + SLACK < since;
+        if is_old && bases.last() != Some(&base) {
             continue;
+        }
+        let Some(mut file) = SegmentFile::open(dir, base)? else { continue };
+        let start = if is_old {
+            // What was written since that look is not old.
+            found.len
+        } else {
+            let index = index_file::read(dir, base)?.unwrap_or_default();
+            block_since(&index, file.len()?, nanoseconds(since))
         };
-        let len = file.len()?;
-        let index = index_file::read(dir, base)?.unwrap_or_default();
-        let start = if old { len } else { block_since(&index, len, nanoseconds(since)) };
         let start = last_lf(start, chunk, |part, position| file.read_exact_at(part, position))?;
         place = Some((base, start));
-        if !old {
+        if !is_old {
             break;
         }
     }
@@ -125,14 +129,12 @@ pub(super) fn last_entries(file: &mut SegmentFile, len: u64, entries: u64, chunk
     Ok((0, left - 1))
 }
 
-/// When the segment was last written to; `None` if it is gone.
-pub(super) fn modified(dir: &Dir, base: Offset) -> io::Result<Option<SystemTime>> {
-    // A compressed one has the time of what it was made from.
-    let stat = match dir.stat(&segment_name(base))? {
-        None => dir.stat(&packed_name(base))?,
-        stat => stat,
-    };
-    Ok(stat.map(|stat| stat.modified))
+/// What there is of a segment: its text, or what was made of it, which has the time of the text; `None` if it is gone.
+pub(super) fn stat(dir: &Dir, base: Offset) -> io::Result<Option<Stat>> {
+    match dir.stat(&segment_name(base))? {
+        None => dir.stat(&packed_name(base)),
+        stat => Ok(stat),
+    }
 }
 
 /// As indexes count; 1970 for everything before.
