@@ -7,20 +7,21 @@ mod wrong;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use value::{Size, Span, address, count};
+use value::{Size, Span, address, count, moment};
 use wrong::one_line;
 
 use crate::config::{AdminAddress, Proto, RunFlags};
 use crate::diag::{Format, Level};
 use crate::framing::Framing;
 use crate::limits::{
-    ADMIN_ADDRESS_DEFAULT, BUFFER_BYTES_DEFAULT, CONNECTIONS_PER_IP_MAX_DEFAULT, DRAIN_TIMEOUT_DEFAULT,
-    HANDSHAKES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, REJECTED_BYTES_MAX_DEFAULT, SEGMENT_BYTES_DEFAULT,
-    TOKENS_MAX_DEFAULT, TOKENS_PER_SECOND_DEFAULT,
+    ADMIN_ADDRESS_DEFAULT, BUFFER_BYTES_DEFAULT, COMPRESS_AFTER_DEFAULT, CONNECTIONS_PER_IP_MAX_DEFAULT,
+    DRAIN_TIMEOUT_DEFAULT, HANDSHAKES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, REJECTED_BYTES_MAX_DEFAULT,
+    SEGMENT_AGE_DEFAULT, SEGMENT_BYTES_DEFAULT, TAIL_ENTRIES_DEFAULT, TOKENS_MAX_DEFAULT, TOKENS_PER_SECOND_DEFAULT,
 };
 use crate::shard::{Cidr, Oversize};
 use crate::wire::token::shorten_tokens;
@@ -43,6 +44,10 @@ pub enum Command {
     Ls(LsArgs),
     /// Print the entries of a log, oldest first
     Cat(CatArgs),
+    /// Print the last entries of a log, and those that come
+    Tail(TailArgs),
+    /// Check every byte that has a checksum; exit 4 if one is damaged
+    Verify(VerifyArgs),
     /// Say what `run` with these flags would run with, and where each value comes from; exit 2 if something is wrong
     CheckConfig(Box<RunArgs>),
     /// Say what this host allows, and what to do about the rest; exit 3 if `run` would fail
@@ -63,9 +68,9 @@ pub struct LsArgs {
     pub json: bool,
 }
 
-/// Flags of `cat`.
+/// Which log a command is about.
 #[derive(Debug, Args)]
-pub struct CatArgs {
+pub struct LogArgs {
     /// The log: its token, or its name in the token list
     #[arg(value_name = "LOG")]
     pub log: String,
@@ -75,9 +80,57 @@ pub struct CatArgs {
     /// The token list, where LOG is a name
     #[arg(long, value_name = "FILE")]
     pub tokens: Option<PathBuf>,
+}
+
+/// Flags of `cat`.
+#[derive(Debug, Args)]
+pub struct CatArgs {
+    /// Which log
+    #[command(flatten)]
+    pub log: LogArgs,
     /// Show U+2028, a line break inside an entry, as a line break
     #[arg(long)]
     pub newlines: bool,
+    /// Begin with what came then, or up to a minute before: RFC 3339, 2026-11-23 14:00 (UTC), or 10m ago
+    #[arg(long, value_name = "T", value_parser = moment)]
+    pub since: Option<SystemTime>,
+    /// End before what came then, or up to a minute after
+    #[arg(long, value_name = "T", value_parser = moment)]
+    pub until: Option<SystemTime>,
+}
+
+/// Flags of `tail`.
+#[derive(Debug, Args)]
+pub struct TailArgs {
+    /// Which log
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// Show U+2028, a line break inside an entry, as a line break
+    #[arg(long)]
+    pub newlines: bool,
+    /// How many entries
+    #[arg(short = 'n', long, value_name = "N", default_value_t = TAIL_ENTRIES_DEFAULT, value_parser = count)]
+    pub lines: u64,
+    /// Go on with entries that come, for ever
+    #[arg(short, long)]
+    pub follow: bool,
+}
+
+/// Flags of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The log: its token, or its name in the token list [default: all logs]
+    #[arg(value_name = "LOG")]
+    pub log: Option<String>,
+    /// The engine's data directory
+    #[arg(long, value_name = "DIR", default_value = "./data")]
+    pub data: PathBuf,
+    /// The token list, where LOG is a name
+    #[arg(long, value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
+    /// One JSON document
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `doctor`.
@@ -185,6 +238,21 @@ pub struct RunArgs {
     /// A segment file rolls before it grows past this
     #[arg(long, help_heading = STORAGE, value_name = "SIZE", default_value_t = Size(SEGMENT_BYTES_DEFAULT))]
     segment_bytes: Size,
+    /// A segment file rolls with the first entry that comes this long after its own first
+    #[arg(long, help_heading = STORAGE, value_name = "TIME", default_value_t = Span(SEGMENT_AGE_DEFAULT))]
+    segment_age: Span,
+    /// A log's oldest sealed segments are deleted while it takes more than this on disk [default: none are]
+    #[arg(long, help_heading = STORAGE, value_name = "SIZE")]
+    retain_bytes: Option<Size>,
+    /// Sealed segments are deleted this long after their last entry [default: none are]
+    #[arg(long, help_heading = STORAGE, value_name = "TIME")]
+    retain_age: Option<Span>,
+    /// What sealed segments are compressed with
+    #[arg(long, help_heading = STORAGE, value_enum, default_value_t = CompressArg::Zstd)]
+    compress: CompressArg,
+    /// How long after their last entry sealed segments are compressed
+    #[arg(long, help_heading = STORAGE, value_name = "TIME", default_value_t = Span(COMPRESS_AFTER_DEFAULT))]
+    compress_after: Span,
     /// Below this much free space reading stops until there is room; 0 = never [default: the smaller of 1GiB and 5 %
     /// of the disk]
     #[arg(long, help_heading = STORAGE, value_name = "SIZE")]
@@ -262,6 +330,14 @@ enum OversizeArg {
     Truncate,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CompressArg {
+    /// Seekable zstd; any zstd reads it
+    Zstd,
+    /// They stay text
+    None,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum FormatArg {
     /// For people
@@ -322,6 +398,11 @@ impl From<RunArgs> for RunFlags {
             buffer_bytes: args.buffer_bytes.0,
             linger: args.linger.0,
             segment_bytes: args.segment_bytes.0,
+            segment_age: args.segment_age.0,
+            retain_bytes: args.retain_bytes.map(|size| size.0),
+            retain_age: args.retain_age.map(|span| span.0),
+            compress: args.compress == CompressArg::Zstd,
+            compress_after: args.compress_after.0,
             disk_free_min: args.disk_free_min.map(|size| size.0),
             drain_timeout: args.drain_timeout.0,
             admin: args.admin,

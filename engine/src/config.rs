@@ -26,11 +26,14 @@ use crate::error::{ConfigError, StartError, shown};
 use crate::framing::Framing;
 use crate::limits::{
     BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED, LINE_BYTES_MAX_MIN,
-    LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, SEGMENT_PARTS, SHARDS_MAX,
+    LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, ROLL_GAP, SEGMENT_PARTS, SHARDS_MAX,
 };
+use crate::segment::SegmentLimits;
 use crate::shard::{Cidr, Oversize};
+use crate::store::keep::Rules;
 
 /// The flags of `run`, parsed but not judged.
+#[expect(clippy::struct_excessive_bools, reason = "one for each flag that is a switch")]
 #[derive(Clone, Debug)]
 pub struct RunFlags {
     /// `--data`
@@ -85,6 +88,16 @@ pub struct RunFlags {
     pub linger: Duration,
     /// `--segment-bytes`
     pub segment_bytes: u64,
+    /// `--segment-age`
+    pub segment_age: Duration,
+    /// `--retain-bytes`
+    pub retain_bytes: Option<u64>,
+    /// `--retain-age`
+    pub retain_age: Option<Duration>,
+    /// `--compress`
+    pub compress: bool,
+    /// `--compress-after`
+    pub compress_after: Duration,
     /// `--disk-free-min`
     pub disk_free_min: Option<u64>,
     /// `--drain-timeout`
@@ -134,8 +147,10 @@ pub struct Config {
     pub buffer_bytes: usize,
     /// A busy log is written at most this often.
     pub linger: Duration,
-    /// A segment rolls before it grows past this.
-    pub segment_bytes: u64,
+    /// When a segment rolls.
+    pub segment: SegmentLimits,
+    /// What becomes of sealed segments.
+    pub keep: Rules,
     /// Reading stops below this much free space; `None`: the default, which depends on the disk.
     pub disk_free_min: Option<u64>,
     /// How long peers may take to close.
@@ -213,7 +228,12 @@ impl TryFrom<RunFlags> for Config {
             oversize: flags.oversize,
             buffer_bytes: narrow("--buffer-bytes", flags.buffer_bytes, 1 << 40)?,
             linger: flags.linger,
-            segment_bytes: flags.segment_bytes,
+            segment: SegmentLimits { bytes: flags.segment_bytes, age: flags.segment_age },
+            keep: Rules {
+                compress_after: flags.compress.then_some(flags.compress_after),
+                retain_bytes: flags.retain_bytes,
+                retain_age: flags.retain_age,
+            },
             disk_free_min: flags.disk_free_min,
             drain_timeout: flags.drain_timeout,
             admin: flags.admin,
@@ -293,6 +313,9 @@ fn check_sizes(flags: &RunFlags) -> Result<(), ConfigError> {
     if flags.linger > LINGER_MAX {
         return Err(wrong("--linger", format!("{:?} is too long; give {LINGER_MAX:?} or less", flags.linger)));
     }
+    if flags.segment_age < ROLL_GAP {
+        return Err(wrong("--segment-age", format!("{:?} is too short; give {ROLL_GAP:?} or more", flags.segment_age)));
+    }
     // An entry may be as long as a line, and an LF follows it.
     if flags.segment_bytes <= flags.line_bytes_max {
         let problem = format!("{} is less than one line ({}); give more", flags.segment_bytes, flags.line_bytes_max);
@@ -358,7 +381,8 @@ impl Descriptors {
 mod tests {
     use super::*;
     use crate::limits::{
-        BUFFER_BYTES_DEFAULT, LINE_BYTES_MAX_DEFAULT, REJECTED_BYTES_MAX_DEFAULT, SEGMENT_BYTES_DEFAULT,
+        BUFFER_BYTES_DEFAULT, LINE_BYTES_MAX_DEFAULT, REJECTED_BYTES_MAX_DEFAULT, SEGMENT_AGE_DEFAULT,
+        SEGMENT_BYTES_DEFAULT,
     };
 
     fn flags() -> RunFlags {
@@ -389,6 +413,11 @@ mod tests {
             buffer_bytes: BUFFER_BYTES_DEFAULT,
             linger: Duration::ZERO,
             segment_bytes: SEGMENT_BYTES_DEFAULT,
+            segment_age: SEGMENT_AGE_DEFAULT,
+            retain_bytes: None,
+            retain_age: None,
+            compress: false,
+            compress_after: Duration::ZERO,
             disk_free_min: None,
             drain_timeout: Duration::ZERO,
             admin: AdminAddress::Off,
@@ -407,6 +436,7 @@ mod tests {
         assert_eq!(refused(RunFlags { line_bytes_max: 4 << 20 | 1, ..flags() }), "--line-bytes-max");
         assert_eq!(refused(RunFlags { line_bytes_max: 63, ..flags() }), "--line-bytes-max");
         assert_eq!(refused(RunFlags { segment_bytes: 12, ..flags() }), "--segment-bytes");
+        assert_eq!(refused(RunFlags { segment_age: Duration::from_millis(99), ..flags() }), "--segment-age");
         assert_eq!(refused(RunFlags { linger: Duration::from_mins(1), ..flags() }), "--linger");
         assert_eq!(refused(RunFlags { buffer_bytes: 1, ..flags() }), "--buffer-bytes");
         for shards in [0, 257, 65_537] {

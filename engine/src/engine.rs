@@ -6,11 +6,13 @@
 //!  signal thread                                                         SIGTERM ─► mailboxes; SIGHUP ─► reload
 //!  files thread             files changed, SIGHUP ─► what new handshakes show, lists of tokens in mailboxes
 //!  admin thread                     └─► /metrics /healthz /readyz, until the shards have ended
+//!  keeper thread                         sealed segments: indexed, compressed, deleted
 //!  disk thread                                                free space low, or not ─► mailboxes
 //! ```
 
 mod certificates;
 mod files;
+mod keeping;
 mod reload;
 mod tokens;
 
@@ -22,20 +24,21 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use certificates::Certificates;
-use files::Files;
+use files::FileWatch;
+use keeping::Keeping;
 use reload::Live;
 pub use reload::{Reloader, Reread};
 use tokens::Tokens;
 
 use crate::admin::Admin;
-use crate::admin::watch::{Desk, Progress, Reporter, Watch};
+use crate::admin::watch::{Desk, Progress, Reporter, Segments, SegmentsAtStart, Watch};
 use crate::config::{Config, Descriptors, Resolved, Setting};
 use crate::diag::{self, Level, log, quoted, say};
-use crate::driver::uring::{Mailbox, Neighbours, Uring, probe, refused};
+use crate::driver::uring::{Files, Mailbox, Neighbours, Uring, probe, refused};
 use crate::error::{EngineError, Exit, StartError};
 use crate::handover::ShardId;
 use crate::limits::{
@@ -46,12 +49,14 @@ use crate::metrics::{Limit, Report, constants};
 use crate::route::{KnownTokens, Ownership};
 use crate::segment::Position;
 use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, RejectedRoom, Shard, ShardConfig};
+use crate::store::keep::Kept;
 use crate::store::recover::{Recovered, RecoveredLog, recover};
 use crate::sys::affinity::{allowed_cores, pin};
 use crate::sys::listener::{Listener, listen};
 use crate::sys::udp::{UdpListener, listen_udp};
 use crate::sys::{DataDir, DataLock, host};
 use crate::tls;
+use crate::wire::Token;
 
 /// A running engine.
 #[derive(Debug)]
@@ -66,7 +71,8 @@ pub struct Engine {
     events: (Sender<Event>, Receiver<Event>),
     watch: Arc<Watch>,
     disk_watch: DiskWatch,
-    files: Files,
+    keeping: Keeping,
+    files: FileWatch,
     live: Live,
     admin: Option<Admin>,
     // Released last: until then nobody else may use the directory.
@@ -96,6 +102,17 @@ impl Drainer {
     }
 }
 
+/// Tells a running engine to begin new segments, from any thread.
+#[derive(Clone, Debug)]
+pub struct Roller(Vec<Mailbox>);
+
+impl Roller {
+    /// Every segment that has entries ends before the next entry of its log.
+    pub fn roll(&self) {
+        tell_all(&self.0, &Command::Roll);
+    }
+}
+
 impl Engine {
     /// Starts an engine: when this returns, every listener is bound and entries are stored.
     ///
@@ -122,7 +139,6 @@ impl Engine {
             say(Level::Info, format_args!("listening proto=admin addr={}", admin.address()));
         }
         let recovered = recover(&data)?;
-        let segments_sealed = recovered.segments - (recovered.logs.len() + recovered.rejected.len()) as u64;
         tell_recovered(&recovered);
         let bound = config.tcp.iter().map(|tcp| {
             let flag = if tcp.spoken.tls { "--tls" } else { "--tcp" };
@@ -140,6 +156,9 @@ impl Engine {
         let known = tokens.as_ref().map(Tokens::known);
         let logs = log_limits(config, descriptors, known, &live, recovered.rejected_bytes);
         let configs = shard_configs(config, descriptors, &servers, &live, &logs);
+        let kept = Arc::new(Kept::default());
+        let keeping = Keeping::start(Arc::clone(&data), config.keep, &recovered, Arc::clone(&kept))?;
+        let at_start = SegmentsAtStart::of(&recovered);
         let recovered = recovered.logs.into_iter().chain(recovered.rejected).collect();
         let parts = share_out(configs, recovered, listeners, udp, &mailboxes);
         let (reporters, desks) = mailboxes.iter().cloned().map(Desk::new).unzip();
@@ -147,11 +166,15 @@ impl Engine {
         let (notices, notices_in) = sync_channel(NOTICES_MAX);
         let tells = move || notices_in.into_iter().for_each(tell);
         let teller = std::thread::Builder::new().name("notices".into()).spawn(tells).map_err(no_resources)?;
-        let shards = start_shards(parts, reporters, &data, &notices, &events.0)?;
+        let shards = start_shards(
+            parts,
+            reporters,
+            &Ends { data, notices, events: events.0.clone(), rolled: keeping.rolled() },
+        )?;
         let tokens = tokens.map(|tokens| tokens.watched(mailboxes.clone()));
         let watched = certificates.into_iter().map(Certificates::watched).chain(tokens);
-        let files = Files::start(watched.collect(), Arc::clone(&watch))?;
-        watch.serve(addresses.iter().map(SocketAddr::to_string).collect(), segments_sealed, desks);
+        let files = FileWatch::start(watched.collect(), Arc::clone(&watch))?;
+        watch.serve(addresses.iter().map(SocketAddr::to_string).collect(), Segments { at_start, kept }, desks);
         Ok(Self {
             addresses,
             udp_addresses,
@@ -161,6 +184,7 @@ impl Engine {
             events,
             watch,
             disk_watch,
+            keeping,
             files,
             live,
             admin,
@@ -186,6 +210,12 @@ impl Engine {
         Drainer { mailboxes: self.mailboxes.clone(), events: self.events.0.clone() }
     }
 
+    /// A handle that makes it begin new segments.
+    #[must_use]
+    pub fn roller(&self) -> Roller {
+        Roller(self.mailboxes.clone())
+    }
+
     /// A handle that makes it read its files again; it was started with these settings.
     #[must_use]
     pub fn reloader(&self, settings: Vec<Setting>, reread: Reread) -> Reloader {
@@ -198,7 +228,7 @@ impl Engine {
     /// The ring failed.
     pub fn join(self) -> io::Result<Outcome> {
         self.wait_for_shards();
-        let Self { shards, teller, disk_watch, admin, lock, .. } = self;
+        let Self { shards, teller, disk_watch, keeping, admin, lock, .. } = self;
         let mut all = Outcome::default();
         for shard in shards {
             all.add(&shard.join().expect("a panic of a shard ends the process")?);
@@ -206,6 +236,7 @@ impl Engine {
         // What the shards said comes before what is said of their end.
         teller.join().expect("a panic ends the process");
         drop(disk_watch);
+        drop(keeping);
         drop(admin);
         drop(lock);
         Ok(all)
@@ -238,12 +269,12 @@ impl Engine {
 pub fn run(Resolved { config, settings }: Resolved, reread: Reread) -> Result<bool, EngineError> {
     diag::configure(config.log_level, config.log_format);
     // From here on a signal drains, also during the start.
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(no_resources)?;
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(no_resources)?;
     let engine = Engine::start(&config).map_err(|error| match error {
         EngineError::Config(error) => EngineError::Config(Resolved::named(&settings, error)),
         other => other,
     })?;
-    obey_signals(signals, engine.drainer(), engine.reloader(settings, reread))?;
+    obey_signals(signals, engine.drainer(), engine.reloader(settings, reread), engine.roller())?;
     say(Level::Info, format_args!("ready"));
     let outcome = engine.join().map_err(EngineError::Ring)?;
     diag::finish();
@@ -267,16 +298,13 @@ pub fn run(Resolved { config, settings }: Resolved, reread: Reread) -> Result<bo
 }
 
 fn tell_recovered(recovered: &Recovered) {
+    let Recovered { logs, segments, bytes, quarantined_files, quarantined_bytes, unknown, .. } = recovered;
+    let logs = logs.len();
     say(
         Level::Info,
         format_args!(
-            "recovered logs={} segments={} bytes={} quarantined_files={} quarantined_bytes={} unknown={}",
-            recovered.logs.len(),
-            recovered.segments,
-            recovered.bytes,
-            recovered.quarantined_files,
-            recovered.quarantined_bytes,
-            recovered.unknown
+            "recovered logs={logs} segments={segments} bytes={bytes} quarantined_files={quarantined_files} \
+             quarantined_bytes={quarantined_bytes} unknown={unknown}"
         ),
     );
 }
@@ -294,11 +322,21 @@ fn tell_listening(config: &Config, tcp: &[Listener], udp: &[UdpListener]) {
     }
 }
 
-fn obey_signals(mut signals: Signals, drainer: Drainer, mut reloader: Reloader) -> Result<(), StartError> {
+fn obey_signals(
+    mut signals: Signals,
+    drainer: Drainer,
+    mut reloader: Reloader,
+    roller: Roller,
+) -> Result<(), StartError> {
     let work = move || {
         for signal in signals.forever() {
             if signal == SIGHUP {
                 reloader.reload();
+                continue;
+            }
+            if signal == SIGUSR1 {
+                roller.roll();
+                say(Level::Info, format_args!("rolling every log, each with its next entry"));
                 continue;
             }
             // First: a log that nobody reads may hold up who writes to it.
@@ -338,7 +376,8 @@ fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64
         Limit::new("shards", config.shards),
         Limit::new("buffer_bytes", config.buffer_bytes),
         Limit::new("linger", config.linger),
-        Limit::new("segment_bytes", config.segment_bytes),
+        Limit::new("segment_bytes", config.segment.bytes),
+        Limit::new("segment_age", config.segment.age),
         Limit::new("disk_free_min", disk_free_min),
         Limit::new("drain_timeout", config.drain_timeout),
     ];
@@ -358,7 +397,7 @@ fn log_limits(
     let room = |bytes_max: u64| RejectedRoom::new(bytes_max.saturating_sub(rejected_bytes));
     LogLimits {
         linger: config.linger,
-        segment_bytes: config.segment_bytes,
+        segment: config.segment,
         tokens: live.tokens.clone(),
         known,
         rejected: config.rejected_bytes_max.map(room),
@@ -441,24 +480,30 @@ fn share_out(
     parts
 }
 
+/// What every shard's thread shares with the rest of the process.
+struct Ends {
+    data: Arc<DataDir>,
+    notices: SyncSender<Notice>,
+    events: Sender<Event>,
+    rolled: Sender<Option<Token>>,
+}
+
 /// Starts the shards' threads and lets them run when every ring is there: from then on each may wake each other.
 fn start_shards(
     parts: Vec<Part>,
     reporters: Vec<Reporter>,
-    data: &Arc<DataDir>,
-    notices: &SyncSender<Notice>,
-    events: &Sender<Event>,
+    ends: &Ends,
 ) -> Result<Vec<JoinHandle<io::Result<Outcome>>>, StartError> {
     let mut shards = Vec::new();
     let mut starts = Vec::new();
     for (part, reporter) in parts.into_iter().zip(reporters) {
-        let (notices, events) = (notices.clone(), events.clone());
+        let (notices, events) = (ends.notices.clone(), ends.events.clone());
         let (started, start) = channel();
         let (go, may_go) = channel::<()>();
-        let data = Arc::clone(data);
+        let (data, rolled) = (Arc::clone(&ends.data), ends.rolled.clone());
         let name = format!("shard-{}", part.config.id.0);
         let work = move || {
-            let (mut driver, mut shard) = match set_up(part, data) {
+            let (mut driver, mut shard) = match set_up(part, data, rolled) {
                 Ok(ready) => ready,
                 Err(error) => {
                     // The one who waits for this tells the operator.
@@ -499,13 +544,14 @@ fn start_shards(
 }
 
 /// On the shard's own thread: its ring, and the shard with its logs.
-fn set_up(part: Part, data: Arc<DataDir>) -> io::Result<(Uring, Shard)> {
-    let driver = Uring::new(part.listeners, part.udp, data, part.mailbox, part.neighbours)?;
+fn set_up(part: Part, data: Arc<DataDir>, rolled: Sender<Option<Token>>) -> io::Result<(Uring, Shard)> {
+    let files = Files { data, rolled };
+    let driver = Uring::new(part.listeners, part.udp, files, part.mailbox, part.neighbours)?;
     // After the file thread was started, which may run anywhere.
     pin(part.core);
     let mut shard = Shard::new(part.config);
     for log in part.logs {
-        shard.resume_log(log.name, log.base, Position(log.len));
+        shard.resume_log(log.name, log.base, Position(log.len), log.age);
     }
     Ok((driver, shard))
 }

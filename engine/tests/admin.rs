@@ -92,6 +92,7 @@ fn metrics_have_their_names_and_labels() {
         ("entry_delay_seconds_count", &[]),
         ("entry_delay_seconds_sum", &[]),
         ("segments", &["state"]),
+        ("retained_bytes_total", &[]),
         ("open_files", &[]),
         ("tls_handshakes_total", &["result"]),
         ("accept_pauses_total", &[]),

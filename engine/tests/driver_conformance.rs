@@ -19,6 +19,7 @@ use engine::framing::Framing;
 use engine::metrics::Counters;
 use engine::segment::parse_segment_name;
 use engine::shard::{Command, ListenerConfig, PeerAddress, PerAddress, ShardConfig};
+use engine::store::keep::Rules;
 use engine::wire::{Reject, Token};
 use socket2::{Domain, Socket, Type};
 
@@ -394,7 +395,7 @@ fn conformance_config(framing: Framing) -> ShardConfig {
     let mut config = config(LINE_BYTES_MAX);
     config.listeners = vec![ListenerConfig::plain(framing)];
     config.udp_sockets = 1;
-    config.logs.segment_bytes = SEGMENT_BYTES;
+    config.logs.segment.bytes = SEGMENT_BYTES;
     config.per_address = PerAddress::new(PER_ADDRESS);
     config
 }
@@ -453,7 +454,8 @@ impl Real {
             oversize: shard.oversize,
             buffer_bytes: shard.buffer_bytes,
             linger: shard.logs.linger,
-            segment_bytes: shard.logs.segment_bytes,
+            segment: shard.logs.segment,
+            keep: Rules::default(),
             disk_free_min: Some(0),
             drain_timeout: shard.drain_timeout,
             admin: AdminAddress::Off,

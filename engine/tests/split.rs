@@ -317,6 +317,7 @@ impl Bench {
             | Op::ReceiveDatagrams { .. }
             | Op::Recycle(_)
             | Op::RecycleDatagrams(_)
+            | Op::Index { .. }
             | Op::CloseSegment(_) => None,
             other => panic!("{other:?} has no place here"),
         }
@@ -335,7 +336,7 @@ fn captures_cut_anywhere_equal_the_oracle() {
     for (theirs, capture) in captures::streams() {
         let mut config = config(262_144);
         config.buffer_bytes = 64 << 20;
-        config.logs.segment_bytes = u64::MAX;
+        config.logs.segment.bytes = u64::MAX;
         let ours =
             FRAMINGS.into_iter().filter(|(_, named)| *named == theirs).map(|(ours, _)| ListenerConfig::plain(ours));
         config.listeners = ours.collect();

@@ -276,7 +276,7 @@ fn kept_lines_are_whole_whatever_fails() {
     for seed in 0..60 {
         let mut config = config_of(1 + u16::try_from(seed % 3).unwrap());
         config.buffer_bytes = 1 << 20;
-        config.logs.segment_bytes = 20_000;
+        config.logs.segment.bytes = 20_000;
         config.logs.known = Some(known(&[token(1)]));
         config.logs.rejected = Some(RejectedRoom::new(u64::MAX));
         let mut sim = Sim::new(seed, disk_faults(), config);

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     let example = "give an IP address and a port, such as 127.0.0.1:10000 or [::]:10000";
@@ -11,6 +11,20 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
 
 pub(super) fn count(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("{text:?} is no count; give a whole number"))
+}
+
+/// A time as people write it.
+pub(super) fn moment(text: &str) -> Result<SystemTime, String> {
+    if let Some(ago) = text.strip_suffix(" ago") {
+        let ago = ago.parse::<Span>()?.0;
+        return SystemTime::now().checked_sub(ago).ok_or_else(|| format!("{text} is before all times"));
+    }
+    let stamp = text.parse::<jiff::Timestamp>();
+    let stamp =
+        stamp.or_else(|_| Ok(text.parse::<jiff::civil::DateTime>()?.to_zoned(jiff::tz::TimeZone::UTC)?.timestamp()));
+    stamp.map(SystemTime::from).map_err(|_: jiff::Error| {
+        format!("{text:?} is no time; give RFC 3339, a UTC time such as \"2026-11-23 14:00\", or \"10m ago\"")
+    })
 }
 
 /// Bytes: a number, alone or with a unit.

@@ -57,9 +57,9 @@ impl Watched {
 
 /// The thread that reads files again; it lives as long as somebody can ask it.
 #[derive(Clone, Debug)]
-pub(super) struct Files(Option<Sender<()>>);
+pub(super) struct FileWatch(Option<Sender<()>>);
 
-impl Files {
+impl FileWatch {
     /// Keeps watch as long as somebody can ask.
     pub(super) fn start(mut watched: Vec<Watched>, watch: Arc<Watch>) -> Result<Self, StartError> {
         if watched.is_empty() {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::files::Files;
+use super::files::FileWatch;
 use super::tell_all;
 use crate::admin::watch::Watch;
 use crate::config::{Config, Resolved, Setting};
@@ -94,7 +94,7 @@ pub type Reread = Box<dyn Fn() -> Result<Resolved, ConfigError> + Send>;
 /// Makes a running engine read its files again.
 pub struct Reloader {
     pub(super) live: Live,
-    pub(super) files: Files,
+    pub(super) files: FileWatch,
     /// The settings that are in force.
     pub(super) settings: Vec<Setting>,
     pub(super) reread: Reread,

@@ -153,7 +153,13 @@ pub const ENTRY_DELAY_SECONDS: Family = family(
     "From received to written. One sample per batch: its first entry, which waited longest.",
 );
 /// `state`
-pub const SEGMENTS: Family = gauge("engine_segments", "Segments: active (being appended to) and sealed ones.");
+pub const SEGMENTS: Family =
+    gauge("engine_segments", "Segments: active (being appended to), sealed, and compressed ones.");
+/// No labels.
+pub const RETAINED_BYTES: Family = counter(
+    "engine_retained_bytes",
+    "Bytes on disk of the segments that --retain-bytes and --retain-age have deleted.",
+);
 /// No labels.
 pub const OPEN_FILES: Family = gauge("engine_open_files", "Segments that are open now.");
 /// No labels.
@@ -220,6 +226,7 @@ pub const ALL: &[Family] = &[
     WRITE_SECONDS,
     ENTRY_DELAY_SECONDS,
     SEGMENTS,
+    RETAINED_BYTES,
     OPEN_FILES,
     FILE_CACHE_MISSES,
     LOGS,

@@ -3,6 +3,7 @@
 //! ```text
 //! DATA/LOCK  META  _quarantine/  _rejected/<reason>/
 //! DATA/<token>/00000000000000000000.log     offset 0 ..= 99     position 0 ..= 99
+//!              00000000000000000000.idx     its index; see index.rs
 //!              00000000000000000100.log     offset 100 ..       position 0 ..
 //!              current                      hard link to the newest of them
 //! ```
@@ -10,9 +11,11 @@
 //! so that names sort like numbers. `base + size` is the base of the next segment.
 
 mod appender;
+pub mod index;
 pub mod meta;
 
-pub use appender::{AppendOp, Appended, Appender, FileId};
+pub use appender::{AppendOp, Appended, Appender, FileId, SegmentLimits, Wrote};
+pub use index::IndexBlock;
 pub use meta::Meta;
 
 use std::fmt;
@@ -38,6 +41,9 @@ pub const REJECTED: &str = "_rejected";
 const RESERVED_PREFIX: char = '_';
 const BASE_DIGITS: usize = 20;
 const SUFFIX: &str = ".log";
+const INDEX_SUFFIX: &str = ".idx";
+const PACKED_SUFFIX: &str = ".log.zst";
+const PACKING_SUFFIX: &str = ".log.zst.tmp";
 
 /// Which log: where in the data directory its segments are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +55,15 @@ pub enum LogName {
 }
 
 impl LogName {
+    /// The token, if it is one's log.
+    #[must_use]
+    pub fn token(self) -> Option<Token> {
+        match self {
+            Self::Token(token) => Some(token),
+            Self::Rejected(_) => None,
+        }
+    }
+
     /// For log lines and errors: without a whole token.
     #[must_use]
     pub fn shortened(self) -> String {
@@ -112,10 +127,50 @@ pub fn segment_name(base: Offset) -> String {
     format!("{:0BASE_DIGITS$}{SUFFIX}", base.0)
 }
 
+/// File name of that segment's index.
+#[must_use]
+pub fn index_name(base: Offset) -> String {
+    format!("{:0BASE_DIGITS$}{INDEX_SUFFIX}", base.0)
+}
+
+/// File name of that segment when it is compressed.
+#[must_use]
+pub fn packed_name(base: Offset) -> String {
+    format!("{:0BASE_DIGITS$}{PACKED_SUFFIX}", base.0)
+}
+
+/// The same while it is made; renamed to [`packed_name`].
+#[must_use]
+pub fn packing_name(base: Offset) -> String {
+    format!("{:0BASE_DIGITS$}{PACKING_SUFFIX}", base.0)
+}
+
 /// The base of the segment with this file name; `None` for every other name.
 #[must_use]
 pub fn parse_segment_name(name: &str) -> Option<Offset> {
-    let digits = name.strip_suffix(SUFFIX)?;
+    parse_base(name, SUFFIX)
+}
+
+/// The base of the segment whose index has this file name.
+#[must_use]
+pub fn parse_index_name(name: &str) -> Option<Offset> {
+    parse_base(name, INDEX_SUFFIX)
+}
+
+/// The base of the segment that is compressed in the file of this name.
+#[must_use]
+pub fn parse_packed_name(name: &str) -> Option<Offset> {
+    parse_base(name, PACKED_SUFFIX)
+}
+
+/// The base of the segment whose compression this file was to become.
+#[must_use]
+pub fn parse_packing_name(name: &str) -> Option<Offset> {
+    parse_base(name, PACKING_SUFFIX)
+}
+
+fn parse_base(name: &str, suffix: &str) -> Option<Offset> {
+    let digits = name.strip_suffix(suffix)?;
     let is_base = digits.len() == BASE_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
     if is_base { digits.parse().ok().map(Offset) } else { None }
 }
@@ -144,6 +199,9 @@ mod tests {
         assert_eq!(names[0], "00000000000000000000.log");
         assert!(names.is_sorted());
         assert_eq!(names.each_ref().map(|name| parse_segment_name(name)), bases.map(Some));
+        assert_eq!(bases.map(index_name).each_ref().map(|name| parse_index_name(name)), bases.map(Some));
+        assert_eq!(bases.map(packed_name).each_ref().map(|name| parse_packed_name(name)), bases.map(Some));
+        assert_eq!(bases.map(packing_name).each_ref().map(|name| parse_packing_name(name)), bases.map(Some));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::limits::{OPENS_IN_FLIGHT_MAX, STORAGE_RETRY, WRITES_IN_FLIGHT_MAX};
 use crate::metrics::Histogram;
 use crate::route::{KnownTokens, LogId, Route, Router};
 use crate::scan;
-use crate::segment::{AppendOp, Appended, Appender, FileId, LogName, Offset, Position};
+use crate::segment::{AppendOp, Appended, Appender, FileId, LogName, Offset, Position, SegmentLimits, Wrote};
 use crate::time::Time;
 use crate::wire::{Entry, Reject, Token};
 
@@ -36,8 +36,8 @@ use crate::wire::{Entry, Reject, Token};
 pub struct LogLimits {
     /// A busy log is written at most this often.
     pub linger: Duration,
-    /// A segment rolls before it grows past this many bytes.
-    pub segment_bytes: u64,
+    /// When a segment rolls.
+    pub segment: SegmentLimits,
     /// Logs of all shards.
     pub tokens: Allowance,
     /// Tokens that may name a log; `None`: every token may.
@@ -166,8 +166,9 @@ impl Logs {
     }
 
     /// Adds a log that recovery found.
-    pub(super) fn resume(&mut self, name: LogName, base: Offset, length: Position) {
-        let log = self.push(Appender::resume(name, base, length));
+    pub(super) fn resume(&mut self, name: LogName, base: Offset, length: Position, age: Duration) {
+        let roll_at = Time::new(self.limits.segment.age.saturating_sub(age));
+        let log = self.push(Appender::resume(name, base, length, roll_at));
         match name {
             LogName::Token(token) => {
                 self.limits.tokens.take_anyway();
@@ -263,19 +264,24 @@ impl Logs {
         })
     }
 
+    /// Every segment that has entries ends with the next one.
+    pub(super) fn roll_all(&mut self) {
+        self.all.iter_mut().for_each(|log| log.appender.roll_next());
+    }
+
     /// Stages an entry.
     #[inline]
     pub(super) fn append(&mut self, id: LogId, entry: Entry<'_>, now: Time) {
         self.unwritten_bytes += entry.len() as u64 + 1;
         let appender = &mut self.all[id.0 as usize].appender;
-        if appender.append(entry, self.limits.segment_bytes, &mut self.pool, now) != Appended::Gathering {
+        if appender.append(entry, self.limits.segment, &mut self.pool, now) != Appended::Gathering {
             self.changed(id, now);
         }
     }
 
     /// Stages entries that another shard received, an LF after each.
     pub(super) fn append_run(&mut self, id: LogId, mut bytes: &[u8], now: Time) {
-        let fits = self.all[id.0 as usize].appender.fits(bytes.len(), self.limits.segment_bytes);
+        let fits = self.all[id.0 as usize].appender.fits(bytes.len(), self.limits.segment);
         while let Some(entries) = bytes.strip_suffix(b"\n") {
             // Where a segment may end, it ends at an entry: they go one by one.
             let end = if fits { None } else { scan::find_lf(entries) };
@@ -404,12 +410,13 @@ impl Logs {
                 self.writing_bytes += buf.capacity();
                 Op::Write { log, file, position, buf }
             }
-            AppendOp::Open { base, length } => {
+            AppendOp::Open { base, length, indexed } => {
                 self.opens_in_flight += 1;
-                Op::OpenSegment { log, name, base, length }
+                Op::OpenSegment { log, name, base, length, indexed }
             }
-            AppendOp::Create { base, close } => {
+            AppendOp::Create { base, close, sealed } => {
                 self.opens_in_flight += 1;
+                ops.extend(sealed.map(|block| Op::Index { name, block }));
                 if let Some(file) = close {
                     self.open.retain(|&open| open != log);
                     ops.push_back(Op::CloseSegment(file));
@@ -505,11 +512,14 @@ impl Logs {
         };
         self.unwritten_bytes -= count as u64;
         let since = buf.since();
-        if let Some(rest) = appender.wrote(buf, count, &mut self.pool) {
-            self.issue(id, rest, now, ops);
-        } else {
-            self.measured.entry_delay_seconds.observe(now.since(since));
-            self.requeue(id);
+        match appender.wrote(buf, count, &mut self.pool) {
+            Wrote::Rest(rest) => self.issue(id, rest, now, ops),
+            Wrote::Whole { closed, .. } => {
+                let name = appender.name();
+                ops.extend(closed.into_iter().flatten().map(|block| Op::Index { name, block }));
+                self.measured.entry_delay_seconds.observe(now.since(since));
+                self.requeue(id);
+            }
         }
         // An interrupted write says nothing about the storage.
         if count > 0 { self.accepted_again() } else { None }

@@ -275,9 +275,9 @@ impl Shard {
         shard
     }
 
-    /// Adds a log that recovery found: the base and the length of its newest segment.
-    pub fn resume_log(&mut self, name: LogName, base: Offset, length: Position) {
-        self.logs.resume(name, base, length);
+    /// Adds a log that recovery found: the base, the length and the age of its newest segment.
+    pub fn resume_log(&mut self, name: LogName, base: Offset, length: Position, age: Duration) {
+        self.logs.resume(name, base, length, age);
     }
 
     /// Takes one completion.
@@ -302,6 +302,7 @@ impl Shard {
             Completion::Sent { message: Message::Finished, .. } => self.finished += 1,
             Completion::Command(Command::Drain) => self.drain(),
             Completion::Command(Command::Know(known)) => self.know(known),
+            Completion::Command(Command::Roll) => self.logs.roll_all(),
             Completion::Command(Command::Report { ticket }) => {
                 self.notices.push_back(Notice::Report(Box::new(self.report(ticket))));
             }

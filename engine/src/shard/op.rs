@@ -9,7 +9,7 @@ use crate::buf::{RecvBuf, WriteBuf};
 use crate::handover::{Message, ShardId};
 use crate::metrics::Report;
 use crate::route::{KnownTokens, LogId};
-use crate::segment::{FileId, LogName, Offset, Position};
+use crate::segment::{FileId, IndexBlock, LogName, Offset, Position};
 
 /// A listener: an index into the driver's table, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -151,6 +151,15 @@ pub enum Op {
         base: Offset,
         /// The length it must have.
         length: Position,
+        /// Whether its index should know of all its bytes: what it lacks is made up for from the text, if that is little.
+        indexed: bool,
+    },
+    /// Order: a block for the index of a segment, the next one of that segment. It may be lost: the index is a hint.
+    Index {
+        /// The log's name.
+        name: LogName,
+        /// What to note.
+        block: IndexBlock,
     },
     /// [`Completion::Written`]: writes the rest of `buf` at `position`.
     Write {
@@ -303,6 +312,8 @@ pub enum Command {
     /// From now on only these tokens name logs. Every shard is told; lines that cross from one to another on the way are
     /// judged by the one that received them.
     Know(Arc<KnownTokens>),
+    /// Every segment that has entries ends before the next entry of its log.
+    Roll,
     /// [`Notice::Report`]: say how it stands.
     Report {
         /// For the answer.

@@ -79,6 +79,7 @@ mod tests {
     use crate::handover::ShardId;
     use crate::metrics::ListenerCounters;
     use crate::route::Ownership;
+    use crate::segment::SegmentLimits;
     use crate::shard::{Allowance, Command, ListenerConfig, LogLimits, Notice, Oversize, PerAddress, ShardConfig};
 
     fn config() -> ShardConfig {
@@ -100,7 +101,7 @@ mod tests {
             recv_buffers: 8,
             logs: LogLimits {
                 linger: Duration::from_millis(5),
-                segment_bytes: 256 << 20,
+                segment: SegmentLimits { bytes: 256 << 20, age: Duration::from_hours(24) },
                 tokens: Allowance::new(10),
                 known: None,
                 rejected: None,

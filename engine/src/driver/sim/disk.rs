@@ -1,7 +1,8 @@
 //! Files in memory on a disk of limited size, which holds the core to its promises.
 //!
 //! Asserted at every operation: a log has one in flight; a write begins exactly where its file ends; a segment begins
-//! where the one before it ended; a file is neither closed under a write nor used after it was closed.
+//! where the one before it ended; a file is neither closed under a write nor used after it was closed; a block of an index
+//! begins where the one before it ended, and says what the segment holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -10,7 +11,7 @@ use super::chance::{Chance, Fault};
 use crate::buf::WriteBuf;
 use crate::handover::ShardId;
 use crate::route::LogId;
-use crate::segment::{FileId, LogName, Offset, Position};
+use crate::segment::{FileId, IndexBlock, LogName, Offset, Position};
 use crate::shard::{Completion, Op};
 use crate::wire::Token;
 
@@ -20,6 +21,8 @@ const EIO: i32 = 5;
 pub(super) struct Disk {
     segments: BTreeMap<(LogName, Offset), Vec<u8>>,
     current: BTreeMap<LogName, Offset>,
+    /// Up to where segments are indexed.
+    indexed: BTreeMap<(LogName, Offset), Position>,
     open: Vec<Option<OpenFile>>,
     /// Logs with an operation in flight, by shard and number.
     busy: BTreeSet<(u16, u32)>,
@@ -39,6 +42,7 @@ impl Disk {
         Self {
             segments: BTreeMap::new(),
             current: BTreeMap::new(),
+            indexed: BTreeMap::new(),
             open: Vec::new(),
             busy: BTreeSet::new(),
             used: 0,
@@ -72,6 +76,7 @@ impl Disk {
     pub(super) fn add(&mut self, name: LogName, base: Offset, bytes: &[u8]) {
         self.used += bytes.len() as u64;
         self.segments.insert((name, base), bytes.to_vec());
+        self.indexed.insert((name, base), Position(bytes.len() as u64));
         self.current.insert(name, base);
     }
 
@@ -94,6 +99,23 @@ impl Disk {
         self.open[file.0 as usize] = None;
     }
 
+    /// A block for an index.
+    pub(super) fn index(&mut self, name: LogName, block: &IndexBlock) {
+        let bytes = &self.segments[&(name, block.base)];
+        let end = self.indexed.entry((name, block.base)).or_insert(Position::START);
+        assert_eq!(*end, block.start, "a gap or an overlap between blocks of {name:?}");
+        *end = block.end;
+        let index = |position: Position| usize::try_from(position.0).expect("a simulation writes little");
+        let bytes = &bytes[index(block.start)..index(block.end)];
+        let found = (crate::segment::index::count_lines(bytes), crc32c::crc32c(bytes));
+        assert_eq!((block.lines, block.crc32c), found, "a block of {name:?}");
+    }
+
+    /// Up to where a segment is indexed.
+    pub(super) fn indexed(&self, token: Token, base: Offset) -> Position {
+        self.indexed.get(&(token.into(), base)).copied().unwrap_or_default()
+    }
+
     /// An operation takes effect.
     pub(super) fn finish(&mut self, shard: ShardId, op: Op, chance: &mut Chance) -> Completion {
         let (Op::CreateSegment { log, .. } | Op::OpenSegment { log, .. } | Op::Write { log, .. }) = op else {
@@ -104,7 +126,7 @@ impl Disk {
             Op::CreateSegment { log, name, base } => {
                 Completion::Opened { log, result: self.create(name, base, chance) }
             }
-            Op::OpenSegment { log, name, base, length } => {
+            Op::OpenSegment { log, name, base, length, .. } => {
                 Completion::Opened { log, result: self.open_segment(name, base, length, chance) }
             }
             Op::Write { log, file, buf, .. } => self.written(log, file, buf, chance),

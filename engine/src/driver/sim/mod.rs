@@ -126,7 +126,8 @@ impl Sim {
         let mut sim = Self::idle(seed, Faults::none(), config);
         sim.disk.add(token.into(), base, bytes);
         let owner = sim.ownership.owner(token);
-        sim.house(owner).shard.resume_log(token.into(), base, Position(bytes.len() as u64));
+        let length = Position(bytes.len() as u64);
+        sim.house(owner).shard.resume_log(token.into(), base, length, Duration::ZERO);
         sim.start_all();
         sim
     }
@@ -324,6 +325,12 @@ impl Sim {
     #[must_use]
     pub fn current(&self, token: Token) -> Option<Offset> {
         self.disk.current(token.into())
+    }
+
+    /// Up to where the index of a segment reaches.
+    #[must_use]
+    pub fn indexed(&self, token: Token, base: Offset) -> Position {
+        self.disk.indexed(token, base)
     }
 
     /// All bytes of a log.
@@ -543,6 +550,7 @@ impl Sim {
             Op::Shutdown(connection, side) => network.shut_down((id, connection), side, agenda, chance),
             Op::Close { connection, .. } => network.close_connection((id, connection), agenda, chance),
             Op::CloseSegment(file) => self.disk.close(file),
+            Op::Index { name, block } => self.disk.index(name, &block),
             Op::Send { to, message } => self.post.send(id, to, message, agenda, chance),
             op @ (Op::CreateSegment { .. } | Op::OpenSegment { .. } | Op::Write { .. }) => {
                 self.disk.begin(id, &op);
