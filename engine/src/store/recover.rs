@@ -376,7 +376,7 @@ mod tests {
         /// What was found, but for times: only a clock knows them.
         fn recover(&self) -> Recovered {
             let mut found = recover(&self.data).unwrap();
-            for log in &mut found.logs {
+            for log in found.logs.iter_mut().chain(&mut found.rejected) {
                 assert!(log.age < Duration::from_mins(10), "{log:?}");
                 log.age = Duration::ZERO;
             }
