@@ -17,7 +17,7 @@ use engine::buf::{RecvArena, RecvBuf};
 use engine::framing::Framing;
 use engine::handover::ShardId;
 use engine::route::Ownership;
-use engine::segment::FileId;
+use engine::segment::{FileId, SegmentLimits};
 use engine::shard::{
     Allowance, Command, Completion, ConnectionId, ListenerConfig, ListenerId, LogLimits, Newcomer, Op, Oversize,
     PerAddress, Received, Shard, ShardConfig,
@@ -72,8 +72,10 @@ fn config() -> ShardConfig {
         recv_buffers: 256,
         logs: LogLimits {
             linger: Duration::from_millis(5),
-            segment_bytes: u64::MAX,
+            segment: SegmentLimits { bytes: u64::MAX, age: Duration::MAX },
             tokens: Allowance::new(100_000),
+            known: None,
+            rejected: None,
             open_files_max: 100_000,
         },
     }

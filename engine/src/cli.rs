@@ -7,23 +7,23 @@ mod wrong;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use value::{Size, Span, address, count};
+use value::{Size, Span, address, count, moment};
 use wrong::one_line;
 
 use crate::config::{AdminAddress, Proto, RunFlags};
 use crate::diag::{Format, Level};
 use crate::framing::Framing;
 use crate::limits::{
-    ADMIN_ADDRESS_DEFAULT, BUFFER_BYTES_DEFAULT, CONNECTIONS_PER_IP_MAX_DEFAULT, DRAIN_TIMEOUT_DEFAULT,
-    HANDSHAKES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, SEGMENT_BYTES_DEFAULT, TOKENS_MAX_DEFAULT,
-    TOKENS_PER_SECOND_DEFAULT,
+    ADMIN_ADDRESS_DEFAULT, BUFFER_BYTES_DEFAULT, COMPRESS_AFTER_DEFAULT, CONNECTIONS_PER_IP_MAX_DEFAULT,
+    DRAIN_TIMEOUT_DEFAULT, HANDSHAKES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, REJECTED_BYTES_MAX_DEFAULT,
+    SEGMENT_AGE_DEFAULT, SEGMENT_BYTES_DEFAULT, TAIL_ENTRIES_DEFAULT, TOKENS_MAX_DEFAULT, TOKENS_PER_SECOND_DEFAULT,
 };
 use crate::shard::{Cidr, Oversize};
-use crate::wire::Token;
 use crate::wire::token::shorten_tokens;
 
 /// A log receiver that speaks Token TCP: every line names its log by a token, every log is a directory of text files.
@@ -44,6 +44,10 @@ pub enum Command {
     Ls(LsArgs),
     /// Print the entries of a log, oldest first
     Cat(CatArgs),
+    /// Print the last entries of a log, and those that come
+    Tail(TailArgs),
+    /// Check every byte that has a checksum; exit 4 if one is damaged
+    Verify(VerifyArgs),
     /// Say what `run` with these flags would run with, and where each value comes from; exit 2 if something is wrong
     CheckConfig(Box<RunArgs>),
     /// Say what this host allows, and what to do about the rest; exit 3 if `run` would fail
@@ -56,23 +60,77 @@ pub struct LsArgs {
     /// The engine's data directory
     #[arg(long, value_name = "DIR", default_value = "./data")]
     pub data: PathBuf,
+    /// The token list: names of the logs
+    #[arg(long, value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
     /// One JSON document
     #[arg(long)]
     pub json: bool,
 }
 
-/// Flags of `cat`.
+/// Which log a command is about.
 #[derive(Debug, Args)]
-pub struct CatArgs {
-    /// The log: its token
+pub struct LogArgs {
+    /// The log: its token, or its name in the token list
     #[arg(value_name = "LOG")]
-    pub log: Token,
+    pub log: String,
     /// The engine's data directory
     #[arg(long, value_name = "DIR", default_value = "./data")]
     pub data: PathBuf,
+    /// The token list, where LOG is a name
+    #[arg(long, value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
+}
+
+/// Flags of `cat`.
+#[derive(Debug, Args)]
+pub struct CatArgs {
+    /// Which log
+    #[command(flatten)]
+    pub log: LogArgs,
     /// Show U+2028, a line break inside an entry, as a line break
     #[arg(long)]
     pub newlines: bool,
+    /// Begin with what came then, or up to a minute before: RFC 3339, 2026-11-23 14:00 (UTC), or 10m ago
+    #[arg(long, value_name = "T", value_parser = moment)]
+    pub since: Option<SystemTime>,
+    /// End before what came then, or up to a minute after
+    #[arg(long, value_name = "T", value_parser = moment)]
+    pub until: Option<SystemTime>,
+}
+
+/// Flags of `tail`.
+#[derive(Debug, Args)]
+pub struct TailArgs {
+    /// Which log
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// Show U+2028, a line break inside an entry, as a line break
+    #[arg(long)]
+    pub newlines: bool,
+    /// How many entries
+    #[arg(short = 'n', long, value_name = "N", default_value_t = TAIL_ENTRIES_DEFAULT, value_parser = count)]
+    pub lines: u64,
+    /// Go on with entries that come, for ever
+    #[arg(short, long)]
+    pub follow: bool,
+}
+
+/// Flags of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The log: its token, or its name in the token list [default: all logs]
+    #[arg(value_name = "LOG")]
+    pub log: Option<String>,
+    /// The engine's data directory
+    #[arg(long, value_name = "DIR", default_value = "./data")]
+    pub data: PathBuf,
+    /// The token list, where LOG is a name
+    #[arg(long, value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
+    /// One JSON document
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `doctor`.
@@ -136,7 +194,11 @@ pub struct RunArgs {
     /// Peers from this network are proxies, which send a PROXY header (version 1 or 2) first, before TLS; repeatable
     #[arg(long, value_name = "CIDR")]
     proxy_from: Vec<Cidr>,
-    /// Allow listening beyond loopback although any line with a UUID makes a log
+    /// Take only lines with one of these tokens: a file with `TOKEN [NAME] [# comment]` a line [default: every token is
+    /// taken]
+    #[arg(long, value_name = "FILE")]
+    tokens: Option<PathBuf>,
+    /// Allow listening beyond loopback without --tokens, although any line with a UUID makes a log
     #[arg(long)]
     open: bool,
     /// Logs that may exist; lines for more are rejected
@@ -145,6 +207,12 @@ pub struct RunArgs {
     /// Logs that may be made in a second once there are 10000; lines for more are rejected; 0 = no limit
     #[arg(long, help_heading = LIMITS, value_name = "N", default_value_t = TOKENS_PER_SECOND_DEFAULT, value_parser = count)]
     tokens_per_second: u64,
+    /// What happens to lines that name no log
+    #[arg(long, help_heading = LIMITS, value_enum, default_value_t = RejectedArg::Drop)]
+    rejected: RejectedArg,
+    /// Most bytes of such lines to keep, of those from before the start too; further ones are dropped
+    #[arg(long, help_heading = LIMITS, value_name = "SIZE", default_value_t = Size(REJECTED_BYTES_MAX_DEFAULT))]
+    rejected_bytes_max: Size,
     /// Connections at a time; past it accepting stops until one ends; 0 = as many as the descriptor limit
     /// leaves [default: as many as the descriptor limit leaves, at most 65536]
     #[arg(long, help_heading = LIMITS, value_name = "N", value_parser = count)]
@@ -170,6 +238,21 @@ pub struct RunArgs {
     /// A segment file rolls before it grows past this
     #[arg(long, help_heading = STORAGE, value_name = "SIZE", default_value_t = Size(SEGMENT_BYTES_DEFAULT))]
     segment_bytes: Size,
+    /// A segment file rolls with the first entry that comes this long after its own first
+    #[arg(long, help_heading = STORAGE, value_name = "TIME", default_value_t = Span(SEGMENT_AGE_DEFAULT))]
+    segment_age: Span,
+    /// A log's oldest sealed segments are deleted while it takes more than this on disk [default: none are]
+    #[arg(long, help_heading = STORAGE, value_name = "SIZE")]
+    retain_bytes: Option<Size>,
+    /// Sealed segments are deleted this long after their last entry [default: none are]
+    #[arg(long, help_heading = STORAGE, value_name = "TIME")]
+    retain_age: Option<Span>,
+    /// What sealed segments are compressed with
+    #[arg(long, help_heading = STORAGE, value_enum, default_value_t = CompressArg::Zstd)]
+    compress: CompressArg,
+    /// How long after their last entry sealed segments are compressed
+    #[arg(long, help_heading = STORAGE, value_name = "TIME", default_value_t = Span(COMPRESS_AFTER_DEFAULT))]
+    compress_after: Span,
     /// Below this much free space reading stops until there is room; 0 = never [default: the smaller of 1GiB and 5 %
     /// of the disk]
     #[arg(long, help_heading = STORAGE, value_name = "SIZE")]
@@ -232,11 +315,27 @@ enum FramingArg {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum RejectedArg {
+    /// They are counted
+    Drop,
+    /// They are counted, and kept in `_rejected/<reason>/` of the data directory
+    Keep,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum OversizeArg {
     /// Each further piece is an entry of its own
     Split,
     /// Further pieces are dropped
     Truncate,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CompressArg {
+    /// Seekable zstd; any zstd reads it
+    Zstd,
+    /// They stay text
+    None,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -282,9 +381,12 @@ impl From<RunArgs> for RunFlags {
             handshakes_max: args.handshakes_max,
             framing: args.framing.into(),
             proxy_from: args.proxy_from,
+            tokens: args.tokens,
             open: args.open,
             tokens_max: args.tokens_max,
             tokens_per_second: args.tokens_per_second,
+            rejected_keep: matches!(args.rejected, RejectedArg::Keep),
+            rejected_bytes_max: args.rejected_bytes_max.0,
             connections_max: args.connections_max,
             connections_per_ip_max: args.connections_per_ip_max,
             line_bytes_max: args.line_bytes_max.0,
@@ -296,6 +398,11 @@ impl From<RunArgs> for RunFlags {
             buffer_bytes: args.buffer_bytes.0,
             linger: args.linger.0,
             segment_bytes: args.segment_bytes.0,
+            segment_age: args.segment_age.0,
+            retain_bytes: args.retain_bytes.map(|size| size.0),
+            retain_age: args.retain_age.map(|span| span.0),
+            compress: args.compress == CompressArg::Zstd,
+            compress_after: args.compress_after.0,
             disk_free_min: args.disk_free_min.map(|size| size.0),
             drain_timeout: args.drain_timeout.0,
             admin: args.admin,
@@ -335,10 +442,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Typed {
             Typed::Text(error.render().to_string())
         }
         Err(error) => {
-            let problem = one_line(&error, args.get(1));
-            // What `run` says ends up in the logs of others; who reads logs has to see the token that was typed.
-            let runs = args.get(1).is_some_and(|command| command == "run");
-            Typed::Wrong(if runs { shorten_tokens(&problem).into_owned() } else { problem })
+            // Errors end up in the logs of others.
+            Typed::Wrong(shorten_tokens(&one_line(&error, args.get(1))).into_owned())
         }
     }
 }
@@ -366,7 +471,6 @@ mod tests {
         assert_eq!(wrong(&["run", "--nothing"]), "--nothing: no such flag; see engine run --help");
         assert!(wrong(&["start"]).starts_with("start: no such command; give run, ls, cat,"));
         assert!(wrong(&[]).starts_with("command line: no command; give run, ls, cat,"));
-        assert!(wrong(&["cat", "nonsense"]).contains("not a token"));
         assert_eq!(wrong(&["ls", "--nothing"]), "--nothing: no such flag; see engine ls --help");
         assert!(wrong(&["cat"]).ends_with("missing; see engine cat --help"));
         assert_eq!(wrong(&["run", "--open", "--open"]), "--open: given twice; give it once");

@@ -2,8 +2,10 @@
 
 mod certificates;
 pub mod file;
+mod files;
 mod listeners;
 mod settings;
+mod tokens;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,21 +14,26 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-pub use certificates::{CertificateFiles, Stamp};
+pub use certificates::CertificateFiles;
+pub use files::Stamp;
 use listeners::Listeners;
 pub use listeners::{Listen, Proto, TcpListen};
 pub use settings::{Origin, Resolved, Setting};
+pub use tokens::{TokenFile, resolve_log};
 
 use crate::diag::{Format, Level};
 use crate::error::{ConfigError, StartError, shown};
 use crate::framing::Framing;
 use crate::limits::{
     BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED, LINE_BYTES_MAX_MIN,
-    LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, SEGMENT_PARTS, SHARDS_MAX,
+    LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, ROLL_GAP, SEGMENT_PARTS, SHARDS_MAX,
 };
+use crate::segment::SegmentLimits;
 use crate::shard::{Cidr, Oversize};
+use crate::store::keep::Rules;
 
 /// The flags of `run`, parsed but not judged.
+#[expect(clippy::struct_excessive_bools, reason = "one for each flag that is a switch")]
 #[derive(Clone, Debug)]
 pub struct RunFlags {
     /// `--data`
@@ -53,12 +60,18 @@ pub struct RunFlags {
     pub framing: Framing,
     /// `--proxy-from`
     pub proxy_from: Vec<Cidr>,
+    /// `--tokens`
+    pub tokens: Option<PathBuf>,
     /// `--open`
     pub open: bool,
     /// `--tokens-max`
     pub tokens_max: u64,
     /// `--tokens-per-second`
     pub tokens_per_second: u64,
+    /// `--rejected keep`
+    pub rejected_keep: bool,
+    /// `--rejected-bytes-max`
+    pub rejected_bytes_max: u64,
     /// `--connections-max`
     pub connections_max: Option<u64>,
     /// `--connections-per-ip-max`
@@ -75,6 +88,16 @@ pub struct RunFlags {
     pub linger: Duration,
     /// `--segment-bytes`
     pub segment_bytes: u64,
+    /// `--segment-age`
+    pub segment_age: Duration,
+    /// `--retain-bytes`
+    pub retain_bytes: Option<u64>,
+    /// `--retain-age`
+    pub retain_age: Option<Duration>,
+    /// `--compress`
+    pub compress: bool,
+    /// `--compress-after`
+    pub compress_after: Duration,
     /// `--disk-free-min`
     pub disk_free_min: Option<u64>,
     /// `--drain-timeout`
@@ -104,10 +127,14 @@ pub struct Config {
     pub udp_creates: bool,
     /// Cores to use.
     pub shards: u16,
-    /// Logs that may exist.
+    /// Where the tokens are listed that name logs; `None`: every token names one.
+    pub tokens: Option<TokenFile>,
+    /// Logs that may exist where every token names one.
     pub tokens_max: usize,
     /// Logs that may be made in a second, once there are many; `None`: no limit.
     pub tokens_per_second: Option<u32>,
+    /// Bytes of rejected lines that are kept; `None`: they are dropped.
+    pub rejected_bytes_max: Option<u64>,
     /// Connections at a time; `None`: as many as descriptors allow, at most the default; 0: as many as they allow.
     pub connections_max: Option<u64>,
     /// Connections of one address at a time; 0: no limit.
@@ -120,8 +147,10 @@ pub struct Config {
     pub buffer_bytes: usize,
     /// A busy log is written at most this often.
     pub linger: Duration,
-    /// A segment rolls before it grows past this.
-    pub segment_bytes: u64,
+    /// When a segment rolls.
+    pub segment: SegmentLimits,
+    /// What becomes of sealed segments.
+    pub keep: Rules,
     /// Reading stops below this much free space; `None`: the default, which depends on the disk.
     pub disk_free_min: Option<u64>,
     /// How long peers may take to close.
@@ -185,8 +214,10 @@ impl TryFrom<RunFlags> for Config {
             udp,
             udp_creates: flags.udp_creates,
             shards: shards(flags.shards)?,
+            tokens: flags.tokens.map(TokenFile),
             tokens_max: narrow("--tokens-max", flags.tokens_max, u64::from(u32::MAX))?,
             tokens_per_second: tokens_per_second(flags.tokens_per_second)?,
+            rejected_bytes_max: flags.rejected_keep.then_some(flags.rejected_bytes_max),
             connections_max: flags.connections_max,
             connections_per_ip_max: narrow(
                 "--connections-per-ip-max",
@@ -197,7 +228,12 @@ impl TryFrom<RunFlags> for Config {
             oversize: flags.oversize,
             buffer_bytes: narrow("--buffer-bytes", flags.buffer_bytes, 1 << 40)?,
             linger: flags.linger,
-            segment_bytes: flags.segment_bytes,
+            segment: SegmentLimits { bytes: flags.segment_bytes, age: flags.segment_age },
+            keep: Rules {
+                compress_after: flags.compress.then_some(flags.compress_after),
+                retain_bytes: flags.retain_bytes,
+                retain_age: flags.retain_age,
+            },
             disk_free_min: flags.disk_free_min,
             drain_timeout: flags.drain_timeout,
             admin: flags.admin,
@@ -230,7 +266,8 @@ impl Config {
     /// # Errors
     /// One of them cannot be used.
     pub fn check_files(&self) -> Result<(), ConfigError> {
-        self.certificates.iter().try_for_each(|files| files.load().map(drop))
+        self.certificates.iter().try_for_each(|files| files.load().map(drop))?;
+        self.tokens.iter().try_for_each(|file| file.load().map(drop))
     }
 }
 
@@ -275,6 +312,9 @@ fn check_sizes(flags: &RunFlags) -> Result<(), ConfigError> {
     }
     if flags.linger > LINGER_MAX {
         return Err(wrong("--linger", format!("{:?} is too long; give {LINGER_MAX:?} or less", flags.linger)));
+    }
+    if flags.segment_age < ROLL_GAP {
+        return Err(wrong("--segment-age", format!("{:?} is too short; give {ROLL_GAP:?} or more", flags.segment_age)));
     }
     // An entry may be as long as a line, and an LF follows it.
     if flags.segment_bytes <= flags.line_bytes_max {
@@ -340,7 +380,10 @@ impl Descriptors {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{BUFFER_BYTES_DEFAULT, LINE_BYTES_MAX_DEFAULT, SEGMENT_BYTES_DEFAULT};
+    use crate::limits::{
+        BUFFER_BYTES_DEFAULT, LINE_BYTES_MAX_DEFAULT, REJECTED_BYTES_MAX_DEFAULT, SEGMENT_AGE_DEFAULT,
+        SEGMENT_BYTES_DEFAULT,
+    };
 
     fn flags() -> RunFlags {
         RunFlags {
@@ -356,9 +399,12 @@ mod tests {
             handshakes_max: 1,
             framing: Framing::Lf,
             proxy_from: Vec::new(),
+            tokens: None,
             open: false,
             tokens_max: 1,
             tokens_per_second: 500,
+            rejected_keep: false,
+            rejected_bytes_max: REJECTED_BYTES_MAX_DEFAULT,
             connections_max: None,
             connections_per_ip_max: 0,
             line_bytes_max: LINE_BYTES_MAX_DEFAULT,
@@ -367,6 +413,11 @@ mod tests {
             buffer_bytes: BUFFER_BYTES_DEFAULT,
             linger: Duration::ZERO,
             segment_bytes: SEGMENT_BYTES_DEFAULT,
+            segment_age: SEGMENT_AGE_DEFAULT,
+            retain_bytes: None,
+            retain_age: None,
+            compress: false,
+            compress_after: Duration::ZERO,
             disk_free_min: None,
             drain_timeout: Duration::ZERO,
             admin: AdminAddress::Off,
@@ -385,6 +436,7 @@ mod tests {
         assert_eq!(refused(RunFlags { line_bytes_max: 4 << 20 | 1, ..flags() }), "--line-bytes-max");
         assert_eq!(refused(RunFlags { line_bytes_max: 63, ..flags() }), "--line-bytes-max");
         assert_eq!(refused(RunFlags { segment_bytes: 12, ..flags() }), "--segment-bytes");
+        assert_eq!(refused(RunFlags { segment_age: Duration::from_millis(99), ..flags() }), "--segment-age");
         assert_eq!(refused(RunFlags { linger: Duration::from_mins(1), ..flags() }), "--linger");
         assert_eq!(refused(RunFlags { buffer_bytes: 1, ..flags() }), "--buffer-bytes");
         for shards in [0, 257, 65_537] {
@@ -394,6 +446,10 @@ mod tests {
         assert_eq!(refused(RunFlags { tokens_max: 0, ..flags() }), "--tokens-max");
         assert_eq!(refused(RunFlags { tokens_per_second: 1 << 32, ..flags() }), "--tokens-per-second");
         assert_eq!(refused(RunFlags { connections_per_ip_max: 1 << 32, ..flags() }), "--connections-per-ip-max");
+        let proxies = RunFlags { proxy_from: vec!["10.0.0.0/8".parse().expect("a network")], ..flags() };
+        assert_eq!(refused(RunFlags { udp: vec![listeners::LISTEN_DEFAULT], ..proxies.clone() }), "--proxy-from");
+        let behind = Config::try_from(proxies).expect("the default is TCP");
+        assert_eq!(behind.tcp[0].spoken.proxy_from[0].to_string(), "10.0.0.0/8");
         let unpaced = Config::try_from(RunFlags { tokens_per_second: 0, ..flags() }).expect("0 is no limit");
         assert_eq!(unpaced.tokens_per_second, None);
     }

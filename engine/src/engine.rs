@@ -4,13 +4,17 @@
 //!  main thread     probe ─► lock ─► admin ─► recover ─► bind ─► all rings up ─► ready ─► waits for the shards
 //!  shard threads                                           └─► ring, shard ──┴─► serves … drains ─► outcome
 //!  signal thread                                                         SIGTERM ─► mailboxes; SIGHUP ─► reload
-//!  certificates thread                     files changed, SIGHUP ─► what new handshakes show
+//!  files thread             files changed, SIGHUP ─► what new handshakes show, lists of tokens in mailboxes
 //!  admin thread                     └─► /metrics /healthz /readyz, until the shards have ended
+//!  keeper thread                         sealed segments: indexed, compressed, deleted
 //!  disk thread                                                free space low, or not ─► mailboxes
 //! ```
 
 mod certificates;
+mod files;
+mod keeping;
 mod reload;
+mod tokens;
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,18 +24,21 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use certificates::Certificates;
+use files::FileWatch;
+use keeping::Keeping;
 use reload::Live;
 pub use reload::{Reloader, Reread};
+use tokens::Tokens;
 
 use crate::admin::Admin;
-use crate::admin::watch::{Desk, Progress, Reporter, Watch};
+use crate::admin::watch::{Desk, Progress, Reporter, Segments, SegmentsAtStart, Watch};
 use crate::config::{Config, Descriptors, Resolved, Setting};
 use crate::diag::{self, Level, log, quoted, say};
-use crate::driver::uring::{Mailbox, Neighbours, Uring, probe, refused};
+use crate::driver::uring::{Files, Mailbox, Neighbours, Uring, probe, refused};
 use crate::error::{EngineError, Exit, StartError};
 use crate::handover::ShardId;
 use crate::limits::{
@@ -39,15 +46,17 @@ use crate::limits::{
     UDP_BUFFERS,
 };
 use crate::metrics::{Limit, Report, constants};
-use crate::route::Ownership;
+use crate::route::{KnownTokens, Ownership};
 use crate::segment::Position;
-use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, Shard, ShardConfig};
-use crate::store::recover::{RecoveredLog, recover};
+use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, RejectedRoom, Shard, ShardConfig};
+use crate::store::keep::Kept;
+use crate::store::recover::{Recovered, RecoveredLog, recover};
 use crate::sys::affinity::{allowed_cores, pin};
 use crate::sys::listener::{Listener, listen};
 use crate::sys::udp::{UdpListener, listen_udp};
 use crate::sys::{DataDir, DataLock, host};
 use crate::tls;
+use crate::wire::Token;
 
 /// A running engine.
 #[derive(Debug)]
@@ -62,7 +71,8 @@ pub struct Engine {
     events: (Sender<Event>, Receiver<Event>),
     watch: Arc<Watch>,
     disk_watch: DiskWatch,
-    certificates: Option<Certificates>,
+    keeping: Keeping,
+    files: FileWatch,
     live: Live,
     admin: Option<Admin>,
     // Released last: until then nobody else may use the directory.
@@ -86,9 +96,20 @@ pub struct Drainer {
 impl Drainer {
     /// Finishes what is under way; a second call cuts that short.
     pub fn drain(&self) {
-        tell_all(&self.mailboxes, Command::Drain);
+        tell_all(&self.mailboxes, &Command::Drain);
         // Nobody waits any more if the engine has ended.
         let _told = self.events.send(Event::Draining);
+    }
+}
+
+/// Tells a running engine to begin new segments, from any thread.
+#[derive(Clone, Debug)]
+pub struct Roller(Vec<Mailbox>);
+
+impl Roller {
+    /// Every segment that has entries ends before the next entry of its log.
+    pub fn roll(&self) {
+        tell_all(&self.0, &Command::Roll);
     }
 }
 
@@ -100,6 +121,7 @@ impl Engine {
     pub fn start(config: &Config) -> Result<Self, EngineError> {
         // What is wrong with a flag is said before anything is touched.
         let certificates = Certificates::load(&config.certificates)?;
+        let tokens = config.tokens.clone().map(Tokens::load).transpose()?;
         let limit = host::raise_descriptor_limit();
         probe()?;
         let shards = usize::from(config.shards);
@@ -110,26 +132,14 @@ impl Engine {
         data.meta()?;
         let disk_free_min = disk_free_min(config, &data)?;
         let limits = limits_in_force(config, descriptors, disk_free_min);
-        let servers = certificates.as_ref().map_or(&[][..], Certificates::servers);
-        let watch = Arc::new(Watch::new(Arc::clone(&data), limits, servers.to_vec()));
+        let servers: Vec<_> = certificates.iter().map(|shown| shown.server().clone()).collect();
+        let watch = Arc::new(Watch::new(Arc::clone(&data), limits, servers.clone()));
         let admin = Admin::start(&config.admin, Arc::clone(&watch))?;
         if let Some(admin) = &admin {
             say(Level::Info, format_args!("listening proto=admin addr={}", admin.address()));
         }
         let recovered = recover(&data)?;
-        let segments_sealed = recovered.segments - recovered.logs.len() as u64;
-        say(
-            Level::Info,
-            format_args!(
-                "recovered logs={} segments={} bytes={} quarantined_files={} quarantined_bytes={} unknown={}",
-                recovered.logs.len(),
-                recovered.segments,
-                recovered.bytes,
-                recovered.quarantined_files,
-                recovered.quarantined_bytes,
-                recovered.unknown
-            ),
-        );
+        tell_recovered(&recovered);
         let bound = config.tcp.iter().map(|tcp| {
             let flag = if tcp.spoken.tls { "--tls" } else { "--tcp" };
             listen(tcp.address, flag, shards)
@@ -143,15 +153,28 @@ impl Engine {
         let mailboxes = (0..shards).map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>().map_err(no_resources)?;
         let disk_watch = DiskWatch::start(Arc::clone(&data), disk_free_min, mailboxes.clone())?;
         let live = Live::new(config, mailboxes.clone(), Arc::clone(&watch));
-        let configs = shard_configs(config, descriptors, servers, &live);
-        let parts = share_out(configs, recovered.logs, listeners, udp, &mailboxes);
+        let known = tokens.as_ref().map(Tokens::known);
+        let logs = log_limits(config, descriptors, known, &live, recovered.rejected_bytes);
+        let configs = shard_configs(config, descriptors, &servers, &live, &logs);
+        let kept = Arc::new(Kept::default());
+        let keeping = Keeping::start(Arc::clone(&data), config.keep, &recovered, Arc::clone(&kept))?;
+        let at_start = SegmentsAtStart::of(&recovered);
+        let recovered = recovered.logs.into_iter().chain(recovered.rejected).collect();
+        let parts = share_out(configs, recovered, listeners, udp, &mailboxes);
         let (reporters, desks) = mailboxes.iter().cloned().map(Desk::new).unzip();
         let events = channel();
         let (notices, notices_in) = sync_channel(NOTICES_MAX);
         let tells = move || notices_in.into_iter().for_each(tell);
         let teller = std::thread::Builder::new().name("notices".into()).spawn(tells).map_err(no_resources)?;
-        let shards = start_shards(parts, reporters, &data, &notices, &events.0)?;
-        watch.serve(addresses.iter().map(SocketAddr::to_string).collect(), segments_sealed, desks);
+        let shards = start_shards(
+            parts,
+            reporters,
+            &Ends { data, notices, events: events.0.clone(), rolled: keeping.rolled() },
+        )?;
+        let tokens = tokens.map(|tokens| tokens.watched(mailboxes.clone()));
+        let watched = certificates.into_iter().map(Certificates::watched).chain(tokens);
+        let files = FileWatch::start(watched.collect(), Arc::clone(&watch))?;
+        watch.serve(addresses.iter().map(SocketAddr::to_string).collect(), Segments { at_start, kept }, desks);
         Ok(Self {
             addresses,
             udp_addresses,
@@ -161,7 +184,8 @@ impl Engine {
             events,
             watch,
             disk_watch,
-            certificates,
+            keeping,
+            files,
             live,
             admin,
             lock,
@@ -186,11 +210,16 @@ impl Engine {
         Drainer { mailboxes: self.mailboxes.clone(), events: self.events.0.clone() }
     }
 
+    /// A handle that makes it begin new segments.
+    #[must_use]
+    pub fn roller(&self) -> Roller {
+        Roller(self.mailboxes.clone())
+    }
+
     /// A handle that makes it read its files again; it was started with these settings.
     #[must_use]
     pub fn reloader(&self, settings: Vec<Setting>, reread: Reread) -> Reloader {
-        let certificates = self.certificates.as_ref().map(Certificates::reloads);
-        Reloader { live: self.live.clone(), certificates, settings, reread }
+        Reloader { live: self.live.clone(), files: self.files.clone(), settings, reread }
     }
 
     /// Waits until the engine has ended.
@@ -199,7 +228,7 @@ impl Engine {
     /// The ring failed.
     pub fn join(self) -> io::Result<Outcome> {
         self.wait_for_shards();
-        let Self { shards, teller, disk_watch, admin, lock, .. } = self;
+        let Self { shards, teller, disk_watch, keeping, admin, lock, .. } = self;
         let mut all = Outcome::default();
         for shard in shards {
             all.add(&shard.join().expect("a panic of a shard ends the process")?);
@@ -207,6 +236,7 @@ impl Engine {
         // What the shards said comes before what is said of their end.
         teller.join().expect("a panic ends the process");
         drop(disk_watch);
+        drop(keeping);
         drop(admin);
         drop(lock);
         Ok(all)
@@ -239,12 +269,12 @@ impl Engine {
 pub fn run(Resolved { config, settings }: Resolved, reread: Reread) -> Result<bool, EngineError> {
     diag::configure(config.log_level, config.log_format);
     // From here on a signal drains, also during the start.
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(no_resources)?;
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(no_resources)?;
     let engine = Engine::start(&config).map_err(|error| match error {
         EngineError::Config(error) => EngineError::Config(Resolved::named(&settings, error)),
         other => other,
     })?;
-    obey_signals(signals, engine.drainer(), engine.reloader(settings, reread))?;
+    obey_signals(signals, engine.drainer(), engine.reloader(settings, reread), engine.roller())?;
     say(Level::Info, format_args!("ready"));
     let outcome = engine.join().map_err(EngineError::Ring)?;
     diag::finish();
@@ -267,6 +297,18 @@ pub fn run(Resolved { config, settings }: Resolved, reread: Reread) -> Result<bo
     Ok(unstored == 0 && !outcome.abandoned_queue)
 }
 
+fn tell_recovered(recovered: &Recovered) {
+    let Recovered { logs, segments, bytes, quarantined_files, quarantined_bytes, unknown, .. } = recovered;
+    let logs = logs.len();
+    say(
+        Level::Info,
+        format_args!(
+            "recovered logs={logs} segments={segments} bytes={bytes} quarantined_files={quarantined_files} \
+             quarantined_bytes={quarantined_bytes} unknown={unknown}"
+        ),
+    );
+}
+
 fn tell_listening(config: &Config, tcp: &[Listener], udp: &[UdpListener]) {
     for (listener, flag) in tcp.iter().zip(&config.tcp) {
         let proto = if flag.spoken.tls { "tls" } else { "tcp" };
@@ -280,11 +322,21 @@ fn tell_listening(config: &Config, tcp: &[Listener], udp: &[UdpListener]) {
     }
 }
 
-fn obey_signals(mut signals: Signals, drainer: Drainer, mut reloader: Reloader) -> Result<(), StartError> {
+fn obey_signals(
+    mut signals: Signals,
+    drainer: Drainer,
+    mut reloader: Reloader,
+    roller: Roller,
+) -> Result<(), StartError> {
     let work = move || {
         for signal in signals.forever() {
             if signal == SIGHUP {
                 reloader.reload();
+                continue;
+            }
+            if signal == SIGUSR1 {
+                roller.roll();
+                say(Level::Info, format_args!("rolling every log, each with its next entry"));
                 continue;
             }
             // First: a log that nobody reads may hold up who writes to it.
@@ -297,9 +349,9 @@ fn obey_signals(mut signals: Signals, drainer: Drainer, mut reloader: Reloader) 
     std::thread::Builder::new().name("signals".into()).spawn(work).map(drop).map_err(no_resources)
 }
 
-fn tell_all(mailboxes: &[Mailbox], command: Command) {
+fn tell_all(mailboxes: &[Mailbox], command: &Command) {
     for mailbox in mailboxes {
-        mailbox.send(command);
+        mailbox.send(command.clone());
     }
 }
 
@@ -324,15 +376,42 @@ fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64
         Limit::new("shards", config.shards),
         Limit::new("buffer_bytes", config.buffer_bytes),
         Limit::new("linger", config.linger),
-        Limit::new("segment_bytes", config.segment_bytes),
+        Limit::new("segment_bytes", config.segment.bytes),
+        Limit::new("segment_age", config.segment.age),
         Limit::new("disk_free_min", disk_free_min),
         Limit::new("drain_timeout", config.drain_timeout),
     ];
+    limits.extend(config.rejected_bytes_max.map(|bytes| Limit::new("rejected_bytes_max", bytes)));
     limits.extend(constants());
     limits
 }
 
-fn shard_configs(config: &Config, descriptors: Descriptors, servers: &[tls::Server], live: &Live) -> Vec<ShardConfig> {
+/// What the logs of a shard are allowed, and of the rejected lines all together; so many bytes of these are there already.
+fn log_limits(
+    config: &Config,
+    descriptors: Descriptors,
+    known: Option<Arc<KnownTokens>>,
+    live: &Live,
+    rejected_bytes: u64,
+) -> LogLimits {
+    let room = |bytes_max: u64| RejectedRoom::new(bytes_max.saturating_sub(rejected_bytes));
+    LogLimits {
+        linger: config.linger,
+        segment: config.segment,
+        tokens: live.tokens.clone(),
+        known,
+        rejected: config.rejected_bytes_max.map(room),
+        open_files_max: descriptors.files / usize::from(config.shards),
+    }
+}
+
+fn shard_configs(
+    config: &Config,
+    descriptors: Descriptors,
+    servers: &[tls::Server],
+    live: &Live,
+    logs: &LogLimits,
+) -> Vec<ShardConfig> {
     let ownership = Ownership::over(config.shards);
     let connections = Allowance::new(descriptors.connections);
     let tls = config.tcp.iter().map(|tcp| tcp.certificates.map(|set| servers[set].clone()));
@@ -353,12 +432,7 @@ fn shard_configs(config: &Config, descriptors: Descriptors, servers: &[tls::Serv
         udp_sockets: u32::try_from(config.udp.len()).expect("a command line has fewer than 2^32 flags"),
         udp_buffers: usize::from(UDP_BUFFERS),
         udp_creates: config.udp_creates,
-        logs: LogLimits {
-            linger: config.linger,
-            segment_bytes: config.segment_bytes,
-            tokens: live.tokens.clone(),
-            open_files_max: descriptors.files / usize::from(config.shards),
-        },
+        logs: logs.clone(),
     };
     (0..config.shards).map(shard).collect()
 }
@@ -400,30 +474,36 @@ fn share_out(
     let houses = mailboxes.iter().zip(Neighbours::street(shards));
     let mut parts: Vec<Part> = configs.into_iter().zip(cores.iter().cycle()).zip(houses).map(part).collect();
     for log in logs {
-        let owner = parts[0].config.ownership.owner(log.token);
+        let owner = parts[0].config.ownership.owner_of_log(log.name);
         parts[usize::from(owner.0)].logs.push(log);
     }
     parts
+}
+
+/// What every shard's thread shares with the rest of the process.
+struct Ends {
+    data: Arc<DataDir>,
+    notices: SyncSender<Notice>,
+    events: Sender<Event>,
+    rolled: Sender<Option<Token>>,
 }
 
 /// Starts the shards' threads and lets them run when every ring is there: from then on each may wake each other.
 fn start_shards(
     parts: Vec<Part>,
     reporters: Vec<Reporter>,
-    data: &Arc<DataDir>,
-    notices: &SyncSender<Notice>,
-    events: &Sender<Event>,
+    ends: &Ends,
 ) -> Result<Vec<JoinHandle<io::Result<Outcome>>>, StartError> {
     let mut shards = Vec::new();
     let mut starts = Vec::new();
     for (part, reporter) in parts.into_iter().zip(reporters) {
-        let (notices, events) = (notices.clone(), events.clone());
+        let (notices, events) = (ends.notices.clone(), ends.events.clone());
         let (started, start) = channel();
         let (go, may_go) = channel::<()>();
-        let data = Arc::clone(data);
+        let (data, rolled) = (Arc::clone(&ends.data), ends.rolled.clone());
         let name = format!("shard-{}", part.config.id.0);
         let work = move || {
-            let (mut driver, mut shard) = match set_up(part, data) {
+            let (mut driver, mut shard) = match set_up(part, data, rolled) {
                 Ok(ready) => ready,
                 Err(error) => {
                     // The one who waits for this tells the operator.
@@ -464,13 +544,14 @@ fn start_shards(
 }
 
 /// On the shard's own thread: its ring, and the shard with its logs.
-fn set_up(part: Part, data: Arc<DataDir>) -> io::Result<(Uring, Shard)> {
-    let driver = Uring::new(part.listeners, part.udp, data, part.mailbox, part.neighbours)?;
+fn set_up(part: Part, data: Arc<DataDir>, rolled: Sender<Option<Token>>) -> io::Result<(Uring, Shard)> {
+    let files = Files { data, rolled };
+    let driver = Uring::new(part.listeners, part.udp, files, part.mailbox, part.neighbours)?;
     // After the file thread was started, which may run anywhere.
     pin(part.core);
     let mut shard = Shard::new(part.config);
     for log in part.logs {
-        shard.resume_log(log.token, log.base, Position(log.len));
+        shard.resume_log(log.name, log.base, Position(log.len), log.age);
     }
     Ok((driver, shard))
 }
@@ -510,8 +591,8 @@ fn tell(notice: Notice) {
             let error = quoted(&error);
             log(Level::Error, format_args!("storage refuses, reading stops until it works again error={error}"));
         }
-        Notice::LogRefused { token, error } => {
-            let log_name = token.shortened();
+        Notice::LogRefused { name, error } => {
+            let log_name = name.shortened();
             log(
                 Level::Error,
                 format_args!(
@@ -550,7 +631,7 @@ impl DiskWatch {
                 // A failed look says nothing new.
                 let low = data.free_bytes().map_or(was_low, |free| free < free_min);
                 if low != was_low {
-                    tell_all(&mailboxes, Command::DiskLow(low));
+                    tell_all(&mailboxes, &Command::DiskLow(low));
                     was_low = low;
                 }
                 if ended.recv_timeout(DISK_WATCH) != Err(RecvTimeoutError::Timeout) {

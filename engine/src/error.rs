@@ -228,7 +228,7 @@ impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoLog { token, data } => {
-                write!(f, "{token}: no such log in {}; see engine ls", shown(data))
+                write!(f, "{}: no such log in {}; see engine ls", token.shortened(), shown(data))
             }
             Self::Data(error) => error.fmt(f),
             Self::Damage(damage) => damage.fmt(f),
@@ -389,7 +389,7 @@ mod tests {
     fn an_unknown_log_is_named_as_it_was_typed() {
         let token = "2bfbea1e-10c3-4419-bdad-7e6435882e1f".parse().unwrap();
         let error = ReadError::NoLog { token, data: PathBuf::from("./data") };
-        assert_eq!(error.to_string(), format!("{token}: no such log in ./data; see engine ls"));
+        assert_eq!(error.to_string(), "2bfbea1e…: no such log in ./data; see engine ls");
         assert_eq!(error.exit(), Exit::Usage);
     }
 }

@@ -1,15 +1,18 @@
 //! The `engine` binary: parse, do, exit code.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, StdoutLock, Write as _};
 use std::process::ExitCode;
 
 use engine::cli::{self, Command, Typed};
-use engine::config;
+use engine::config::{self, TokenFile, resolve_log};
 use engine::diag::put_line;
 use engine::doctor::doctor;
 use engine::error::{EngineError, Exit, ReadError};
-use engine::store::reader::{cat, ls};
+use engine::store::list::ls;
+use engine::store::look_up::Window;
+use engine::store::reader::{Missing, Output, cat, tail};
 use engine::store::show::Style;
+use engine::store::verify::verify;
 use engine::wire::token::shorten_tokens;
 
 #[global_allocator]
@@ -23,8 +26,6 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(exit) => ExitCode::from(exit as u8),
-        // Who reads logs typed the token, and has to see it.
-        Err(error @ EngineError::Read(_)) => fail(&error.to_string(), error.exit()),
         Err(error) => fail(&shorten_tokens(&error.to_string()), error.exit()),
     }
 }
@@ -42,10 +43,24 @@ fn execute(command: Command) -> Result<Exit, EngineError> {
             resolved.check_files()?;
             return print(&resolved.shown());
         }
-        Command::Ls(args) => ls(&args.data, args.json, &mut stdout)?,
+        Command::Ls(args) => {
+            let names = args.tokens.map(|path| TokenFile(path).load()).transpose()?;
+            ls(&args.data, names.as_ref(), args.json, &mut stdout)?;
+        }
         Command::Cat(args) => {
-            let style = Style { newlines: args.newlines, escape: stdout.is_terminal() };
-            cat(&args.data, args.log, style, &mut stdout)?;
+            let token = resolve_log(&args.log.log, args.log.tokens.as_deref())?;
+            let window = Window { since: args.since, until: args.until };
+            cat(&args.log.data, token, window, output(args.newlines, &mut stdout))?;
+        }
+        Command::Tail(args) => {
+            let token = resolve_log(&args.log.log, args.log.tokens.as_deref())?;
+            let output = output(args.newlines, &mut stdout);
+            tail(&args.log.data, token, args.lines, args.follow, output)?;
+        }
+        Command::Verify(args) => {
+            let token = args.log.map(|log| resolve_log(&log, args.tokens.as_deref())).transpose()?;
+            let sound = verify(&args.data, token, args.json, &mut stdout)?;
+            return Ok(if sound { Exit::Done } else { Exit::Damage });
         }
         Command::Doctor(args) => {
             let examined = doctor(&args.data, config::shards(args.shards)?, &mut stdout);
@@ -61,6 +76,16 @@ fn print(text: &str) -> Result<Exit, EngineError> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ReadError::Output(error).into()),
         _ => Ok(Exit::Done),
     }
+}
+
+/// For a person exactly if it is a terminal.
+fn output<'a>(newlines: bool, stdout: &'a mut StdoutLock<'static>) -> Output<'a> {
+    let style = Style { newlines, escape: stdout.is_terminal() };
+    Output { out: stdout, style, missing: Box::new(tell_missing) }
+}
+
+fn tell_missing(missing: &Missing) {
+    put_line(&format!("engine: {}", shorten_tokens(&missing.to_string())));
 }
 
 /// The one line that says why the command failed.

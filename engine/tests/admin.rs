@@ -92,6 +92,7 @@ fn metrics_have_their_names_and_labels() {
         ("entry_delay_seconds_count", &[]),
         ("entry_delay_seconds_sum", &[]),
         ("segments", &["state"]),
+        ("retained_bytes_total", &[]),
         ("open_files", &[]),
         ("tls_handshakes_total", &["result"]),
         ("accept_pauses_total", &[]),
@@ -108,6 +109,7 @@ fn metrics_have_their_names_and_labels() {
         ("shard_busy_ratio", &["shard"]),
         ("ring_overflow_total", &["shard"]),
         ("config_reloads_total", &["result"]),
+        ("rejected_kept_lines_total", &[]),
         ("limit", &["name"]),
     ] {
         let labels = BTreeSet::from([labels.iter().map(|label| (*label).to_owned()).collect()]);

@@ -125,6 +125,7 @@ fn the_example_file_is_in_order_with_every_line_in_force() {
     let pair = Authority::new().pair("localhost", ECDSA);
     pair.write(folder.0.path());
     std::fs::write(folder.0.path().join("ca.pem"), Authority::new().pem()).unwrap();
+    std::fs::write(folder.0.path().join("tokens"), "2bfbea1e-10c3-4419-bdad-7e6435882e1f web\n").unwrap();
     let example = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("engine.toml")).unwrap();
     folder.write(&example);
     let plain = String::from_utf8(folder.check(&[], &[]).stdout).unwrap();
@@ -250,13 +251,13 @@ fn another_linger_holds_for_what_lingers_already() {
     let stored = |sim: &Sim| (1..4).filter(|log| sim.log_bytes(token(*log)) == b"at once\nlingers\n").count();
     assert_eq!(stored(&sim), 0);
     // Written 30, 20 and 10 seconds ago.
-    sim.command(Command::Change(Change::Linger(Duration::from_secs(25))));
+    sim.command(&Command::Change(Change::Linger(Duration::from_secs(25))));
     sim.run_for(Duration::from_secs(1));
     assert_eq!(stored(&sim), 1);
-    sim.command(Command::Change(Change::Linger(Duration::from_secs(40))));
+    sim.command(&Command::Change(Change::Linger(Duration::from_secs(40))));
     sim.run_for(Duration::from_secs(10));
     assert_eq!(stored(&sim), 1);
-    sim.command(Command::Change(Change::Linger(Duration::ZERO)));
+    sim.command(&Command::Change(Change::Linger(Duration::ZERO)));
     sim.send(peer, format!("{} new\n", token(4)).as_bytes());
     sim.run_for(Duration::from_secs(1));
     assert_eq!((stored(&sim), sim.log_bytes(token(4))), (3, b"new\n".to_vec()));
@@ -271,7 +272,7 @@ fn another_drain_timeout_holds_for_the_drain_to_come() {
     let peer = sim.connect();
     sim.send(peer, format!("{} x\n", token(1)).as_bytes());
     sim.run_until(|sim| sim.log_bytes(token(1)) == b"x\n");
-    sim.command(Command::Change(Change::DrainTimeout(Duration::from_millis(200))));
+    sim.command(&Command::Change(Change::DrainTimeout(Duration::from_millis(200))));
     let from = sim.now();
     drain(&mut sim, &[]);
     assert!(sim.now().since(from) < Duration::from_secs(1));
@@ -284,7 +285,7 @@ fn datagrams_may_be_allowed_to_make_logs() {
     let mut sim = Sim::new(3, Faults::none(), config);
     let line = format!("{} x\n", token(1));
     for (creates, stored) in [(false, 0), (true, 1), (false, 2)] {
-        sim.command(Command::Change(Change::UdpCreates(creates)));
+        sim.command(&Command::Change(Change::UdpCreates(creates)));
         sim.run_for(Duration::from_secs(1));
         assert!(sim.send_datagram(line.as_bytes()));
         sim.run_for(Duration::from_secs(1));

@@ -19,6 +19,7 @@ use engine::framing::Framing;
 use engine::metrics::Counters;
 use engine::segment::parse_segment_name;
 use engine::shard::{Command, ListenerConfig, PeerAddress, PerAddress, ShardConfig};
+use engine::store::keep::Rules;
 use engine::wire::{Reject, Token};
 use socket2::{Domain, Socket, Type};
 
@@ -394,7 +395,7 @@ fn conformance_config(framing: Framing) -> ShardConfig {
     let mut config = config(LINE_BYTES_MAX);
     config.listeners = vec![ListenerConfig::plain(framing)];
     config.udp_sockets = 1;
-    config.logs.segment_bytes = SEGMENT_BYTES;
+    config.logs.segment.bytes = SEGMENT_BYTES;
     config.per_address = PerAddress::new(PER_ADDRESS);
     config
 }
@@ -443,15 +444,18 @@ impl Real {
             udp: vec!["127.0.0.1:0".parse().unwrap()],
             udp_creates: shard.udp_creates,
             shards,
+            tokens: None,
             tokens_max: 1000,
             tokens_per_second: None,
+            rejected_bytes_max: None,
             connections_max: None,
             connections_per_ip_max: PER_ADDRESS,
             line_bytes_max: shard.line_bytes_max,
             oversize: shard.oversize,
             buffer_bytes: shard.buffer_bytes,
             linger: shard.logs.linger,
-            segment_bytes: shard.logs.segment_bytes,
+            segment: shard.logs.segment,
+            keep: Rules::default(),
             disk_free_min: Some(0),
             drain_timeout: shard.drain_timeout,
             admin: AdminAddress::Off,
@@ -670,7 +674,7 @@ impl World for Simulated {
 
     fn drain(&mut self, polite: Vec<Self::Peer>) -> Counters {
         let polite: Vec<PeerId> = polite.iter().map(|(peer, _)| *peer).collect();
-        self.0.command(Command::Drain);
+        self.0.command(&Command::Drain);
         finish_drain(&mut self.0, &polite);
         let outcome = self.0.outcome().unwrap();
         assert_eq!(outcome.unstored_bytes, 0);

@@ -21,7 +21,7 @@ fn run(body: fn(&[u8]), case: impl Fn(u64) -> Vec<u8>) {
         let mut bytes = case(seed);
         bytes.extend(random.next().to_be_bytes());
         body(&bytes);
-        for _ in 0..1 + random.below(4) {
+        for _ in 0..=random.below(4) {
             let at = random.below(bytes.len());
             match random.below(3) {
                 0 => bytes[at] = u8::try_from(random.below(256)).unwrap(),

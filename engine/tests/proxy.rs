@@ -157,9 +157,9 @@ fn a_header_that_the_end_cuts_short_is_a_cut() {
             sim.send(peer, sent);
             sim.run_for(Duration::from_millis(50));
             if reset {
-                sim.reset(peer)
+                sim.reset(peer);
             } else {
-                sim.close(peer)
+                sim.close(peer);
             }
             sim.run_until(|sim| sim.ending(peer) != Ending::Open);
             drain(&mut sim, &[]);

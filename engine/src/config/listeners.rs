@@ -11,7 +11,7 @@ use crate::framing::Framing;
 use crate::shard::{Cidr, ListenerConfig};
 
 /// Where connections and datagrams are taken unless somebody says otherwise.
-const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10_000);
+pub(super) const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10_000);
 
 /// What is spoken at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,11 +139,11 @@ impl Listeners {
 /// Without a token list everybody who can connect can make logs.
 fn check_reach(listen: &Listen, flags: &RunFlags) -> Result<(), ConfigError> {
     let address = listen.address;
-    if address.ip().is_loopback() || flags.open {
+    if address.ip().is_loopback() || flags.open || flags.tokens.is_some() {
         return Ok(());
     }
     let problem = format!(
-        "{address} is reachable from other hosts, and any line with a UUID makes a log; add --open to allow that, or listen on 127.0.0.1"
+        "{address} is reachable from other hosts, and any line with a UUID makes a log; list the tokens with --tokens FILE, add --open to allow that, or listen on 127.0.0.1"
     );
     Err(wrong(listen.address_subject(), problem))
 }

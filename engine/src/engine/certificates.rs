@@ -3,85 +3,63 @@
 //! What cannot be used changes nothing: new handshakes go on with what was read before, and the reason is said. A pair is
 //! replaced in two steps by nearly everybody; between them it does not fit, and the second step puts it right.
 
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 
-use super::no_resources;
+use super::files::{Source, Watched};
 use crate::config::{CertificateFiles, Stamp};
 use crate::diag::{Level, log, quoted};
-use crate::error::{ConfigError, EngineError};
-use crate::limits::CERTIFICATE_WATCH;
+use crate::error::ConfigError;
 use crate::tls::{Credentials, Server};
 
-/// What TLS clients are shown, a server for each set of files, and the thread that keeps them up to date.
+/// A set of files, and what TLS clients are shown of it.
 #[derive(Debug)]
 pub(super) struct Certificates {
-    servers: Vec<Server>,
-    /// The thread lives as long as somebody can ask it.
-    reloads: Sender<()>,
-}
-
-/// A set of files, what they were when they were read, and who shows them.
-struct Watched {
     files: CertificateFiles,
     stamps: Vec<Stamp>,
     server: Server,
 }
 
 impl Certificates {
-    /// `None` if there are no files.
-    pub(super) fn load(sets: &[CertificateFiles]) -> Result<Option<Self>, EngineError> {
-        if sets.is_empty() {
-            return Ok(None);
-        }
-        let watched = |files: &CertificateFiles| {
+    /// One for each set, in their order.
+    pub(super) fn load(sets: &[CertificateFiles]) -> Result<Vec<Self>, ConfigError> {
+        let load = |files: &CertificateFiles| {
             let stamps = files.stamps();
-            Ok(Watched { files: files.clone(), stamps, server: Server::new(load(files)?) })
+            let server = Server::new(load(files)?);
+            Ok(Self { files: files.clone(), stamps, server })
         };
-        let mut watched = sets.iter().map(watched).collect::<Result<Vec<_>, ConfigError>>()?;
-        let servers = watched.iter().map(|watched| watched.server.clone()).collect();
-        let (reloads, asked) = channel();
-        let work = move || {
-            loop {
-                let asked = match asked.recv_timeout(CERTIFICATE_WATCH) {
-                    Ok(()) => true,
-                    Err(RecvTimeoutError::Timeout) => false,
-                    Err(RecvTimeoutError::Disconnected) => return,
-                };
-                for Watched { files, stamps, server } in &mut watched {
-                    let now = files.stamps();
-                    if asked || now != *stamps {
-                        // Looked at before they are read: a change meanwhile is seen the next time.
-                        *stamps = now;
-                        renew(files, server);
-                    }
-                }
-            }
-        };
-        std::thread::Builder::new().name("certificates".into()).spawn(work).map_err(no_resources)?;
-        Ok(Some(Self { servers, reloads }))
+        sets.iter().map(load).collect()
     }
 
-    /// One for each set of files, in their order.
-    pub(super) fn servers(&self) -> &[Server] {
-        &self.servers
+    pub(super) fn server(&self) -> &Server {
+        &self.server
     }
 
-    /// Where to ask for them to be read again.
-    pub(super) fn reloads(&self) -> Sender<()> {
-        self.reloads.clone()
+    /// Keeps what clients are shown like the files.
+    pub(super) fn watched(self) -> Watched {
+        let stamps = self.stamps.clone();
+        Watched::new(Box::new(self), stamps)
     }
 }
 
-fn renew(files: &CertificateFiles, server: &Server) {
-    match load(files) {
-        Ok(credentials) => {
-            server.replace(credentials);
-            log(Level::Info, format_args!("certificates read again pairs={}", files.pairs.len()));
+impl Source for Certificates {
+    fn stamps(&self) -> Vec<Stamp> {
+        self.files.stamps()
+    }
+
+    fn renew(&mut self) -> bool {
+        match load(&self.files) {
+            Ok(credentials) => {
+                self.server.replace(credentials);
+                log(Level::Info, format_args!("certificates read again pairs={}", self.files.pairs.len()));
+                true
+            }
+            Err(error) => {
+                log(Level::Warn, format_args!("certificates kept as they were error={}", quoted(&error)));
+                false
+            }
         }
-        Err(error) => log(Level::Warn, format_args!("certificates kept as they were error={}", quoted(&error))),
     }
 }
 

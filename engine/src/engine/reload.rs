@@ -4,8 +4,8 @@
 //! until it is as it was or the engine has been restarted.
 
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 
+use super::files::FileWatch;
 use super::tell_all;
 use crate::admin::watch::Watch;
 use crate::config::{Config, Resolved, Setting};
@@ -27,9 +27,13 @@ pub(super) struct Live {
 
 impl Live {
     pub(super) fn new(config: &Config, mailboxes: Vec<Mailbox>, watch: Arc<Watch>) -> Self {
-        let per_second = config.tokens_per_second.unwrap_or(0);
+        // A list says itself how many logs there may be.
+        let (tokens_max, per_second) = match config.tokens {
+            Some(_) => (usize::MAX, 0),
+            None => (config.tokens_max, config.tokens_per_second.unwrap_or(0)),
+        };
         Self {
-            tokens: Allowance::paced(config.tokens_max, TOKENS_UNPACED, per_second),
+            tokens: Allowance::paced(tokens_max, TOKENS_UNPACED, per_second),
             per_address: PerAddress::new(config.connections_per_ip_max),
             mailboxes,
             watch,
@@ -38,7 +42,7 @@ impl Live {
 
     /// Puts a setting in force as the configuration has it; false: that takes a restart.
     fn apply(&self, name: &str, config: &Config) -> bool {
-        let tell = |change| tell_all(&self.mailboxes, Command::Change(change));
+        let tell = |change| tell_all(&self.mailboxes, &Command::Change(change));
         let limit = match name {
             "log_level" | "log_format" => {
                 diag::configure(config.log_level, config.log_format);
@@ -49,12 +53,16 @@ impl Live {
                 return true;
             }
             "tokens_max" => {
-                self.tokens.set_max(config.tokens_max);
+                if config.tokens.is_none() {
+                    self.tokens.set_max(config.tokens_max);
+                }
                 Limit::new(name, config.tokens_max)
             }
             "tokens_per_second" => {
                 let per_second = config.tokens_per_second.unwrap_or(0);
-                self.tokens.set_pace(per_second);
+                if config.tokens.is_none() {
+                    self.tokens.set_pace(per_second);
+                }
                 Limit::new(name, per_second)
             }
             "connections_per_ip_max" => {
@@ -86,7 +94,7 @@ pub type Reread = Box<dyn Fn() -> Result<Resolved, ConfigError> + Send>;
 /// Makes a running engine read its files again.
 pub struct Reloader {
     pub(super) live: Live,
-    pub(super) certificates: Option<Sender<()>>,
+    pub(super) files: FileWatch,
     /// The settings that are in force.
     pub(super) settings: Vec<Setting>,
     pub(super) reread: Reread,
@@ -109,10 +117,7 @@ impl Reloader {
                 return say(Level::Warn, format_args!("configuration kept as it was error={}", quoted(&error)));
             }
         }
-        if let Some(certificates) = &self.certificates {
-            // Nobody reads any more if the engine has ended.
-            let _told = certificates.send(());
-        }
+        self.files.reload();
     }
 
     fn take(&mut self, resolved: &Resolved) {

@@ -121,7 +121,10 @@ pub const ENTRY_BYTES: Family = family(
     "Bytes of those entries with the LF of each: what segments grow by.",
 );
 /// `reason`
-pub const REJECTED_LINES: Family = counter("engine_rejected_lines", "Lines of which nothing is stored, by reason.");
+pub const REJECTED_LINES: Family = counter("engine_rejected_lines", "Lines that became no entry, by reason.");
+/// No labels.
+pub const REJECTED_KEPT_LINES: Family =
+    counter("engine_rejected_kept_lines", "Those of them that --rejected keep has stored below _rejected.");
 /// No labels.
 pub const SPLIT_LINES: Family = counter("engine_split_lines", "Lines longer than --line-bytes-max.");
 /// No labels.
@@ -150,7 +153,13 @@ pub const ENTRY_DELAY_SECONDS: Family = family(
     "From received to written. One sample per batch: its first entry, which waited longest.",
 );
 /// `state`
-pub const SEGMENTS: Family = gauge("engine_segments", "Segments: active (being appended to) and sealed ones.");
+pub const SEGMENTS: Family =
+    gauge("engine_segments", "Segments: active (being appended to), sealed, and compressed ones.");
+/// No labels.
+pub const RETAINED_BYTES: Family = counter(
+    "engine_retained_bytes",
+    "Bytes on disk of the segments that --retain-bytes and --retain-age have deleted.",
+);
 /// No labels.
 pub const OPEN_FILES: Family = gauge("engine_open_files", "Segments that are open now.");
 /// No labels.
@@ -183,7 +192,8 @@ pub const RING_OVERFLOW: Family =
 /// `result`
 pub const CONFIG_RELOADS: Family = counter(
     "engine_config_reloads",
-    "SIGHUPs: the configuration was read again (ok), or something was wrong with it and all stayed as it was (failed).",
+    "Reads again: of the configuration (SIGHUP), of each set of certificates and of the token list (SIGHUP, or a change of \
+     the file): used (ok), or something was wrong and all stayed as it was (failed).",
 );
 /// `name`
 pub const LIMIT: Family = gauge(
@@ -208,6 +218,7 @@ pub const ALL: &[Family] = &[
     ENTRIES,
     ENTRY_BYTES,
     REJECTED_LINES,
+    REJECTED_KEPT_LINES,
     SPLIT_LINES,
     SPLIT_PIECES,
     BACKPRESSURE_SECONDS,
@@ -215,6 +226,7 @@ pub const ALL: &[Family] = &[
     WRITE_SECONDS,
     ENTRY_DELAY_SECONDS,
     SEGMENTS,
+    RETAINED_BYTES,
     OPEN_FILES,
     FILE_CACHE_MISSES,
     LOGS,

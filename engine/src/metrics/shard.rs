@@ -44,6 +44,8 @@ pub struct Counters {
     pub split_lines: u64,
     /// Stored pieces of such lines after the first.
     pub split_pieces: u64,
+    /// Rejected lines that are kept.
+    pub kept_lines: u64,
     /// Writes that completed, short ones too.
     pub batches: u64,
     /// TLS connections that waited because as many handshakes as may be were in progress.
@@ -127,6 +129,7 @@ impl Counters {
             entry_bytes,
             split_lines,
             split_pieces,
+            kept_lines,
             batches,
             tls_handshakes_waited,
             tls_broken,
@@ -148,6 +151,7 @@ impl Counters {
         self.entry_bytes += entry_bytes;
         self.split_lines += split_lines;
         self.split_pieces += split_pieces;
+        self.kept_lines += kept_lines;
         self.batches += batches;
         self.tls_handshakes_waited += tls_handshakes_waited;
         self.tls_broken += tls_broken;
@@ -194,6 +198,7 @@ impl fmt::Display for Counters {
             write!(f, " tls_handshakes.{}={}", result.name(), self.handshakes(result))?;
         }
         write!(f, " tls_handshakes_waited={} tls_broken={}", self.tls_handshakes_waited, self.tls_broken)?;
+        write!(f, " kept_lines={}", self.kept_lines)?;
         for reason in Reject::ALL {
             write!(f, " rejected.{}={}", reason.name(), self.rejected(reason))?;
         }

@@ -111,6 +111,26 @@ impl Pace {
     }
 }
 
+/// Bytes of rejected lines that may still be kept, of all shards. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct RejectedRoom(Arc<AtomicU64>);
+
+impl RejectedRoom {
+    /// Room for so many bytes.
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(bytes)))
+    }
+
+    /// Takes room, if so much is left.
+    #[must_use]
+    pub fn take(&self, bytes: u64) -> bool {
+        // Mostly there is none: then all shards read what nobody writes.
+        self.0.load(Ordering::Relaxed) >= bytes
+            && self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+    }
+}
+
 /// How many connections one address may have, and how many it has. Clones are the same one.
 #[derive(Clone, Debug)]
 pub struct PerAddress {
@@ -161,6 +181,13 @@ mod tests {
 
     fn at(millis: u64) -> Time {
         Time::new(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn room_for_rejected_lines_is_taken_whole_or_not() {
+        let room = RejectedRoom::new(10);
+        let other = room.clone();
+        assert!(room.take(7) && !other.take(4) && other.take(3) && !room.take(1));
     }
 
     #[test]

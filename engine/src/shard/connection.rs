@@ -1,5 +1,6 @@
 //! One client's stream: what the shard remembers of it between receives.
 
+use super::ingest::Pieces;
 use super::logs::Destination;
 use super::op::{ListenerId, PeerAddress};
 use super::proxied::Header;
@@ -55,7 +56,7 @@ pub(super) struct Connection {
     /// The token of the last line and where it went: consecutive lines often share it.
     pub(super) last: Option<(Token, Destination)>,
     /// Where the further pieces of the line in progress go.
-    pub(super) pieces_to: Option<(Token, Destination)>,
+    pub(super) pieces_to: Option<Pieces>,
 }
 
 impl Connection {

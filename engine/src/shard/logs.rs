@@ -14,18 +14,20 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::allowance::Allowance;
+use super::allowance::{Allowance, RejectedRoom};
 use super::by_class::ByClass;
 use super::op::{Notice, Op};
+use super::outgoing::Outgoing;
 use crate::buf::{BufferPool, WriteBuf};
-use crate::handover::ShardId;
+use crate::handover::{RunKind, ShardId};
 use crate::limits::{OPENS_IN_FLIGHT_MAX, STORAGE_RETRY, WRITES_IN_FLIGHT_MAX};
 use crate::metrics::Histogram;
-use crate::route::{LogId, Route, Router};
+use crate::route::{KnownTokens, LogId, Route, Router};
 use crate::scan;
-use crate::segment::{AppendOp, Appended, Appender, FileId, Offset, Position};
+use crate::segment::{AppendOp, Appended, Appender, FileId, LogName, Offset, Position, SegmentLimits, Wrote};
 use crate::time::Time;
 use crate::wire::{Entry, Reject, Token};
 
@@ -34,10 +36,14 @@ use crate::wire::{Entry, Reject, Token};
 pub struct LogLimits {
     /// A busy log is written at most this often.
     pub linger: Duration,
-    /// A segment rolls before it grows past this many bytes.
-    pub segment_bytes: u64,
+    /// When a segment rolls.
+    pub segment: SegmentLimits,
     /// Logs of all shards.
     pub tokens: Allowance,
+    /// Tokens that may name a log; `None`: every token may.
+    pub known: Option<Arc<KnownTokens>>,
+    /// Where lines that name no log are kept: room for them.
+    pub rejected: Option<RejectedRoom>,
     /// Segments open at once.
     pub open_files_max: usize,
 }
@@ -84,6 +90,8 @@ pub(super) struct Logs {
     limits: LogLimits,
     router: Router,
     all: Vec<Log>,
+    /// The logs of rejected lines, in the order of [`Reject::NO_LOG`].
+    rejected: [Option<LogId>; Reject::NO_LOG.len()],
     pub(super) pool: BufferPool,
     ready: VecDeque<LogId>,
     cooling: VecDeque<(Time, LogId)>,
@@ -120,6 +128,7 @@ impl Logs {
             limits,
             router,
             all: Vec::new(),
+            rejected: [None; Reject::NO_LOG.len()],
             pool: BufferPool::new(buffer_bytes),
             ready: VecDeque::new(),
             cooling: VecDeque::new(),
@@ -144,14 +153,33 @@ impl Logs {
         self.cooling.iter_mut().for_each(|(at, _)| *at = moved(*at));
     }
 
+    /// Tokens that may name a log; `None`: every token may.
+    #[inline]
+    pub(super) fn known(&self) -> Option<&KnownTokens> {
+        self.limits.known.as_deref()
+    }
+
+    /// From now on only these tokens name logs. What remembers where a token's entries go must forget it. Logs of other
+    /// tokens stay, with what is staged for them.
+    pub(super) fn know(&mut self, known: Arc<KnownTokens>) {
+        self.limits.known = Some(known);
+    }
+
     /// Adds a log that recovery found.
-    pub(super) fn resume(&mut self, token: Token, base: Offset, length: Position) {
-        self.limits.tokens.take_anyway();
-        self.add(token, Appender::resume(token, base, length));
+    pub(super) fn resume(&mut self, name: LogName, base: Offset, length: Position, age: Duration) {
+        let roll_at = Time::new(self.limits.segment.age.saturating_sub(age));
+        let log = self.push(Appender::resume(name, base, length, roll_at));
+        match name {
+            LogName::Token(token) => {
+                self.limits.tokens.take_anyway();
+                self.router.insert(token, log);
+            }
+            LogName::Rejected(reason) => *self.rejected_slot(reason) = Some(log),
+        }
         self.measured.segments_active += 1;
     }
 
-    fn add(&mut self, token: Token, appender: Appender) -> LogId {
+    fn push(&mut self, appender: Appender) -> LogId {
         let id = LogId(u32::try_from(self.all.len()).expect("tokens_max fits a u32"));
         self.all.push(Log {
             appender,
@@ -164,8 +192,47 @@ impl Logs {
             quiet_from: Time::default(),
             write_began: Time::default(),
         });
-        self.router.insert(token, id);
         id
+    }
+
+    fn rejected_slot(&mut self, reason: Reject) -> &mut Option<LogId> {
+        let index = Reject::NO_LOG.iter().position(|kept| *kept == reason);
+        &mut self.rejected[index.expect("only lines that name no log are kept")]
+    }
+
+    /// The log of the lines that were rejected for this reason, which this shard owns.
+    #[cold]
+    pub(super) fn rejected_log(&mut self, reason: Reject) -> LogId {
+        if let Some(log) = *self.rejected_slot(reason) {
+            return log;
+        }
+        let log = self.push(Appender::new(LogName::Rejected(reason)));
+        *self.rejected_slot(reason).insert(log)
+    }
+
+    /// Keeps a line that was rejected, or a piece of one, if such lines are kept and there is room: then `true`.
+    #[cold]
+    pub(super) fn keep(&mut self, reason: Reject, line: Entry<'_>, outgoing: &mut Outgoing, now: Time) -> bool {
+        let fits = |room: &RejectedRoom| room.take(line.len() as u64 + 1);
+        if !self.limits.rejected.as_ref().is_some_and(fits) {
+            return false;
+        }
+        if let Some(owner) = self.rejected_owner() {
+            outgoing.add(owner, Token::from_bytes([0; 16]), RunKind::rejected(reason), line, &mut self.pool);
+        } else {
+            let log = self.rejected_log(reason);
+            self.append(log, line, now);
+        }
+        true
+    }
+
+    fn rejected_owner(&self) -> Option<ShardId> {
+        self.router.foreign_owner(LogName::Rejected(Reject::NoToken))
+    }
+
+    /// Whether lines that are rejected here may have to go to another shard.
+    pub(super) fn hands_on_rejected(&self) -> bool {
+        self.limits.rejected.is_some() && self.rejected_owner().is_some()
     }
 
     /// Where the token's entries go; to a new log, if this sender makes logs and there may be one more.
@@ -190,7 +257,16 @@ impl Logs {
     #[cold]
     #[inline(never)]
     fn create(&mut self, token: Token, now: Time) -> Option<LogId> {
-        self.limits.tokens.take(now).then(|| self.add(token, Appender::new(token)))
+        self.limits.tokens.take(now).then(|| {
+            let log = self.push(Appender::new(token));
+            self.router.insert(token, log);
+            log
+        })
+    }
+
+    /// Every segment that has entries ends with the next one.
+    pub(super) fn roll_all(&mut self) {
+        self.all.iter_mut().for_each(|log| log.appender.roll_next());
     }
 
     /// Stages an entry.
@@ -198,14 +274,14 @@ impl Logs {
     pub(super) fn append(&mut self, id: LogId, entry: Entry<'_>, now: Time) {
         self.unwritten_bytes += entry.len() as u64 + 1;
         let appender = &mut self.all[id.0 as usize].appender;
-        if appender.append(entry, self.limits.segment_bytes, &mut self.pool, now) != Appended::Gathering {
+        if appender.append(entry, self.limits.segment, &mut self.pool, now) != Appended::Gathering {
             self.changed(id, now);
         }
     }
 
     /// Stages entries that another shard received, an LF after each.
     pub(super) fn append_run(&mut self, id: LogId, mut bytes: &[u8], now: Time) {
-        let fits = self.all[id.0 as usize].appender.fits(bytes.len(), self.limits.segment_bytes);
+        let fits = self.all[id.0 as usize].appender.fits(bytes.len(), self.limits.segment);
         while let Some(entries) = bytes.strip_suffix(b"\n") {
             // Where a segment may end, it ends at an entry: they go one by one.
             let end = if fits { None } else { scan::find_lf(entries) };
@@ -326,7 +402,7 @@ impl Logs {
     }
 
     fn issue(&mut self, log: LogId, op: AppendOp, now: Time, ops: &mut VecDeque<Op>) {
-        let token = self.all[log.0 as usize].appender.token();
+        let name = self.all[log.0 as usize].appender.name();
         let op = match op {
             AppendOp::Write { file, position, buf } => {
                 self.writes_in_flight += 1;
@@ -334,17 +410,18 @@ impl Logs {
                 self.writing_bytes += buf.capacity();
                 Op::Write { log, file, position, buf }
             }
-            AppendOp::Open { base, length } => {
+            AppendOp::Open { base, length, indexed } => {
                 self.opens_in_flight += 1;
-                Op::OpenSegment { log, token, base, length }
+                Op::OpenSegment { log, name, base, length, indexed }
             }
-            AppendOp::Create { base, close } => {
+            AppendOp::Create { base, close, sealed } => {
                 self.opens_in_flight += 1;
+                ops.extend(sealed.map(|block| Op::Index { name, block }));
                 if let Some(file) = close {
                     self.open.retain(|&open| open != log);
                     ops.push_back(Op::CloseSegment(file));
                 }
-                Op::CreateSegment { log, token, base }
+                Op::CreateSegment { log, name, base }
             }
         };
         ops.push_back(op);
@@ -407,7 +484,7 @@ impl Logs {
         self.troubled.push_back((now + STORAGE_RETRY, id));
         let told = std::mem::replace(&mut log.trouble_told, true);
         self.measured.logs_refused += u64::from(!told);
-        (!told).then_some(Notice::LogRefused { token: log.appender.token(), error })
+        (!told).then_some(Notice::LogRefused { name: log.appender.name(), error })
     }
 
     /// The driver wrote, or could not. A write that is not complete goes on at once.
@@ -435,11 +512,14 @@ impl Logs {
         };
         self.unwritten_bytes -= count as u64;
         let since = buf.since();
-        if let Some(rest) = appender.wrote(buf, count, &mut self.pool) {
-            self.issue(id, rest, now, ops);
-        } else {
-            self.measured.entry_delay_seconds.observe(now.since(since));
-            self.requeue(id);
+        match appender.wrote(buf, count, &mut self.pool) {
+            Wrote::Rest(rest) => self.issue(id, rest, now, ops),
+            Wrote::Whole { closed, .. } => {
+                let name = appender.name();
+                ops.extend(closed.into_iter().flatten().map(|block| Op::Index { name, block }));
+                self.measured.entry_delay_seconds.observe(now.since(since));
+                self.requeue(id);
+            }
         }
         // An interrupted write says nothing about the storage.
         if count > 0 { self.accepted_again() } else { None }
@@ -498,9 +578,9 @@ impl Logs {
         &self.measured
     }
 
-    /// Logs in all.
+    /// Logs of tokens.
     pub(super) fn count(&self) -> usize {
-        self.all.len()
+        self.all.len() - self.rejected.iter().flatten().count()
     }
 
     /// Segments that are open now.

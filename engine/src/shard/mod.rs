@@ -38,7 +38,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use allowance::{Allowance, PerAddress};
+pub use allowance::{Allowance, PerAddress, RejectedRoom};
 pub use ingest::Oversize;
 pub use logs::LogLimits;
 pub use op::{
@@ -65,11 +65,11 @@ use crate::limits::{
     RATION, RECV_BUFFER_BYTES, RECV_BUFFER_PARTS,
 };
 use crate::metrics::{Counters, HandshakeResult, ListenerCounters};
-use crate::route::{Ownership, Router};
-use crate::segment::{Offset, Position};
+use crate::route::{KnownTokens, Ownership, Router};
+use crate::segment::{LogName, Offset, Position};
 use crate::time::Time;
 use crate::tls;
-use crate::wire::{Reject, Token};
+use crate::wire::Reject;
 
 /// What a shard is allowed and told.
 #[derive(Clone, Debug)]
@@ -275,9 +275,9 @@ impl Shard {
         shard
     }
 
-    /// Adds a log that recovery found: the base and the length of its newest segment.
-    pub fn resume_log(&mut self, token: Token, base: Offset, length: Position) {
-        self.logs.resume(token, base, length);
+    /// Adds a log that recovery found: the base, the length and the age of its newest segment.
+    pub fn resume_log(&mut self, name: LogName, base: Offset, length: Position, age: Duration) {
+        self.logs.resume(name, base, length, age);
     }
 
     /// Takes one completion.
@@ -301,6 +301,8 @@ impl Shard {
             }
             Completion::Sent { message: Message::Finished, .. } => self.finished += 1,
             Completion::Command(Command::Drain) => self.drain(),
+            Completion::Command(Command::Know(known)) => self.know(known),
+            Completion::Command(Command::Roll) => self.logs.roll_all(),
             Completion::Command(Command::Report { ticket }) => {
                 self.notices.push_back(Notice::Report(Box::new(self.report(ticket))));
             }
@@ -404,6 +406,16 @@ impl Shard {
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
         self.logs.pool.used()
+    }
+
+    /// Swaps the list of tokens. A long line goes on as its first piece was judged.
+    #[cold]
+    fn know(&mut self, known: Arc<KnownTokens>) {
+        self.logs.know(known);
+        for connection in self.connections.iter_mut().flatten() {
+            connection.last = None;
+        }
+        self.udp.forget_last();
     }
 
     fn budget(&self, parts: usize) -> usize {
@@ -657,12 +669,16 @@ impl Shard {
 
     /// Copies a batch that another shard sent and sends its memory home, if there is one and room for it.
     fn take_incoming(&mut self) -> bool {
-        if self.full {
+        // What is rejected here may have to go on, to the one shard that hands on nothing: so nobody waits in a circle.
+        let hands_on = self.logs.hands_on_rejected();
+        if self.full || (hands_on && self.outgoing.is_over(self.budget(1), HANDOVER_BATCHES_MAX)) {
             return false;
         }
         let Some((from, batch)) = self.incoming.pop_front() else { return false };
         for run in batch.runs() {
-            absorb(run, &mut self.logs, &mut self.counters, self.now);
+            // At the end the others may have been told that nothing more comes.
+            let outgoing = (!self.phase.flushes()).then_some(&mut self.outgoing);
+            absorb(run, &mut self.logs, &mut self.counters, outgoing, self.now);
         }
         self.ops.push_back(Op::Send { to: from, message: Message::Returned(batch) });
         self.full |= self.logs.pool.used() >= self.config.buffer_bytes;

@@ -2,14 +2,14 @@
 
 use core::net::IpAddr;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::buf::{RecvBuf, WriteBuf};
 use crate::handover::{Message, ShardId};
 use crate::metrics::Report;
-use crate::route::LogId;
-use crate::segment::{FileId, Offset, Position};
-use crate::wire::Token;
+use crate::route::{KnownTokens, LogId};
+use crate::segment::{FileId, IndexBlock, LogName, Offset, Position};
 
 /// A listener: an index into the driver's table, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -137,7 +137,7 @@ pub enum Op {
         /// For the answer.
         log: LogId,
         /// The log's name.
-        token: Token,
+        name: LogName,
         /// Offset of its first byte.
         base: Offset,
     },
@@ -146,11 +146,20 @@ pub enum Op {
         /// For the answer.
         log: LogId,
         /// The log's name.
-        token: Token,
+        name: LogName,
         /// Offset of its first byte.
         base: Offset,
         /// The length it must have.
         length: Position,
+        /// Whether its index should know of all its bytes: what it lacks is made up for from the text, if that is little.
+        indexed: bool,
+    },
+    /// Order: a block for the index of a segment, the next one of that segment. It may be lost: the index is a hint.
+    Index {
+        /// The log's name.
+        name: LogName,
+        /// What to note.
+        block: IndexBlock,
     },
     /// [`Completion::Written`]: writes the rest of `buf` at `position`.
     Write {
@@ -294,12 +303,17 @@ pub enum Completion {
 }
 
 /// What the control side tells a shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Finish what is under way and end; a second one cuts the drain short.
     Drain,
     /// Free space fell below `--disk-free-min` (true) or is back above it (false).
     DiskLow(bool),
+    /// From now on only these tokens name logs. Every shard is told; lines that cross from one to another on the way are
+    /// judged by the one that received them.
+    Know(Arc<KnownTokens>),
+    /// Every segment that has entries ends before the next entry of its log.
+    Roll,
     /// [`Notice::Report`]: say how it stands.
     Report {
         /// For the answer.
@@ -365,7 +379,7 @@ pub enum Notice {
     /// A log cannot be opened for a reason of its own: its entries wait, and it is retried.
     LogRefused {
         /// The log.
-        token: Token,
+        name: LogName,
         /// Why.
         error: io::Error,
     },

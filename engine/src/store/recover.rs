@@ -17,14 +17,19 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
+use super::segment_file::SegmentFile;
 use super::{CHUNK_BYTES, LogFiles, chunk_of, file_error, log_token, whole_lines_end};
 use crate::error::{Damage, RecoverError};
-use crate::segment::{CURRENT, CURRENT_NEW, Offset, Position, QUARANTINE, is_reserved, quarantine_name, segment_name};
+use crate::segment::{
+    CURRENT, CURRENT_NEW, LogName, Offset, Position, QUARANTINE, REJECTED, is_reserved, packed_name, quarantine_name,
+    segment_name,
+};
 use crate::sys::DataDir;
 use crate::sys::data_dir::point_current;
 use crate::sys::file::{Access, Dir, DirEntry, Kind};
-use crate::wire::Token;
+use crate::wire::Reject;
 
 /// Up to this many copies or segments are synced one by one, more by one sync of the whole file system: that one also
 /// waits for what others wrote, but 10,000 single ones took two minutes.
@@ -35,10 +40,18 @@ const SYNCED_ONE_BY_ONE_MAX: usize = 32;
 pub struct Recovered {
     /// Every log that has a segment, by token.
     pub logs: Vec<RecoveredLog>,
+    /// The same of rejected lines that were kept.
+    pub rejected: Vec<RecoveredLog>,
+    /// Bytes of all their segments, after the cuts.
+    pub rejected_bytes: u64,
     /// Segments of all logs.
     pub segments: u64,
+    /// Those of them that are compressed.
+    pub packed: u64,
     /// Bytes of all segments, after the cuts.
     pub bytes: u64,
+    /// When the newest of them was written.
+    pub newest_write: Option<SystemTime>,
     /// Unfinished last lines that were moved to quarantine.
     pub quarantined_files: u64,
     /// Bytes of them.
@@ -53,11 +66,15 @@ pub struct Recovered {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecoveredLog {
     /// The log.
-    pub token: Token,
+    pub name: LogName,
     /// Base of its newest segment.
     pub base: Offset,
     /// Length of that segment in bytes: whole lines only.
     pub len: u64,
+    /// How long ago that segment was made, by the host's clock; zero if nobody says.
+    pub age: Duration,
+    /// Segments before that one.
+    pub sealed: u64,
 }
 
 /// Checks every log's chain of segments, moves an unfinished last line to quarantine, and points `current` to the
@@ -88,20 +105,23 @@ struct Recovery<'a> {
 
 /// An unfinished last line that was copied, and is still in its segment.
 struct Cut {
-    token: Token,
+    log: LogName,
     base: Offset,
     whole: u64,
 }
 
 /// The log at hand.
 struct Log {
-    token: Token,
+    name: LogName,
     dir: Dir,
     path: PathBuf,
 }
 
 impl Recovery<'_> {
     fn name(&mut self, entry: &DirEntry) -> Result<(), RecoverError> {
+        if entry.name == REJECTED {
+            return self.rejected();
+        }
         if is_reserved(&entry.name) {
             return Ok(());
         }
@@ -115,7 +135,22 @@ impl Recovery<'_> {
             return Err(damage(&path, "a directory", "a file or a symbolic link"));
         }
         let dir = self.data.root().dir(&entry.name).map_err(file_error(&path, "opened"))?;
-        self.log(&Log { token, dir, path })
+        self.log(&Log { name: token.into(), dir, path })
+    }
+
+    /// Lines that were rejected and kept: for each reason what a log is.
+    fn rejected(&mut self) -> Result<(), RecoverError> {
+        let before = self.found.bytes;
+        for reason in Reject::NO_LOG {
+            let name = LogName::Rejected(reason);
+            let path = self.data.path().join(name.to_string());
+            match self.data.log_dir(name, Dir::dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                dir => self.log(&Log { name, dir: dir.map_err(file_error(&path, "opened"))?, path })?,
+            }
+        }
+        self.found.rejected_bytes = self.found.bytes - before;
+        Ok(())
     }
 
     fn log(&mut self, log: &Log) -> Result<(), RecoverError> {
@@ -125,31 +160,51 @@ impl Recovery<'_> {
             // Made, and then no room for its first segment; or its segments were taken away.
             return if files.current { Err(damage(&log.path, "a segment", "none, only current")) } else { Ok(()) };
         };
-        let (len, inode) = self.check_chain(log, &files.bases)?;
+        if !files.is_plain(base) {
+            // Only what is sealed is compressed: the next one is gone, and with it where the log goes on.
+            return Err(damage(&log.path, "the newest segment as text", format!("only {}", packed_name(base))));
+        }
+        let (len, inode) = self.check_chain(log, &files)?;
         let len = self.copy_unfinished_line(log, base, len)?;
         self.mend_current(log, &files, base, inode)?;
-        self.found.logs.push(RecoveredLog { token: log.token, base, len });
+        let name = segment_name(base);
+        let born = log.dir.born(&name).map_err(file_error(&log.path.join(&name), "inspected"))?;
+        let age = born.and_then(|born| born.elapsed().ok()).unwrap_or_default();
+        let found = match log.name {
+            LogName::Token(_) => &mut self.found.logs,
+            LogName::Rejected(_) => &mut self.found.rejected,
+        };
+        found.push(RecoveredLog { name: log.name, base, len, age, sealed: files.bases.len() as u64 - 1 });
         Ok(())
     }
 
     /// Length and inode of the newest segment.
-    fn check_chain(&mut self, log: &Log, bases: &[Offset]) -> Result<(u64, u64), RecoverError> {
+    fn check_chain(&mut self, log: &Log, files: &LogFiles) -> Result<(u64, u64), RecoverError> {
         let mut newest = (0, 0);
-        for (index, &base) in bases.iter().enumerate() {
-            let name = segment_name(base);
+        for (index, &base) in files.bases.iter().enumerate() {
+            let is_plain = files.is_plain(base);
+            let name = if is_plain { segment_name(base) } else { packed_name(base) };
             let path = log.path.join(&name);
             let stat = log.dir.stat(&name).map_err(file_error(&path, "inspected"))?;
             let stat = stat.filter(|stat| stat.kind == Kind::File);
             let stat = stat.ok_or_else(|| damage(&path, "a file", "a directory or a symbolic link"))?;
-            let end = Position(stat.len).in_log(base);
-            let end = end.ok_or_else(|| damage(&path, "an end below 2^64", format!("{} bytes", stat.len)))?;
-            if let Some(&next) = bases.get(index + 1).filter(|&&next| next != end) {
-                let expected = format!("{} after {name} of {} bytes", segment_name(end), stat.len);
+            let len = if is_plain { stat.len } else { packed_len(log, base)? };
+            let end = Position(len).in_log(base);
+            let end = end.ok_or_else(|| damage(&path, "an end below 2^64", format!("{len} bytes")))?;
+            let next = files.bases.get(index + 1).copied();
+            // Where a compressed one waits beside the text, that one is the whole one; the text may not have been synced.
+            let doubtful = is_plain && files.is_packed(base);
+            if let Some(next) = next.filter(|&next| next != end)
+                && !(doubtful && packed_len(log, base)? == next.in_segment(base).0)
+            {
+                let expected = format!("{} after {name} of {len} bytes", segment_name(end));
                 return Err(damage(&log.path, expected, segment_name(next)));
             }
             self.found.segments += 1;
-            self.found.bytes += stat.len;
-            newest = (stat.len, stat.inode);
+            self.found.packed += u64::from(!is_plain);
+            self.found.bytes += next.map_or(len, |next| next.in_segment(base).0);
+            self.found.newest_write = self.found.newest_write.max(Some(stat.modified));
+            newest = (len, stat.inode);
         }
         Ok(newest)
     }
@@ -163,13 +218,13 @@ impl Recovery<'_> {
         if whole == len {
             return Ok(len);
         }
-        let copy = quarantine_name(log.token, base, Position(whole));
+        let copy = quarantine_name(log.name, base, Position(whole));
         let copy_path = self.data.path().join(QUARANTINE).join(&copy);
         let copy = self.quarantine(&file, whole..len, &copy).map_err(file_error(&copy_path, "filled"))?;
         if self.cuts.len() < SYNCED_ONE_BY_ONE_MAX {
             copy.sync_all().map_err(file_error(&copy_path, "synced"))?;
         }
-        self.cuts.push(Cut { token: log.token, base, whole });
+        self.cuts.push(Cut { log: log.name, base, whole });
         self.found.quarantined_files += 1;
         self.found.quarantined_bytes += len - whole;
         self.found.bytes -= len - whole;
@@ -184,13 +239,13 @@ impl Recovery<'_> {
         let synced = if one_by_one { quarantine.sync().and_then(|()| root.sync()) } else { root.sync_file_system() };
         synced.map_err(file_error(&data.join(QUARANTINE), "synced"))?;
         for cut in &self.cuts {
-            let (log, segment) = (cut.token.to_string(), segment_name(cut.base));
-            let file = root.dir(&log).and_then(|dir| dir.file(&segment, Access::Write));
-            let cut = file.and_then(|file| {
+            let segment = segment_name(cut.base);
+            let file = self.data.log_dir(cut.log, Dir::dir).and_then(|dir| dir.file(&segment, Access::Write));
+            let done = file.and_then(|file| {
                 file.set_len(cut.whole)?;
                 if one_by_one { file.sync_all() } else { Ok(()) }
             });
-            cut.map_err(file_error(&data.join(log).join(segment), "cut"))?;
+            done.map_err(file_error(&data.join(cut.log.to_string()).join(segment), "cut"))?;
         }
         if !one_by_one {
             root.sync_file_system().map_err(file_error(data, "synced"))?;
@@ -267,6 +322,18 @@ impl Recovery<'_> {
     }
 }
 
+/// Bytes of entries in a compressed segment.
+fn packed_len(log: &Log, base: Offset) -> Result<u64, RecoverError> {
+    let path = log.path.join(packed_name(base));
+    let packed = log.dir.file(&packed_name(base), Access::Read).map_err(file_error(&path, "opened"))?;
+    match SegmentFile::packed(packed).and_then(|packed| packed.len()) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
+            Err(damage(&path, "a compressed segment", error.to_string()))
+        }
+        other => Ok(other.map_err(file_error(&path, "read"))?),
+    }
+}
+
 fn damage(path: &Path, expected: impl Into<String>, found: impl Into<String>) -> RecoverError {
     RecoverError::Damage(Damage { path: path.to_owned(), expected: expected.into(), found: found.into() })
 }
@@ -276,6 +343,7 @@ mod tests {
     use super::*;
     use crate::error::Exit;
     use crate::segment::{META, QUARANTINE};
+    use crate::wire::Token;
     use std::fs;
     use std::os::unix::fs::{MetadataExt, symlink};
 
@@ -305,8 +373,15 @@ mod tests {
             self.log(&segment_name(Offset(base)))
         }
 
+        /// What was found, but for times: only a clock knows them.
         fn recover(&self) -> Recovered {
-            recover(&self.data).unwrap()
+            let mut found = recover(&self.data).unwrap();
+            for log in found.logs.iter_mut().chain(&mut found.rejected) {
+                assert!(log.age < Duration::from_mins(10), "{log:?}");
+                log.age = Duration::ZERO;
+            }
+            found.newest_write = None;
+            found
         }
 
         fn refused(&self) -> String {
@@ -345,10 +420,31 @@ mod tests {
     }
 
     #[test]
+    fn rejected_lines_are_a_log_of_their_own() {
+        let fixture = Fixture::new(&[(0, "a\n")]);
+        let name = LogName::Rejected(Reject::UnknownToken);
+        for (base, text) in [(0, "one\n"), (4, "two\nthr")] {
+            let file = File::from(fixture.data.create_segment(name, Offset(base)).unwrap());
+            file.write_all_at(text.as_bytes(), 0).unwrap();
+        }
+        let found = fixture.recover();
+        assert_eq!(
+            found.logs,
+            [RecoveredLog { name: token().into(), base: Offset(0), len: 2, age: Duration::ZERO, sealed: 0 }]
+        );
+        assert_eq!(found.rejected, [RecoveredLog { name, base: Offset(4), len: 4, age: Duration::ZERO, sealed: 1 }]);
+        assert_eq!((found.rejected_bytes, found.bytes, found.segments, found.unknown), (8, 10, 3, 0));
+        let cut = "_rejected-unknown_token-00000000000000000004-4".to_owned();
+        assert_eq!(fixture.quarantine(), [(cut, "thr".to_owned())]);
+        let folder = fixture.data.path().join("_rejected/unknown_token");
+        assert_eq!(fs::read(folder.join(CURRENT)).unwrap(), b"two\n");
+    }
+
+    #[test]
     fn whole_logs_are_left_alone() {
         let fixture = Fixture::new(&[(0, "a\n"), (2, "bb\nc\n")]);
         let found = fixture.recover();
-        let log = RecoveredLog { token: token(), base: Offset(2), len: 5 };
+        let log = RecoveredLog { name: token().into(), base: Offset(2), len: 5, age: Duration::ZERO, sealed: 1 };
         assert_eq!(found, Recovered { logs: vec![log], segments: 2, bytes: 7, ..Recovered::default() });
         assert_eq!(fixture.quarantine(), []);
     }
@@ -364,7 +460,16 @@ mod tests {
             assert_eq!(fs::read_to_string(fixture.segment(2)).unwrap(), text[..whole], "cut at {cut}");
             let kept = (format!("T-00000000000000000002-{whole}"), rest.to_owned());
             assert_eq!(fixture.quarantine(), if rest.is_empty() { vec![] } else { vec![kept] }, "cut at {cut}");
-            assert_eq!(found.logs, [RecoveredLog { token: token(), base: Offset(2), len: whole as u64 }]);
+            assert_eq!(
+                found.logs,
+                [RecoveredLog {
+                    name: token().into(),
+                    base: Offset(2),
+                    len: whole as u64,
+                    age: Duration::ZERO,
+                    sealed: 1
+                }]
+            );
             assert_eq!((found.bytes, found.quarantined_bytes), (2 + whole as u64, rest.len() as u64));
 
             let again = fixture.recover();
@@ -392,7 +497,7 @@ mod tests {
         }
         let found = fixture.recover();
         assert_eq!((found.quarantined_files, found.bytes), (count, 2 * count));
-        assert!(found.logs.is_sorted_by_key(|log| log.token));
+        assert!(found.logs.is_sorted_by_key(|log| log.name));
         let copies: Vec<_> = fixture.quarantine().into_iter().map(|(_, text)| text).collect();
         assert_eq!(copies, (0..count).map(|number| number.to_string()).collect::<Vec<_>>());
         assert_eq!(fixture.recover(), Recovered { quarantined_files: 0, quarantined_bytes: 0, ..found });
@@ -401,7 +506,7 @@ mod tests {
     #[test]
     fn damage_of_one_log_leaves_every_segment_as_it_is() {
         let fixture = Fixture::new(&[(0, "a\nrest")]);
-        let damaged = "ffffffff-0000-0000-0000-000000000000".parse().unwrap();
+        let damaged: Token = "ffffffff-0000-0000-0000-000000000000".parse().unwrap();
         for base in [0, 5] {
             fixture.data.create_segment(damaged, Offset(base)).unwrap();
         }
@@ -451,7 +556,43 @@ mod tests {
     #[test]
     fn a_log_may_begin_above_zero_and_end_with_an_empty_segment() {
         let fixture = Fixture::new(&[(40, "a\n"), (42, "")]);
-        assert_eq!(fixture.recover().logs, [RecoveredLog { token: token(), base: Offset(42), len: 0 }]);
+        assert_eq!(
+            fixture.recover().logs,
+            [RecoveredLog { name: token().into(), base: Offset(42), len: 0, age: Duration::ZERO, sealed: 1 }]
+        );
+    }
+
+    /// Compresses a segment; the text goes, or stays as if the engine had been killed before that.
+    fn pack(fixture: &Fixture, base: u64, stays: bool) {
+        let file = File::create(fixture.log(&packed_name(Offset(base)))).unwrap();
+        let mut packer = crate::store::segment_file::Packer::new(file).unwrap();
+        packer.push(&fs::read(fixture.segment(base)).unwrap()).unwrap();
+        packer.finish().unwrap();
+        if !stays {
+            fs::remove_file(fixture.segment(base)).unwrap();
+        }
+    }
+
+    #[test]
+    fn compressed_segments_join() {
+        let fixture = Fixture::new(&[(0, "a\n"), (2, "bb\nc\n"), (7, "d\n")]);
+        let plain = fixture.recover();
+        pack(&fixture, 0, false);
+        pack(&fixture, 2, true);
+        fs::write(fixture.log("00000000000000000002.log.zst.tmp"), "half").unwrap();
+        fs::write(fixture.log("00000000000000000000.idx"), "any").unwrap();
+        assert_eq!(fixture.recover(), Recovered { packed: 1, ..plain.clone() });
+        // The text of the second was not synced before the power went; the compressed one was.
+        fs::write(fixture.segment(2), "bb").unwrap();
+        assert_eq!(fixture.recover(), Recovered { packed: 1, ..plain });
+        let packed = fixture.log(&packed_name(Offset(0)));
+        fs::write(&packed, "no frames at all, none").unwrap();
+        assert!(fixture.refused().contains("00000000000000000000.log.zst: expected a compressed segment, found "));
+        fs::remove_file(&packed).unwrap();
+        pack(&fixture, 7, false);
+        assert!(
+            fixture.refused().contains("expected the newest segment as text, found only 00000000000000000007.log.zst")
+        );
     }
 
     #[test]

@@ -19,7 +19,9 @@ use rustix::io::Errno;
 use super::file::{Access, DIR_MODE, Dir};
 use crate::error::{StartError, shown};
 use crate::segment::meta::{FORMAT, MetaError, NodeId};
-use crate::segment::{CURRENT, CURRENT_NEW, LOCK, META, META_NEW, Meta, Offset, is_reserved, segment_name};
+use crate::segment::{
+    CURRENT, CURRENT_NEW, LOCK, LogName, META, META_NEW, Meta, Offset, REJECTED, is_reserved, segment_name,
+};
 use crate::wire::Token;
 
 /// Write permission of others than owner and group.
@@ -206,8 +208,8 @@ impl DataDir {
     /// # Errors
     /// Those of the system calls; `AlreadyExists` when there is a segment of that base that is not empty. An empty one
     /// is what an earlier try left behind.
-    pub fn create_segment(&self, token: Token, base: Offset) -> io::Result<OwnedFd> {
-        let dir = self.root.dir_or_new(&token.to_string())?;
+    pub fn create_segment(&self, log: impl Into<LogName>, base: Offset) -> io::Result<OwnedFd> {
+        let dir = self.log_dir(log.into(), Dir::dir_or_new)?;
         let name = segment_name(base);
         let file = dir.file_or_new(&name, Access::Write)?;
         let len = file.metadata()?.len();
@@ -223,9 +225,9 @@ impl DataDir {
     ///
     /// # Errors
     /// Those of the system calls; `InvalidData` when its length is not the expected one: somebody else touched it.
-    pub fn open_segment(&self, token: Token, base: Offset, expected_len: u64) -> io::Result<OwnedFd> {
+    pub fn open_segment(&self, log: impl Into<LogName>, base: Offset, expected_len: u64) -> io::Result<OwnedFd> {
         let name = segment_name(base);
-        let file = self.root.dir(&token.to_string())?.file(&name, Access::Write)?;
+        let file = self.log_dir(log.into(), Dir::dir)?.file(&name, Access::Write)?;
         let len = file.metadata()?.len();
         if len != expected_len {
             let problem =
@@ -233,6 +235,17 @@ impl DataDir {
             return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
         }
         Ok(file.into())
+    }
+
+    /// The directory of a log; `open` opens a directory in another one, and may make it.
+    ///
+    /// # Errors
+    /// Those of `open`.
+    pub fn log_dir(&self, log: LogName, open: impl Fn(&Dir, &str) -> io::Result<Dir>) -> io::Result<Dir> {
+        match log {
+            LogName::Token(token) => open(&self.root, &token.to_string()),
+            LogName::Rejected(reason) => open(&open(&self.root, REJECTED)?, reason.name()),
+        }
     }
 
     /// Bytes that this user can still write to the file system.

@@ -52,7 +52,7 @@ impl<'a> From<&'a [u8]> for Entry<'a> {
 }
 
 /// Why a line stores nothing. Every rejected line has exactly one reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reject {
     /// Blank, or nothing but the token.
     Empty,
@@ -93,6 +93,10 @@ impl Reject {
         Self::BadProxy,
         Self::Cut,
     ];
+
+    /// The reasons of lines that name no log, which `--rejected keep` keeps. Other protocols are never stored, and of what
+    /// was cut not all is there.
+    pub const NO_LOG: [Self; 3] = [Self::NoToken, Self::UnknownToken, Self::TooManyTokens];
 
     /// The reason's name in counters and log lines.
     #[must_use]

@@ -1,7 +1,8 @@
 //! Files in memory on a disk of limited size, which holds the core to its promises.
 //!
 //! Asserted at every operation: a log has one in flight; a write begins exactly where its file ends; a segment begins
-//! where the one before it ended; a file is neither closed under a write nor used after it was closed.
+//! where the one before it ended; a file is neither closed under a write nor used after it was closed; a block of an index
+//! begins where the one before it ended, and says what the segment holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -10,7 +11,7 @@ use super::chance::{Chance, Fault};
 use crate::buf::WriteBuf;
 use crate::handover::ShardId;
 use crate::route::LogId;
-use crate::segment::{FileId, Offset, Position};
+use crate::segment::{FileId, IndexBlock, LogName, Offset, Position};
 use crate::shard::{Completion, Op};
 use crate::wire::Token;
 
@@ -18,8 +19,10 @@ const EIO: i32 = 5;
 
 #[derive(Debug)]
 pub(super) struct Disk {
-    segments: BTreeMap<(Token, Offset), Vec<u8>>,
-    current: BTreeMap<Token, Offset>,
+    segments: BTreeMap<(LogName, Offset), Vec<u8>>,
+    current: BTreeMap<LogName, Offset>,
+    /// Up to where segments are indexed.
+    indexed: BTreeMap<(LogName, Offset), Position>,
     open: Vec<Option<OpenFile>>,
     /// Logs with an operation in flight, by shard and number.
     busy: BTreeSet<(u16, u32)>,
@@ -29,7 +32,7 @@ pub(super) struct Disk {
 
 #[derive(Debug)]
 struct OpenFile {
-    token: Token,
+    name: LogName,
     base: Offset,
     writing: bool,
 }
@@ -39,6 +42,7 @@ impl Disk {
         Self {
             segments: BTreeMap::new(),
             current: BTreeMap::new(),
+            indexed: BTreeMap::new(),
             open: Vec::new(),
             busy: BTreeSet::new(),
             used: 0,
@@ -47,18 +51,21 @@ impl Disk {
     }
 
     /// A log's segments in order: base and bytes.
-    pub(super) fn segments(&self, token: Token) -> impl Iterator<Item = (Offset, &[u8])> {
-        let all = (token, Offset::START)..=(token, Offset(u64::MAX));
+    pub(super) fn segments(&self, name: LogName) -> impl Iterator<Item = (Offset, &[u8])> {
+        let all = (name, Offset::START)..=(name, Offset(u64::MAX));
         self.segments.range(all).map(|(&(_, base), bytes)| (base, bytes.as_slice()))
     }
 
     pub(super) fn tokens(&self) -> impl Iterator<Item = Token> {
-        self.current.keys().copied()
+        self.current.keys().filter_map(|name| match name {
+            LogName::Token(token) => Some(*token),
+            LogName::Rejected(_) => None,
+        })
     }
 
     /// The segment that `current` names.
-    pub(super) fn current(&self, token: Token) -> Option<Offset> {
-        self.current.get(&token).copied()
+    pub(super) fn current(&self, name: LogName) -> Option<Offset> {
+        self.current.get(&name).copied()
     }
 
     pub(super) fn open_files(&self) -> usize {
@@ -66,10 +73,11 @@ impl Disk {
     }
 
     /// Puts a segment on the disk before the shard starts.
-    pub(super) fn add(&mut self, token: Token, base: Offset, bytes: &[u8]) {
+    pub(super) fn add(&mut self, name: LogName, base: Offset, bytes: &[u8]) {
         self.used += bytes.len() as u64;
-        self.segments.insert((token, base), bytes.to_vec());
-        self.current.insert(token, base);
+        self.segments.insert((name, base), bytes.to_vec());
+        self.indexed.insert((name, base), Position(bytes.len() as u64));
+        self.current.insert(name, base);
     }
 
     /// The order of an operation that takes effect later.
@@ -91,6 +99,23 @@ impl Disk {
         self.open[file.0 as usize] = None;
     }
 
+    /// A block for an index.
+    pub(super) fn index(&mut self, name: LogName, block: &IndexBlock) {
+        let bytes = &self.segments[&(name, block.base)];
+        let end = self.indexed.entry((name, block.base)).or_insert(Position::START);
+        assert_eq!(*end, block.start, "a gap or an overlap between blocks of {name:?}");
+        *end = block.end;
+        let index = |position: Position| usize::try_from(position.0).expect("a simulation writes little");
+        let bytes = &bytes[index(block.start)..index(block.end)];
+        let found = (crate::segment::index::count_lines(bytes), crc32c::crc32c(bytes));
+        assert_eq!((block.lines, block.crc32c), found, "a block of {name:?}");
+    }
+
+    /// Up to where a segment is indexed.
+    pub(super) fn indexed(&self, token: Token, base: Offset) -> Position {
+        self.indexed.get(&(token.into(), base)).copied().unwrap_or_default()
+    }
+
     /// An operation takes effect.
     pub(super) fn finish(&mut self, shard: ShardId, op: Op, chance: &mut Chance) -> Completion {
         let (Op::CreateSegment { log, .. } | Op::OpenSegment { log, .. } | Op::Write { log, .. }) = op else {
@@ -98,58 +123,58 @@ impl Disk {
         };
         self.busy.remove(&(shard.0, log.0));
         match op {
-            Op::CreateSegment { log, token, base } => {
-                Completion::Opened { log, result: self.create(token, base, chance) }
+            Op::CreateSegment { log, name, base } => {
+                Completion::Opened { log, result: self.create(name, base, chance) }
             }
-            Op::OpenSegment { log, token, base, length } => {
-                Completion::Opened { log, result: self.open_segment(token, base, length, chance) }
+            Op::OpenSegment { log, name, base, length, .. } => {
+                Completion::Opened { log, result: self.open_segment(name, base, length, chance) }
             }
             Op::Write { log, file, buf, .. } => self.written(log, file, buf, chance),
             other => unreachable!("the disk takes no {other:?}"),
         }
     }
 
-    fn create(&mut self, token: Token, base: Offset, chance: &mut Chance) -> io::Result<FileId> {
-        let before = self.segments.range((token, Offset::START)..(token, base)).next_back();
+    fn create(&mut self, name: LogName, base: Offset, chance: &mut Chance) -> io::Result<FileId> {
+        let before = self.segments.range((name, Offset::START)..(name, base)).next_back();
         let ends_at = before.map_or(0, |((_, base), bytes)| base.0 + bytes.len() as u64);
-        assert_eq!(ends_at, base.0, "a gap or an overlap between segments of {token:?}");
+        assert_eq!(ends_at, base.0, "a gap or an overlap between segments of {name:?}");
         let full = self.used >= self.capacity && chance.one_in(2);
         let fault = open_fault(full, chance);
         // A create that fails in its last step leaves an empty file behind.
         if fault.is_none() || chance.one_in(2) {
-            let bytes = self.segments.entry((token, base)).or_default();
-            assert!(bytes.is_empty(), "a segment of {token:?} is created twice");
+            let bytes = self.segments.entry((name, base)).or_default();
+            assert!(bytes.is_empty(), "a segment of {name:?} is created twice");
         }
         if let Some(error) = fault {
             return Err(error);
         }
-        self.current.insert(token, base);
-        Ok(self.open(token, base))
+        self.current.insert(name, base);
+        Ok(self.open(name, base))
     }
 
     fn open_segment(
         &mut self,
-        token: Token,
+        name: LogName,
         base: Offset,
         length: Position,
         chance: &mut Chance,
     ) -> io::Result<FileId> {
-        let bytes = self.segments.get(&(token, base)).expect("only what exists is opened");
-        assert_eq!(bytes.len() as u64, length.0, "the length of a segment of {token:?}");
+        let bytes = self.segments.get(&(name, base)).expect("only what exists is opened");
+        assert_eq!(bytes.len() as u64, length.0, "the length of a segment of {name:?}");
         match open_fault(false, chance) {
             Some(error) => Err(error),
-            None => Ok(self.open(token, base)),
+            None => Ok(self.open(name, base)),
         }
     }
 
-    fn open(&mut self, token: Token, base: Offset) -> FileId {
-        let twice = self.open.iter().flatten().any(|file| file.token == token);
-        assert!(!twice, "two files of {token:?} are open");
+    fn open(&mut self, name: LogName, base: Offset) -> FileId {
+        let twice = self.open.iter().flatten().any(|file| file.name == name);
+        assert!(!twice, "two files of {name:?} are open");
         let slot = self.open.iter().position(Option::is_none).unwrap_or(self.open.len());
         if slot == self.open.len() {
             self.open.push(None);
         }
-        self.open[slot] = Some(OpenFile { token, base, writing: false });
+        self.open[slot] = Some(OpenFile { name, base, writing: false });
         FileId(u32::try_from(slot).expect("a simulation opens few files"))
     }
 
@@ -184,8 +209,8 @@ impl Disk {
     }
 
     fn bytes(&mut self, file: FileId) -> &mut Vec<u8> {
-        let OpenFile { token, base, .. } = *self.file(file);
-        self.segments.get_mut(&(token, base)).expect("an open file has bytes")
+        let OpenFile { name, base, .. } = *self.file(file);
+        self.segments.get_mut(&(name, base)).expect("an open file has bytes")
     }
 }
 

@@ -41,7 +41,7 @@ use crate::buf::RecvArena;
 use crate::handover::ShardId;
 use crate::limits::UDP_BUFFER_BYTES;
 use crate::route::Ownership;
-use crate::segment::{Offset, Position};
+use crate::segment::{LogName, Offset, Position};
 use crate::shard::{Command, Completion, Notice, Op, Outcome, PeerAddress, Shard, ShardConfig};
 use crate::time::Time;
 use crate::wire::Token;
@@ -124,9 +124,10 @@ impl Sim {
     #[must_use]
     pub fn with_log(seed: u64, config: ShardConfig, token: Token, base: Offset, bytes: &[u8]) -> Self {
         let mut sim = Self::idle(seed, Faults::none(), config);
-        sim.disk.add(token, base, bytes);
+        sim.disk.add(token.into(), base, bytes);
         let owner = sim.ownership.owner(token);
-        sim.house(owner).shard.resume_log(token, base, Position(bytes.len() as u64));
+        let length = Position(bytes.len() as u64);
+        sim.house(owner).shard.resume_log(token.into(), base, length, Duration::ZERO);
         sim.start_all();
         sim
     }
@@ -209,10 +210,10 @@ impl Sim {
     }
 
     /// A message of the control side to all shards; it reaches them one after the other.
-    pub fn command(&mut self, command: Command) {
+    pub fn command(&mut self, command: &Command) {
         for shard in self.shard_ids() {
             let delay = if shard.0 == 0 { TURN } else { self.chance.delay() };
-            self.agenda.plan(delay, Event::Command(shard, command));
+            self.agenda.plan(delay, Event::Command(shard, command.clone()));
         }
     }
 
@@ -316,14 +317,20 @@ impl Sim {
     }
 
     /// A log's segments in order: base and bytes.
-    pub fn segments(&self, token: Token) -> impl Iterator<Item = (Offset, &[u8])> {
-        self.disk.segments(token)
+    pub fn segments(&self, log: impl Into<LogName>) -> impl Iterator<Item = (Offset, &[u8])> {
+        self.disk.segments(log.into())
     }
 
     /// The segment that `current` names.
     #[must_use]
     pub fn current(&self, token: Token) -> Option<Offset> {
-        self.disk.current(token)
+        self.disk.current(token.into())
+    }
+
+    /// Up to where the index of a segment reaches.
+    #[must_use]
+    pub fn indexed(&self, token: Token, base: Offset) -> Position {
+        self.disk.indexed(token, base)
     }
 
     /// All bytes of a log.
@@ -543,6 +550,7 @@ impl Sim {
             Op::Shutdown(connection, side) => network.shut_down((id, connection), side, agenda, chance),
             Op::Close { connection, .. } => network.close_connection((id, connection), agenda, chance),
             Op::CloseSegment(file) => self.disk.close(file),
+            Op::Index { name, block } => self.disk.index(name, &block),
             Op::Send { to, message } => self.post.send(id, to, message, agenda, chance),
             op @ (Op::CreateSegment { .. } | Op::OpenSegment { .. } | Op::Write { .. }) => {
                 self.disk.begin(id, &op);

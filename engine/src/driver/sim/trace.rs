@@ -94,6 +94,7 @@ impl Trace {
             Op::Write { log, file, position, buf } => {
                 self.note(&[22, u64::from(log.0), u64::from(file.0), position.0], buf.rest());
             }
+            Op::Index { block, .. } => self.note(&[31, block.base.0, block.end.0, u64::from(block.crc32c)], &[]),
             Op::CloseSegment(file) => self.note(&[23, u64::from(file.0)], &[]),
             Op::Send { to, .. } => self.note(&[25, u64::from(to.0)], &[]),
             Op::Transmit { connection, buf } => self.note(&[30, u64::from(connection.0)], buf.rest()),

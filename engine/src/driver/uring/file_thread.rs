@@ -1,23 +1,47 @@
-//! The shard's file thread: creates and opens segments with plain system calls, one whole operation after the other.
+//! The shard's file thread: creates and opens segments with plain system calls, one whole operation after the other, and
+//! writes what the shard notes for the indexes of its segments.
 //!
 //! In the ring each of the four or five calls would be a hop to a kernel worker of its own, in line behind data.
+//! It is woken for segments; for indexes it looks into their queue from time to time, so that they cost the shard no
+//! system call, and a busy segment's index one write for many blocks.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::mailbox::{Mail, Mailbox};
+use crate::handover::Outlet;
+use crate::limits::{INDEX_FLUSH, INDEX_GAP_BYTES_MAX};
 use crate::route::LogId;
-use crate::segment::{Offset, Position};
-use crate::sys::DataDir;
+use crate::segment::index::Record;
+use crate::segment::{IndexBlock, LogName, Offset, Position};
+use crate::sys::file::Dir;
+use crate::sys::{DataDir, index_file};
 use crate::wire::Token;
 
 /// What the file thread is to do.
 #[derive(Debug)]
 pub(super) enum FileRequest {
-    Create { log: LogId, token: Token, base: Offset },
-    Open { log: LogId, token: Token, base: Offset, length: Position },
+    Create { log: LogId, name: LogName, base: Offset },
+    Open { log: LogId, name: LogName, base: Offset, length: Position, indexed: bool },
+}
+
+/// What the file thread works with.
+#[derive(Debug)]
+pub struct Files {
+    /// Where segments are made.
+    pub data: Arc<DataDir>,
+    /// Told of every log that has a new segment behind another one.
+    pub rolled: Sender<Option<Token>>,
+}
+
+/// A block for the index of a segment.
+#[derive(Debug)]
+pub(super) struct Noted {
+    pub(super) name: LogName,
+    pub(super) block: IndexBlock,
 }
 
 /// Ends when it is dropped, after all that it was asked.
@@ -28,13 +52,10 @@ pub(super) struct FileThread {
 }
 
 impl FileThread {
-    pub(super) fn start(data: Arc<DataDir>, mailbox: Mailbox) -> io::Result<Self> {
+    /// `start` is when the shard's time began.
+    pub(super) fn start(files: Files, mailbox: Mailbox, blocks: Outlet<Noted>, start: Instant) -> io::Result<Self> {
         let (requests, inbox) = channel();
-        let work = move || {
-            for request in inbox {
-                mailbox.post(execute(&data, &request));
-            }
-        };
+        let work = move || serve(&inbox, &mailbox, Indexer { files, blocks, start });
         let thread = std::thread::Builder::new().name("files".into()).spawn(work)?;
         Ok(Self { requests: Some(requests), thread: Some(thread) })
     }
@@ -55,11 +76,85 @@ impl Drop for FileThread {
     }
 }
 
-fn execute(data: &DataDir, request: &FileRequest) -> Mail {
-    match *request {
-        FileRequest::Create { log, token, base } => Mail::Opened { log, result: data.create_segment(token, base) },
-        FileRequest::Open { log, token, base, length } => {
-            Mail::Opened { log, result: data.open_segment(token, base, length.0) }
+#[expect(clippy::disallowed_methods, reason = "when to look for blocks is no business of the core")]
+fn serve(inbox: &Receiver<FileRequest>, mailbox: &Mailbox, mut indexer: Indexer) {
+    let mut flushed = Instant::now();
+    loop {
+        let request = inbox.recv_timeout(INDEX_FLUSH.saturating_sub(flushed.elapsed()));
+        if let Ok(request) = &request {
+            mailbox.post(execute(&indexer.files.data, request));
+            indexer.follow(request);
+        }
+        if request.is_err() || flushed.elapsed() >= INDEX_FLUSH {
+            indexer.flush();
+            flushed = Instant::now();
+        }
+        if request.err() == Some(RecvTimeoutError::Disconnected) {
+            return;
         }
     }
+}
+
+fn execute(data: &DataDir, request: &FileRequest) -> Mail {
+    match *request {
+        FileRequest::Create { log, name, base } => Mail::Opened { log, result: data.create_segment(name, base) },
+        FileRequest::Open { log, name, base, length, .. } => {
+            Mail::Opened { log, result: data.open_segment(name, base, length.0) }
+        }
+    }
+}
+
+/// Takes blocks to their indexes.
+#[derive(Debug)]
+struct Indexer {
+    files: Files,
+    blocks: Outlet<Noted>,
+    start: Instant,
+}
+
+impl Indexer {
+    /// What the index has to do with a segment that was made or opened: the one before it is sealed and noted whole, and
+    /// what an engine before this one had in its open block is made up for.
+    fn follow(&mut self, request: &FileRequest) {
+        match *request {
+            FileRequest::Create { name, base, .. } if base != Offset::START => {
+                self.flush();
+                // Rejected lines stay as they are.
+                let LogName::Token(token) = name else { return };
+                // Nobody listens any more if the engine ends. One that could not be made may be told of as well.
+                let _told = self.files.rolled.send(Some(token));
+            }
+            FileRequest::Open { name, base, length, indexed: true, .. } => {
+                self.flush();
+                let dir = self.files.data.log_dir(name, Dir::dir);
+                // See below.
+                let _completed = dir.and_then(|dir| index_file::complete(&dir, base, length.0, INDEX_GAP_BYTES_MAX));
+            }
+            FileRequest::Create { .. } | FileRequest::Open { .. } => {}
+        }
+    }
+
+    fn flush(&mut self) {
+        let mut noted: Vec<Noted> = std::iter::from_fn(|| self.blocks.pop()).collect();
+        if noted.is_empty() {
+            return;
+        }
+        // Those of one segment stay in their order.
+        noted.sort_by_key(|noted| (noted.name, noted.block.base));
+        let start = SystemTime::now().checked_sub(self.start.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
+        let start = start.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        for of_one in noted.chunk_by(|a, b| (a.name, a.block.base) == (b.name, b.block.base)) {
+            let blocks: Vec<_> = of_one.iter().map(|noted| (noted.block.start, record(&noted.block, start))).collect();
+            let dir = self.files.data.log_dir(of_one[0].name, Dir::dir);
+            // An index is a hint. What it lacks now, for want of room perhaps, is made up for later.
+            let _appended = dir.and_then(|dir| index_file::append(&dir, of_one[0].block.base, &blocks));
+        }
+    }
+}
+
+/// The block as it is stored, if the shard's time began so long after 1970.
+fn record(block: &IndexBlock, start: Duration) -> Record {
+    let IndexBlock { end, lines, crc32c, since, .. } = *block;
+    let time = start + Duration::from_nanos(since.as_nanos());
+    Record { time: u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), approximate: false, end, lines, crc32c }
 }

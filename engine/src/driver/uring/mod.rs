@@ -3,6 +3,7 @@
 //! ```text
 //!  Op ──► submission entry, user_data = kind and slot ──► kernel ──► completion entry ──► Completion
 //!  CreateSegment, OpenSegment ──► file thread ──► mailbox ──► eventfd ──► Completion
+//!  Index ──► queue ──► file thread, which looks into it from time to time
 //! ```
 //! `user_data` is a kind and a slot of a table here, never a pointer. A slot is freed only by the last answer that can
 //! name it: a socket's by its close, which waits for its shutdowns and follows its last receive and transmit; a write's by its one
@@ -23,7 +24,6 @@ mod recv_ring;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use io_uring::register::Restriction;
@@ -37,9 +37,10 @@ pub use neighbours::Neighbours;
 pub use probe::{Feature, RING_LOCKED_BYTES, features, probe, refused, rings_of};
 
 use crate::buf::WriteBuf;
+use crate::handover::{Inlet, queue};
 use crate::limits::{
-    COMPLETION_ENTRIES, CONNECTION_SLOTS, INLINE_WRITE_BYTES_MAX, RECV_BUFFER_BYTES, RECV_BUFFERS, RING_RETRY,
-    SUBMISSION_ENTRIES,
+    COMPLETION_ENTRIES, CONNECTION_SLOTS, INDEX_QUEUE, INLINE_WRITE_BYTES_MAX, RECV_BUFFER_BYTES, RECV_BUFFERS,
+    RING_RETRY, SUBMISSION_ENTRIES,
 };
 use crate::metrics::Load;
 use crate::route::LogId;
@@ -47,11 +48,12 @@ use crate::segment::FileId;
 use crate::shard::{
     Completion, ConnectionId, ListenerId, Newcomer, Notice, Op, Outcome, Received, Shard, ShutdownSide, UdpId,
 };
-use crate::sys::{DataDir, listener};
+use crate::sys::listener;
 use crate::time::Time;
 
 use datagrams::UdpSockets;
-use file_thread::{FileRequest, FileThread};
+pub use file_thread::Files;
+use file_thread::{FileRequest, FileThread, Noted};
 use mailbox::Mail;
 use recv_ring::{BUFFER_GROUP, RecvRing};
 
@@ -142,6 +144,8 @@ pub struct Uring {
     file_thread: FileThread,
     mailbox: Mailbox,
     neighbours: Neighbours,
+    /// Blocks for the file thread, which is not woken for them.
+    index: Inlet<Noted>,
     start: Instant,
     overflows: u64,
 }
@@ -164,11 +168,13 @@ impl Uring {
     pub fn new(
         listeners: Vec<OwnedFd>,
         udp: Vec<OwnedFd>,
-        data: Arc<DataDir>,
+        files: Files,
         mailbox: Mailbox,
         neighbours: Neighbours,
     ) -> io::Result<Self> {
-        let file_thread = FileThread::start(data, mailbox.clone())?;
+        let start = Instant::now();
+        let (index, blocks) = queue(INDEX_QUEUE);
+        let file_thread = FileThread::start(files, mailbox.clone(), blocks, start)?;
         let ring = build_ring()?;
         neighbours.move_in(ring.as_raw_fd());
         let recv_ring = RecvRing::register(&ring.submitter(), BUFFER_GROUP, RECV_BUFFERS, RECV_BUFFER_BYTES)?;
@@ -188,7 +194,8 @@ impl Uring {
             file_thread,
             mailbox,
             neighbours,
-            start: Instant::now(),
+            index,
+            start,
             overflows: 0,
         };
         enable(&driver.ring)?;
@@ -384,12 +391,8 @@ impl Uring {
                 self.sockets[slot as usize].close = Some(reset);
                 self.close_if_idle(slot)
             }
-            Op::CreateSegment { log, token, base } => {
-                self.file_thread.request(FileRequest::Create { log, token, base });
-                Ok(())
-            }
-            Op::OpenSegment { log, token, base, length } => {
-                self.file_thread.request(FileRequest::Open { log, token, base, length });
+            op @ (Op::CreateSegment { .. } | Op::OpenSegment { .. } | Op::Index { .. }) => {
+                self.tell_file_thread(op);
                 Ok(())
             }
             Op::Send { to, message } => {
@@ -415,6 +418,22 @@ impl Uring {
                 self.listeners[slot as usize] = None;
                 Ok(())
             }
+        }
+    }
+
+    fn tell_file_thread(&mut self, op: Op) {
+        match op {
+            Op::CreateSegment { log, name, base } => {
+                self.file_thread.request(FileRequest::Create { log, name, base });
+            }
+            Op::OpenSegment { log, name, base, length, indexed } => {
+                self.file_thread.request(FileRequest::Open { log, name, base, length, indexed });
+            }
+            Op::Index { name, block } => {
+                // With no place for it, the file thread makes up for it from the text when the next one comes.
+                let _full = self.index.push(Noted { name, block });
+            }
+            other => unreachable!("{other:?} is no business of the file thread"),
         }
     }
 
