@@ -68,7 +68,6 @@ pub struct Stopwatch {
 pub struct Follower {
     files: Files,
     logs: Vec<Log>,
-    index_of: HashMap<Token, usize>,
     known: HashMap<Token, usize>,
     buffer: Vec<u8>,
     reader: Reader,
@@ -84,10 +83,14 @@ impl Follower {
         let mut follower = Self {
             files: files.clone(),
             logs: Vec::new(),
-            index_of: plan.tokens.list.iter().copied().zip(0..).collect(),
             known: HashMap::new(),
             buffer: vec![0; READ_BYTES],
-            reader: Reader { account: Account::new(plan), stopwatch: None, plan: Arc::clone(plan) },
+            reader: Reader {
+                plan: Arc::clone(plan),
+                index_of: plan.tokens.list.iter().copied().zip(0..).collect(),
+                account: Account::new(plan),
+                stopwatch: None,
+            },
         };
         if let Files::Pattern(pattern) = files {
             let single = |(index, token): (usize, &Token)| {
@@ -211,7 +214,7 @@ impl Follower {
             return None;
         }
         let text = std::str::from_utf8(&token).expect("token text is ASCII");
-        self.logs.push(Log::segments(data.join(text), self.index_of.get(&token).copied()));
+        self.logs.push(Log::segments(data.join(text), self.reader.index_of.get(&token).copied()));
         Some(number)
     }
 
@@ -289,6 +292,8 @@ impl Changed {
 #[derive(Debug)]
 struct Reader {
     plan: Arc<Plan>,
+    /// The tokens of the run.
+    index_of: HashMap<Token, usize>,
     account: Account,
     stopwatch: Option<Stopwatch>,
 }
@@ -322,7 +327,7 @@ impl Lines for Reader {
         for end in memchr::memchr_iter(b'\n', lines) {
             let line = &lines[start..end];
             start = end + 1;
-            let found = match with_token.and_then(|token| without_token(line, token)) {
+            let found = match with_token.and_then(|own| without_token(line, own, &self.index_of)) {
                 Some(entry) => self.account.entry(token, &entry),
                 None => self.account.entry(token, line),
             };
@@ -338,10 +343,13 @@ impl Lines for Reader {
     }
 }
 
-/// A line of a receiver that stores it as it came: the entry without its token and one blank, as the protocol says.
-fn without_token(line: &[u8], token: &Token) -> Option<Vec<u8>> {
-    let at = memchr::memmem::find(line, token)?;
-    let (before, after) = (&line[..at], &line[at + token.len()..]);
+/// A line of a receiver that stores it as it came: the entry without its token and one blank, as the protocol says. The
+/// token is that of the log, or of another one of the run: the receiver may have mistaken the file.
+fn without_token(line: &[u8], own: &Token, all: &HashMap<Token, usize>) -> Option<Vec<u8>> {
+    let is_one = |text: &[u8]| <&Token>::try_from(text).is_ok_and(|token| all.contains_key(token));
+    let any = || line.windows(own.len()).position(|text| text[8] == b'-' && is_one(text));
+    let at = memchr::memmem::find(line, own).or_else(any)?;
+    let (before, after) = (&line[..at], &line[at + own.len()..]);
     let entry = match (before, after) {
         ([], [b' ', after @ ..]) => after.to_vec(),
         ([before @ .., b' '], []) => before.to_vec(),
@@ -358,13 +366,20 @@ mod tests {
 
     #[test]
     fn a_stored_line_gives_its_entry() {
-        let token = plan(1, 1, 256).tokens.list[0];
-        let line = |before: &[u8], after: &[u8]| without_token(&[before, &token, after].concat(), &token);
+        let all = plan(1, 2, 256).tokens.list.iter().copied().zip(0..).collect::<HashMap<_, _>>();
+        let [token, other] = plan(1, 2, 256).tokens.list[..] else { panic!("two tokens") };
+        let line = |before: &[u8], after: &[u8]| {
+            let in_file_of = |own| without_token(&[before, &token, after].concat(), own, &all);
+            assert_eq!(in_file_of(&token), in_file_of(&other));
+            in_file_of(&token)
+        };
         assert_eq!(line(b"", b" entry").unwrap(), b"entry");
         assert_eq!(line(b"an ", b" entry").unwrap(), b"an entry");
         assert_eq!(line(b"entry ", b"").unwrap(), b"entry");
         assert_eq!(line(b"a", b"b").unwrap(), b"ab");
-        assert_eq!(without_token(b"entry", &token), None);
+        for none in ["entry", "ffffffff-ffff-4fff-bfff-ffffffffffff entry"] {
+            assert_eq!(without_token(none.as_bytes(), &token, &all), None);
+        }
     }
 
     #[test]
