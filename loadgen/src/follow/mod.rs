@@ -7,7 +7,9 @@
 //! ```
 //!
 //! The time is taken after each read, so an entry counts as visible when a reader has it. What the follower adds is at
-//! most the pass under way when an entry was written, and the one that reads it; the length of passes is reported.
+//! most the pass under way when an entry was written, and the one that reads it; the length of passes is reported. Only
+//! the first entries of a single file that did not exist at the start may be found [`LOOK_EVERY`] later: nothing is
+//! watched where it appears.
 //!
 //! No lock, and the receiver need not run. In a data directory all logs are read in the end, not only those of the
 //! plan: an entry may have gone astray.
@@ -21,7 +23,7 @@
 mod files;
 mod watch;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -47,7 +49,7 @@ const SETTLED: Duration = Duration::from_millis(100);
 const POLL: Duration = Duration::from_millis(5);
 /// A wait for changes that brings none in this time: the end of a run, if it is over.
 const QUIET: Duration = Duration::from_millis(50);
-/// How often to look for files that did not exist at the start.
+/// How often to look for single files that did not exist at the start.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The number of the watch on the data directory itself.
 const ROOT: usize = usize::MAX;
@@ -68,7 +70,7 @@ pub struct Stopwatch {
 pub struct Follower {
     files: Files,
     logs: Vec<Log>,
-    known: HashMap<Token, usize>,
+    known: HashSet<Token>,
     buffer: Vec<u8>,
     reader: Reader,
 }
@@ -83,7 +85,7 @@ impl Follower {
         let mut follower = Self {
             files: files.clone(),
             logs: Vec::new(),
-            known: HashMap::new(),
+            known: HashSet::new(),
             buffer: vec![0; READ_BYTES],
             reader: Reader {
                 plan: Arc::clone(plan),
@@ -134,7 +136,9 @@ impl Follower {
                 self.watch_new(&mut watches, &mut unwatched, &mut changed)?;
                 last_look = Some(Instant::now());
             }
-            let is_quiet = !watches.wait(QUIET, |change| changed.note(change))?;
+            // What was just found is read at once.
+            let wait = if changed.rolled.is_empty() { QUIET } else { Duration::ZERO };
+            let is_quiet = !watches.wait(wait, |change| changed.note(change))? && changed.rolled.is_empty();
             if stop.load(Ordering::Relaxed) {
                 // Others may write to the same directory for ever.
                 if is_quiet || stopped.get_or_insert_with(Instant::now).elapsed() >= LINGER {
@@ -142,7 +146,7 @@ impl Follower {
                 }
             }
             let begin = self.reader.now();
-            self.read_changed(changed, &mut unwatched)?;
+            self.read_changed(changed, &mut watches, &mut unwatched)?;
             self.reader.end_pass(begin);
         }
     }
@@ -206,16 +210,13 @@ impl Follower {
         Ok(())
     }
 
-    /// The log of a token in the data directory, by its number; `None` if it was known before.
-    fn know(&mut self, token: Token) -> Option<usize> {
-        let Files::Data(data) = &self.files else { return None };
-        let number = self.logs.len();
-        if *self.known.entry(token).or_insert(number) != number {
-            return None;
+    /// Adds the log of a token in the data directory, unless it was known before.
+    fn know(&mut self, token: Token) {
+        let Files::Data(data) = &self.files else { return };
+        if self.known.insert(token) {
+            let text = std::str::from_utf8(&token).expect("token text is ASCII");
+            self.logs.push(Log::segments(data.join(text), self.reader.index_of.get(&token).copied()));
         }
-        let text = std::str::from_utf8(&token).expect("token text is ASCII");
-        self.logs.push(Log::segments(data.join(text), self.reader.index_of.get(&token).copied()));
-        Some(number)
     }
 
     fn is_followed(&self, number: usize) -> bool {
@@ -241,12 +242,24 @@ impl Follower {
         Ok(())
     }
 
-    fn read_changed(&mut self, mut changed: Changed, unwatched: &mut Vec<usize>) -> io::Result<()> {
+    fn read_changed(
+        &mut self,
+        mut changed: Changed,
+        watches: &mut Watches,
+        unwatched: &mut Vec<usize>,
+    ) -> io::Result<()> {
+        let known = self.logs.len();
         if changed.anything {
             self.discover()?;
-            changed.rolled = (0..self.logs.len()).filter(|number| self.is_followed(*number)).collect();
+            changed.rolled = (0..known).filter(|number| self.is_followed(*number)).collect();
         }
-        unwatched.extend(changed.appeared.iter().filter_map(|token| self.know(*token)));
+        for token in std::mem::take(&mut changed.appeared) {
+            self.know(token);
+        }
+        if self.logs.len() > known {
+            unwatched.extend(known..self.logs.len());
+            self.watch_new(watches, unwatched, &mut changed)?;
+        }
         changed.grown.sort_unstable();
         changed.grown.dedup();
         for number in changed.grown {
@@ -361,7 +374,10 @@ fn without_token(line: &[u8], own: &Token, all: &HashMap<Token, usize>) -> Optio
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
+    use crate::latency::Clock;
     use crate::plan::tests::plan;
 
     #[test]
@@ -379,6 +395,38 @@ mod tests {
         assert_eq!(line(b"a", b"b").unwrap(), b"ab");
         for none in ["entry", "ffffffff-ffff-4fff-bfff-ffffffffffff entry"] {
             assert_eq!(without_token(none.as_bytes(), &token, &all), None);
+        }
+    }
+
+    /// Whether the kernel names it or has forgotten to, it is read in the same pass, and watched from then on.
+    #[test]
+    fn a_new_log_is_read_and_watched_at_once() {
+        for anything in [false, true] {
+            let data = tempfile::tempdir().unwrap();
+            let plan = Arc::new(plan(1, 1, 256));
+            let mut follower = Follower::new(&plan, &Files::Data(data.path().to_owned())).unwrap();
+            follower.reader.stopwatch = Some(Stopwatch {
+                clock: RunClock::start(),
+                recorder: Recorder::new(Clock::Visible, Duration::ZERO, mpsc::channel().0),
+                send_times: Arc::new(SendTimes::new(1)),
+            });
+            let (mut watches, mut unwatched) = (Watches::new().unwrap(), Vec::new());
+            watches.add(data.path(), ROOT).unwrap();
+            let directory = data.path().join(std::str::from_utf8(&plan.tokens.list[0]).unwrap());
+            let segment = directory.join("00000000000000000000.log");
+            fs::create_dir(&directory).unwrap();
+            fs::write(&segment, "one\n").unwrap();
+            let mut changed = Changed::default();
+            assert!(watches.wait(Duration::ZERO, |change| changed.note(change)).unwrap());
+            if anything {
+                changed = Changed { anything, ..Changed::default() };
+            }
+            follower.read_changed(changed, &mut watches, &mut unwatched).unwrap();
+            assert_eq!((follower.reader.account.unknown, unwatched.len()), (1, 0));
+            fs::write(&segment, "one\ntwo\n").unwrap();
+            let mut changed = Changed::default();
+            assert!(watches.wait(Duration::ZERO, |change| changed.note(change)).unwrap());
+            assert!(changed.grown.contains(&0));
         }
     }
 
