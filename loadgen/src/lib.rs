@@ -318,5 +318,11 @@ fn unreadable(plan: &Plan) -> impl FnOnce(io::Error) -> RunError {
         Some(Files::Pattern(pattern)) => format!("--files: {pattern}"),
         None => String::new(),
     };
-    move |error| RunError::Unexpected(format!("{files} cannot be read; give this user leave to"), error)
+    move |error: io::Error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::InvalidData => "see what `engine verify` finds there",
+            _ => "give this user leave to",
+        };
+        RunError::Unexpected(format!("{files} cannot be read; {remedy}"), error)
+    }
 }

@@ -348,6 +348,7 @@ fn nobody_there_is_exit_3_and_wrong_usage_2() {
     assert_eq!(refused.status.code(), Some(3));
     let sentence = String::from_utf8(refused.stderr).unwrap();
     assert!(sentence.starts_with("loadgen: --target: cannot connect to 127.0.0.1:"), "{sentence}");
+    assert!(sentence.contains("; start the receiver first, or give its address (Connection refused"), "{sentence}");
     assert_eq!(sentence.lines().count(), 1);
     assert_eq!(loadgen(&["--target", "localhost"]).status.code(), Some(2));
     assert_eq!(loadgen(&["--target", "127.0.0.1:1", "--size", "63"]).status.code(), Some(2));

@@ -95,6 +95,20 @@ fn files_of_other_receivers_are_followed() {
     }
 }
 
+/// Where they store a line in the file of another token, it is there, and in the wrong place.
+#[test]
+fn a_whole_line_in_a_wrong_file_is_not_lost() {
+    let receiver = Receiver::start(Fault::Misfile, End::WholeLines);
+    let pattern = format!("{}/{{token}}/00000000000000000000.log", receiver.data.path().display());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
+    command.args(["run", "--json", "--target", &receiver.address.to_string(), "--files", &pattern, "--tokens", "7"]);
+    let output = command.args(["--entries", "2000", "--connections", "1"]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let counts = ["stored", "wrong_log", "lost", "damaged", "unknown_lines"].map(|name| &report["account"][name]);
+    assert_eq!(counts, [2000, 1, 0, 0, 0].map(|count| Value::from(count)).each_ref(), "{report}");
+    assert_eq!(output.status.code(), Some(5), "{report}");
+}
+
 /// The Python implementation sums up the interval log, and must come to the same table.
 #[test]
 fn histograms_are_read_back_by_another_implementation() {

@@ -1,19 +1,18 @@
 //! The files of one log, read up to a position that is always behind a whole line.
 //!
 //! ```text
-//!  DATA/<token>/<base>.log   segments, base being 20 decimal digits: one is complete as soon as there is a later one
-//!  PATTERN with {token}      one file
+//!  DATA/<token>/<base>.log       segments, base being 20 decimal digits: one is complete as soon as there is a later one
+//!  DATA/<token>/<base>.log.zst   the same, compressed: complete in any case, and read only where the text is gone
+//!  PATTERN with {token}          one file
 //! ```
 //!
 //! What is behind the last LF is read again the next time: a receiver that was killed in the middle of a line may cut
 //! it off when it comes back, and then something else stands there.
 //!
 //! What a log held before the run is left out: reading begins behind the last whole line of its newest segment.
-//!
-//! Left out: compressed segments. What a run wrote is read right after it, when none is compressed yet.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +22,8 @@ use crate::payload::SIZE_BYTES_MAX;
 pub(super) const READ_BYTES: usize = 2 * SIZE_BYTES_MAX;
 /// Digits of a segment's base.
 const BASE_DIGITS: usize = 20;
+/// What a compressed segment's name has more.
+const PACKED: &str = ".zst";
 
 /// One log.
 #[derive(Debug)]
@@ -69,6 +70,7 @@ impl Log {
             *base = newest;
         }
         if !self.open()? {
+            self.leave();
             return Ok(());
         }
         // Open again when there is something to read: of ten thousand logs few may be of the run.
@@ -92,7 +94,7 @@ impl Log {
     /// Reads all that is new in the open file.
     pub(super) fn read(&mut self, buffer: &mut [u8], lines: &mut impl Lines) -> io::Result<bool> {
         if self.file.is_none() && !self.open()? {
-            return Ok(false);
+            return self.read_packed(buffer, lines);
         }
         let mut has_news = false;
         while self.read_some(buffer, lines)? {
@@ -108,9 +110,9 @@ impl Log {
         let bases = segments(directory, *base)?;
         let mut has_news = self.read(buffer, lines)?;
         for next in bases {
-            if self.move_to(next) {
+            if self.base().is_some_and(|base| next > base) {
                 self.finish(buffer, lines)?;
-                (self.file, self.position) = (None, 0);
+                self.move_to(next);
                 has_news |= self.read(buffer, lines)?;
             }
         }
@@ -127,27 +129,63 @@ impl Log {
         Ok(())
     }
 
-    /// Makes a segment the one to read; `false` if it is open already.
-    fn move_to(&mut self, next: u64) -> bool {
-        match &mut self.place {
-            Place::Segments { base, .. } if self.file.is_none() || *base != next => {
-                *base = next;
-                true
-            }
-            _ => false,
+    /// The segment to read.
+    fn base(&self) -> Option<u64> {
+        match self.place {
+            Place::Segments { base, .. } => Some(base),
+            Place::Single(_) => None,
+        }
+    }
+
+    /// Makes another segment the one to read.
+    fn move_to(&mut self, next: u64) {
+        if let Place::Segments { base, .. } = &mut self.place {
+            *base = next;
+            (self.file, self.position, self.rest_bytes) = (None, 0, 0);
+        }
+    }
+
+    /// Has nothing more to do with a segment that is complete: whichever comes next has a higher base.
+    fn leave(&mut self) {
+        if let Some(base) = self.base() {
+            self.move_to(base.saturating_add(1));
         }
     }
 
     fn open(&mut self) -> io::Result<bool> {
-        let path = match &self.place {
-            Place::Segments { directory, base } => directory.join(format!("{base:020}.log")),
-            Place::Single(path) => path.clone(),
+        self.file = match &self.place {
+            Place::Segments { directory, base } => open(&directory.join(segment_name(*base)))?,
+            Place::Single(path) => open(path)?,
         };
-        match File::open(path) {
-            Ok(file) => self.file = Some(file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error),
+        Ok(self.file.is_some())
+    }
+
+    /// Reads a segment that was compressed before it was read to its end, if this is one, from where the text was left.
+    fn read_packed(&mut self, buffer: &mut [u8], lines: &mut impl Lines) -> io::Result<bool> {
+        let Place::Segments { directory, base } = &self.place else { return Ok(false) };
+        let path = directory.join(segment_name(*base) + PACKED);
+        let Some(file) = open(&path)? else { return Ok(false) };
+        let damaged = |error: io::Error| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{}{PACKED}: {error}", segment_name(*base)))
+        };
+        let mut text = zstd::Decoder::new(file)?;
+        io::copy(&mut text.by_ref().take(self.position), &mut io::sink()).map_err(damaged)?;
+        let mut held = 0;
+        loop {
+            let count = text.read(&mut buffer[held..]).map_err(damaged)?;
+            if count == 0 {
+                break;
+            }
+            held += count;
+            let whole = whole_bytes(&buffer[..held], buffer.len());
+            lines.lines(self.token, &buffer[..whole]);
+            buffer.copy_within(whole..held, 0);
+            held -= whole;
         }
+        if held > 0 {
+            lines.torn(self.token, &buffer[..held]);
+        }
+        self.leave();
         Ok(true)
     }
 
@@ -155,12 +193,7 @@ impl Log {
         let Some(file) = &self.file else { return Ok(false) };
         let count = file.read_at(buffer, self.position)?;
         let read = &buffer[..count];
-        let whole = match memchr::memrchr(b'\n', read) {
-            Some(last) => last + 1,
-            // No line is that long: it is nobody's, and the next LF ends it.
-            None if count == buffer.len() => count,
-            None => 0,
-        };
+        let whole = whole_bytes(read, buffer.len());
         self.position += whole as u64;
         self.rest_bytes = count - whole;
         lines.lines(self.token, &read[..whole]);
@@ -168,17 +201,43 @@ impl Log {
     }
 }
 
-/// The bases of a directory's segments from a base on, in order.
+/// Opens a file; `None` if there is none.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Bytes of the whole lines in what was read into a buffer of a length.
+fn whole_bytes(read: &[u8], buffer_bytes: usize) -> usize {
+    match memchr::memrchr(b'\n', read) {
+        Some(last) => last + 1,
+        // No line is that long: it is nobody's, and the next LF ends it.
+        None if read.len() == buffer_bytes => buffer_bytes,
+        None => 0,
+    }
+}
+
+/// The bases of a directory's segments from a base on, in order, each once.
 fn segments(directory: &Path, from: u64) -> io::Result<Vec<u64>> {
     let mut bases = Vec::new();
     for entry in fs::read_dir(directory)? {
-        bases.extend(entry?.file_name().to_str().and_then(segment_base).filter(|base| *base >= from));
+        let base_of = |name: &str| segment_base(name.strip_suffix(PACKED).unwrap_or(name));
+        bases.extend(entry?.file_name().to_str().and_then(base_of).filter(|base| *base >= from));
     }
     bases.sort_unstable();
+    // While a segment is compressed, both stand there.
+    bases.dedup();
     Ok(bases)
 }
 
-/// The base in a segment's name; `None` for other names.
+fn segment_name(base: u64) -> String {
+    format!("{base:020}.log")
+}
+
+/// The base in the name of a segment that is text; `None` for other names.
 pub(super) fn segment_base(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log").filter(|digits| digits.len() == BASE_DIGITS)?;
     digits.bytes().all(|digit| digit.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
@@ -267,6 +326,83 @@ mod tests {
         read.lines.clear();
         assert!(single.read_all(&mut buffer, &mut read).unwrap());
         assert_eq!(read.lines, "new\n");
+    }
+
+    /// Frames and an empty one that may be skipped, as the seekable format has them.
+    fn pack(frames: &[&str]) -> Vec<u8> {
+        let mut packed: Vec<u8> =
+            frames.iter().flat_map(|text| zstd::encode_all(text.as_bytes(), 0).unwrap()).collect();
+        packed.extend([0x5e, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3]);
+        packed
+    }
+
+    /// Takes the text's place.
+    fn compress(directory: &Path, base: u64, frames: &[&str]) {
+        let text = directory.join(segment_name(base));
+        fs::write(directory.join(segment_name(base) + PACKED), pack(frames)).unwrap();
+        assert!(!text.exists() || fs::remove_file(text).is_ok());
+    }
+
+    #[test]
+    fn what_was_compressed_meanwhile_is_read_once() {
+        let data = tempfile::tempdir().unwrap();
+        let write = |base, text: &str| fs::write(data.path().join(segment_name(base)), text).unwrap();
+        let (mut buffer, mut read) = (vec![0; READ_BYTES], Read::default());
+        write(0, "old\n");
+        let [mut open, mut closed] = [(); 2].map(|()| Log::segments(data.path().to_owned(), Some(0)));
+        for log in [&mut open, &mut closed] {
+            log.skip(&mut buffer).unwrap();
+        }
+        write(0, "old\none\n");
+        assert!(open.read_all(&mut buffer, &mut read).unwrap());
+        assert_eq!(read.lines, "one\n");
+        write(0, "old\none\ntwo\n");
+        compress(data.path(), 0, &["old\non", "e\ntwo\n"]);
+        // Both are there for a moment.
+        write(12, "three\n");
+        fs::write(data.path().join("00000000000000000012.log.zst"), pack(&["three\n"])).unwrap();
+        compress(data.path(), 18, &["four\nfi", "ve\nsi"]);
+        for (log, lines) in [(&mut open, "two\nthree\nfour\nfive\n"), (&mut closed, "one\ntwo\nthree\nfour\nfive\n")] {
+            read = Read::default();
+            assert!(log.read_all(&mut buffer, &mut read).unwrap());
+            assert_eq!((read.lines.as_str(), read.torn.as_str()), (lines, "si"));
+            assert!(!log.read_all(&mut buffer, &mut read).unwrap());
+            log.finish(&mut buffer, &mut read).unwrap();
+            assert_eq!((read.lines.as_str(), read.torn.as_str()), (lines, "si"));
+        }
+        write(30, "seven\n");
+        assert!(closed.read_all(&mut buffer, &mut read).unwrap());
+        assert_eq!(read.lines, "one\ntwo\nthree\nfour\nfive\nseven\n");
+    }
+
+    #[test]
+    fn a_log_whose_newest_segment_is_compressed_begins_behind_it() {
+        let data = tempfile::tempdir().unwrap();
+        let (mut buffer, mut read) = (vec![0; READ_BYTES], Read::default());
+        compress(data.path(), 0, &["old\n"]);
+        let mut log = Log::segments(data.path().to_owned(), Some(0));
+        log.skip(&mut buffer).unwrap();
+        assert!(!log.read_all(&mut buffer, &mut read).unwrap());
+        fs::write(data.path().join(segment_name(4)), "new\n").unwrap();
+        assert!(log.read_all(&mut buffer, &mut read).unwrap());
+        assert_eq!(read.lines, "new\n");
+    }
+
+    #[test]
+    fn lines_of_compressed_segments_may_be_as_long_as_any_and_damage_is_an_error() {
+        let data = tempfile::tempdir().unwrap();
+        let text = format!("{}\n", "x".repeat(SIZE_BYTES_MAX - 1)).repeat(5);
+        compress(data.path(), 0, &[&text]);
+        let new = || Log::segments(data.path().to_owned(), None);
+        let (mut buffer, mut read) = (vec![0; READ_BYTES], Read::default());
+        assert!(new().read_all(&mut buffer, &mut read).unwrap());
+        assert!(read.lines == text && read.torn.is_empty());
+        let mut packed = zstd::encode_all(text.as_bytes(), 0).unwrap();
+        packed.truncate(packed.len() / 2);
+        fs::write(data.path().join("00000000000000000000.log.zst"), packed).unwrap();
+        let error = new().read_all(&mut buffer, &mut read).unwrap_err();
+        assert!(error.to_string().starts_with("00000000000000000000.log.zst: "), "{error}");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]

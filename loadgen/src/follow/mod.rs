@@ -7,7 +7,9 @@
 //! ```
 //!
 //! The time is taken after each read, so an entry counts as visible when a reader has it. What the follower adds is at
-//! most the pass under way when an entry was written, and the one that reads it; the length of passes is reported.
+//! most the pass under way when an entry was written, and the one that reads it; the length of passes is reported. Only
+//! the first entries of a single file that did not exist at the start may be found [`LOOK_EVERY`] later: nothing is
+//! watched where it appears.
 //!
 //! No lock, and the receiver need not run. In a data directory all logs are read in the end, not only those of the
 //! plan: an entry may have gone astray.
@@ -21,7 +23,7 @@
 mod files;
 mod watch;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -47,7 +49,7 @@ const SETTLED: Duration = Duration::from_millis(100);
 const POLL: Duration = Duration::from_millis(5);
 /// A wait for changes that brings none in this time: the end of a run, if it is over.
 const QUIET: Duration = Duration::from_millis(50);
-/// How often to look for files that did not exist at the start.
+/// How often to look for single files that did not exist at the start.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The number of the watch on the data directory itself.
 const ROOT: usize = usize::MAX;
@@ -68,8 +70,7 @@ pub struct Stopwatch {
 pub struct Follower {
     files: Files,
     logs: Vec<Log>,
-    index_of: HashMap<Token, usize>,
-    known: HashMap<Token, usize>,
+    known: HashSet<Token>,
     buffer: Vec<u8>,
     reader: Reader,
 }
@@ -84,10 +85,14 @@ impl Follower {
         let mut follower = Self {
             files: files.clone(),
             logs: Vec::new(),
-            index_of: plan.tokens.list.iter().copied().zip(0..).collect(),
-            known: HashMap::new(),
+            known: HashSet::new(),
             buffer: vec![0; READ_BYTES],
-            reader: Reader { account: Account::new(plan), stopwatch: None, plan: Arc::clone(plan) },
+            reader: Reader {
+                plan: Arc::clone(plan),
+                index_of: plan.tokens.list.iter().copied().zip(0..).collect(),
+                account: Account::new(plan),
+                stopwatch: None,
+            },
         };
         if let Files::Pattern(pattern) = files {
             let single = |(index, token): (usize, &Token)| {
@@ -131,7 +136,9 @@ impl Follower {
                 self.watch_new(&mut watches, &mut unwatched, &mut changed)?;
                 last_look = Some(Instant::now());
             }
-            let is_quiet = !watches.wait(QUIET, |change| changed.note(change))?;
+            // What was just found is read at once.
+            let wait = if changed.rolled.is_empty() { QUIET } else { Duration::ZERO };
+            let is_quiet = !watches.wait(wait, |change| changed.note(change))? && changed.rolled.is_empty();
             if stop.load(Ordering::Relaxed) {
                 // Others may write to the same directory for ever.
                 if is_quiet || stopped.get_or_insert_with(Instant::now).elapsed() >= LINGER {
@@ -139,7 +146,7 @@ impl Follower {
                 }
             }
             let begin = self.reader.now();
-            self.read_changed(changed, &mut unwatched)?;
+            self.read_changed(changed, &mut watches, &mut unwatched)?;
             self.reader.end_pass(begin);
         }
     }
@@ -203,16 +210,13 @@ impl Follower {
         Ok(())
     }
 
-    /// The log of a token in the data directory, by its number; `None` if it was known before.
-    fn know(&mut self, token: Token) -> Option<usize> {
-        let Files::Data(data) = &self.files else { return None };
-        let number = self.logs.len();
-        if *self.known.entry(token).or_insert(number) != number {
-            return None;
+    /// Adds the log of a token in the data directory, unless it was known before.
+    fn know(&mut self, token: Token) {
+        let Files::Data(data) = &self.files else { return };
+        if self.known.insert(token) {
+            let text = std::str::from_utf8(&token).expect("token text is ASCII");
+            self.logs.push(Log::segments(data.join(text), self.reader.index_of.get(&token).copied()));
         }
-        let text = std::str::from_utf8(&token).expect("token text is ASCII");
-        self.logs.push(Log::segments(data.join(text), self.index_of.get(&token).copied()));
-        Some(number)
     }
 
     fn is_followed(&self, number: usize) -> bool {
@@ -238,12 +242,24 @@ impl Follower {
         Ok(())
     }
 
-    fn read_changed(&mut self, mut changed: Changed, unwatched: &mut Vec<usize>) -> io::Result<()> {
+    fn read_changed(
+        &mut self,
+        mut changed: Changed,
+        watches: &mut Watches,
+        unwatched: &mut Vec<usize>,
+    ) -> io::Result<()> {
+        let known = self.logs.len();
         if changed.anything {
             self.discover()?;
-            changed.rolled = (0..self.logs.len()).filter(|number| self.is_followed(*number)).collect();
+            changed.rolled = (0..known).filter(|number| self.is_followed(*number)).collect();
         }
-        unwatched.extend(changed.appeared.iter().filter_map(|token| self.know(*token)));
+        for token in std::mem::take(&mut changed.appeared) {
+            self.know(token);
+        }
+        if self.logs.len() > known {
+            unwatched.extend(known..self.logs.len());
+            self.watch_new(watches, unwatched, &mut changed)?;
+        }
         changed.grown.sort_unstable();
         changed.grown.dedup();
         for number in changed.grown {
@@ -289,6 +305,8 @@ impl Changed {
 #[derive(Debug)]
 struct Reader {
     plan: Arc<Plan>,
+    /// The tokens of the run.
+    index_of: HashMap<Token, usize>,
     account: Account,
     stopwatch: Option<Stopwatch>,
 }
@@ -322,7 +340,7 @@ impl Lines for Reader {
         for end in memchr::memchr_iter(b'\n', lines) {
             let line = &lines[start..end];
             start = end + 1;
-            let found = match with_token.and_then(|token| without_token(line, token)) {
+            let found = match with_token.and_then(|own| without_token(line, own, &self.index_of)) {
                 Some(entry) => self.account.entry(token, &entry),
                 None => self.account.entry(token, line),
             };
@@ -338,10 +356,13 @@ impl Lines for Reader {
     }
 }
 
-/// A line of a receiver that stores it as it came: the entry without its token and one blank, as the protocol says.
-fn without_token(line: &[u8], token: &Token) -> Option<Vec<u8>> {
-    let at = memchr::memmem::find(line, token)?;
-    let (before, after) = (&line[..at], &line[at + token.len()..]);
+/// A line of a receiver that stores it as it came: the entry without its token and one blank, as the protocol says. The
+/// token is that of the log, or of another one of the run: the receiver may have mistaken the file.
+fn without_token(line: &[u8], own: &Token, all: &HashMap<Token, usize>) -> Option<Vec<u8>> {
+    let is_one = |text: &[u8]| <&Token>::try_from(text).is_ok_and(|token| all.contains_key(token));
+    let any = || line.windows(own.len()).position(|text| text[8] == b'-' && is_one(text));
+    let at = memchr::memmem::find(line, own).or_else(any)?;
+    let (before, after) = (&line[..at], &line[at + own.len()..]);
     let entry = match (before, after) {
         ([], [b' ', after @ ..]) => after.to_vec(),
         ([before @ .., b' '], []) => before.to_vec(),
@@ -353,18 +374,60 @@ fn without_token(line: &[u8], token: &Token) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
+    use crate::latency::Clock;
     use crate::plan::tests::plan;
 
     #[test]
     fn a_stored_line_gives_its_entry() {
-        let token = plan(1, 1, 256).tokens.list[0];
-        let line = |before: &[u8], after: &[u8]| without_token(&[before, &token, after].concat(), &token);
+        let all = plan(1, 2, 256).tokens.list.iter().copied().zip(0..).collect::<HashMap<_, _>>();
+        let [token, other] = plan(1, 2, 256).tokens.list[..] else { panic!("two tokens") };
+        let line = |before: &[u8], after: &[u8]| {
+            let in_file_of = |own| without_token(&[before, &token, after].concat(), own, &all);
+            assert_eq!(in_file_of(&token), in_file_of(&other));
+            in_file_of(&token)
+        };
         assert_eq!(line(b"", b" entry").unwrap(), b"entry");
         assert_eq!(line(b"an ", b" entry").unwrap(), b"an entry");
         assert_eq!(line(b"entry ", b"").unwrap(), b"entry");
         assert_eq!(line(b"a", b"b").unwrap(), b"ab");
-        assert_eq!(without_token(b"entry", &token), None);
+        for none in ["entry", "ffffffff-ffff-4fff-bfff-ffffffffffff entry"] {
+            assert_eq!(without_token(none.as_bytes(), &token, &all), None);
+        }
+    }
+
+    /// Whether the kernel names it or has forgotten to, it is read in the same pass, and watched from then on.
+    #[test]
+    fn a_new_log_is_read_and_watched_at_once() {
+        for anything in [false, true] {
+            let data = tempfile::tempdir().unwrap();
+            let plan = Arc::new(plan(1, 1, 256));
+            let mut follower = Follower::new(&plan, &Files::Data(data.path().to_owned())).unwrap();
+            follower.reader.stopwatch = Some(Stopwatch {
+                clock: RunClock::start(),
+                recorder: Recorder::new(Clock::Visible, Duration::ZERO, mpsc::channel().0),
+                send_times: Arc::new(SendTimes::new(1)),
+            });
+            let (mut watches, mut unwatched) = (Watches::new().unwrap(), Vec::new());
+            watches.add(data.path(), ROOT).unwrap();
+            let directory = data.path().join(std::str::from_utf8(&plan.tokens.list[0]).unwrap());
+            let segment = directory.join("00000000000000000000.log");
+            fs::create_dir(&directory).unwrap();
+            fs::write(&segment, "one\n").unwrap();
+            let mut changed = Changed::default();
+            assert!(watches.wait(Duration::ZERO, |change| changed.note(change)).unwrap());
+            if anything {
+                changed = Changed { anything, ..Changed::default() };
+            }
+            follower.read_changed(changed, &mut watches, &mut unwatched).unwrap();
+            assert_eq!((follower.reader.account.unknown, unwatched.len()), (1, 0));
+            fs::write(&segment, "one\ntwo\n").unwrap();
+            let mut changed = Changed::default();
+            assert!(watches.wait(Duration::ZERO, |change| changed.note(change)).unwrap());
+            assert!(changed.grown.contains(&0));
+        }
     }
 
     #[test]

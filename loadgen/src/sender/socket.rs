@@ -56,7 +56,11 @@ impl Connected {
 
 /// Connects, and makes the handshake if there is one.
 pub(super) fn connect(plan: &Plan) -> Result<Connected, RunError> {
-    let refused = |error| RunError::Environment(format!("--target: cannot connect to {}", plan.target), error);
+    let refused = |error| {
+        let target = plan.target;
+        let problem = format!("--target: cannot connect to {target}; start the receiver first, or give its address");
+        RunError::Environment(problem, error)
+    };
     if let Proto::Udp = plan.proto {
         return bind_any(plan.target).map(Connected::Datagrams).map_err(refused);
     }
