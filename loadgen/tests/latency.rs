@@ -105,7 +105,7 @@ fn a_whole_line_in_a_wrong_file_is_not_lost() {
     let output = command.args(["--entries", "2000", "--connections", "1"]).output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let counts = ["stored", "wrong_log", "lost", "damaged", "unknown_lines"].map(|name| &report["account"][name]);
-    assert_eq!(counts, [2000, 1, 0, 0, 0].map(|count| Value::from(count)).each_ref(), "{report}");
+    assert_eq!(counts, [2000, 1, 0, 0, 0].map(Value::from).each_ref(), "{report}");
     assert_eq!(output.status.code(), Some(5), "{report}");
 }
 

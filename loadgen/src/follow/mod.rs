@@ -8,7 +8,7 @@
 //!
 //! The time is taken after each read, so an entry counts as visible when a reader has it. What the follower adds is at
 //! most the pass under way when an entry was written, and the one that reads it; the length of passes is reported. Only
-//! the first entries of a single file that did not exist at the start may be found [`LOOK_EVERY`] later: nothing is
+//! the first entries of a single file that did not exist at the start may be found `LOOK_EVERY` later: nothing is
 //! watched where it appears.
 //!
 //! No lock, and the receiver need not run. In a data directory all logs are read in the end, not only those of the
