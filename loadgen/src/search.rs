@@ -1,7 +1,7 @@
 //! `loadgen search`: the highest rate at which every bound holds, found by runs at one rate after the other.
 //!
 //! From its first rate it goes up or down in octaves until one rate holds the bounds and the next does not, then halves what
-//! is between them until they are [`PRECISION`] apart. A rate that the receiver cannot take is one that does not hold. A
+//! is between them until they are `PRECISION` apart. A rate that the receiver cannot take is one that does not hold. A
 //! run in which the generator missed its schedule says nothing about the receiver: it is made once more, and if it fails
 //! again, the search goes on below, and its answer is what the generator can do.
 

@@ -1,7 +1,7 @@
 //! A run as one page that needs nothing else: no network, no program. What is wrong with the run stands first.
 //!
 //! It is made from the files of `--out` alone, so it can be made again. All that they hold may come from outside: text
-//! goes through [`escape`].
+//! goes through `escape`.
 
 mod chart;
 
