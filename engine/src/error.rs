@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_log_is_named_as_it_was_typed() {
+    fn an_unknown_log_is_named_without_its_token() {
         let token = "2bfbea1e-10c3-4419-bdad-7e6435882e1f".parse().unwrap();
         let error = ReadError::NoLog { token, data: PathBuf::from("./data") };
         assert_eq!(error.to_string(), "2bfbea1e…: no such log in ./data; see engine ls");

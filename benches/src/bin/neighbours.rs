@@ -5,7 +5,7 @@
 //!        ▲ round:  open the neighbours ── loadgen, measured ── end them ── loadgen, measured
 //! ```
 //! Kinds of neighbours: `idle`, 10,000 connections that send nothing; `begun`, 5,000 that have sent half a line;
-//! `stopped`, 64 at full speed whose process was stopped; `handshakes`, 5,000 that have sent half a TLS `ClientHello`.
+//! `handshakes`, 5,000 that have sent half a TLS `ClientHello`.
 //! Prints entries per CPU-second of the engine, medians and their ratio, and memory per connection. All rounds
 //! share one process because a fresh one first touches its memory, which a virtual machine makes cost more or less
 //! than the neighbours do. `loadgen` and `engine` are those beside this program; run it with a real-time priority
@@ -21,14 +21,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const ENGINE_CORE: &str = "0";
 const GENERATOR_CORE: &str = "1";
-const KINDS: [(&str, usize); 4] = [("idle", 10_000), ("begun", 5_000), ("stopped", 64), ("handshakes", 5_000)];
+const KINDS: [(&str, usize); 3] = [("idle", 10_000), ("begun", 5_000), ("handshakes", 5_000)];
 /// Loopback addresses that neighbours come from: one alone has no 10,000 free ports beside those of earlier rounds.
 const SOURCES: usize = 8;
 const WARM_UPS: usize = 3;
@@ -41,7 +41,7 @@ const HALF_LINE: &[u8] = b"2bfbea1e-10c3-4419-bdad-7e6435882e1f half a li";
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let (Some(kind), folder) = (args.next(), args.next().map_or_else(std::env::temp_dir, PathBuf::from)) else {
-        return Err("usage: neighbours idle|begun|stopped|handshakes [FOLDER [ROUNDS [ENTRIES]]]".into());
+        return Err("usage: neighbours idle|begun|handshakes [FOLDER [ROUNDS [ENTRIES]]]".into());
     };
     let rounds: usize = args.next().map_or(Ok(12), |text| text.parse())?;
     let entries: u64 = args.next().map_or(Ok(500_000), |text| text.parse())?;
@@ -58,7 +58,7 @@ fn main() -> Result<()> {
     let mut memory = 0;
     for _ in 0..rounds {
         let before = world.memory()?;
-        let neighbours = Neighbours::open(&kind, many, &world)?;
+        let neighbours = open_neighbours(&kind, many, &world)?;
         memory = memory.max(world.memory()?.saturating_sub(before));
         with.push(world.entries_per_cpu_second()?);
         drop(neighbours);
@@ -154,52 +154,26 @@ impl Drop for World {
     }
 }
 
-/// Those that do nothing, until they are dropped.
-enum Neighbours {
-    Open { _streams: Vec<TcpStream> },
-    Stopped(Child),
-}
-
-impl Neighbours {
-    fn open(kind: &str, many: usize, world: &World) -> Result<Self> {
-        let (address, bytes) = match kind {
-            "stopped" => return Self::stopped(many, world),
-            "handshakes" => (world.tls, HALF_HELLO),
-            "begun" => (world.plain, HALF_LINE),
-            _ => (world.plain, &b""[..]),
-        };
-        let mut streams = Vec::with_capacity(many);
-        for source in (2..).take(SOURCES).cycle().take(many) {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-            socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, source), 0)).into())?;
-            socket.connect(&address.into())?;
-            // They end by a reset, which leaves no port behind in TIME_WAIT.
-            socket.set_linger(Some(Duration::ZERO))?;
-            let mut stream = TcpStream::from(socket);
-            stream.write_all(bytes)?;
-            streams.push(stream);
-        }
-        std::thread::sleep(SETTLE);
-        Ok(Self::Open { _streams: streams })
+/// Opens those that do nothing, until they are dropped.
+fn open_neighbours(kind: &str, many: usize, world: &World) -> Result<Vec<TcpStream>> {
+    let (address, bytes) = match kind {
+        "handshakes" => (world.tls, HALF_HELLO),
+        "begun" => (world.plain, HALF_LINE),
+        _ => (world.plain, &b""[..]),
+    };
+    let mut streams = Vec::with_capacity(many);
+    for source in (2..).take(SOURCES).cycle().take(many) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, source), 0)).into())?;
+        socket.connect(&address.into())?;
+        // They end by a reset, which leaves no port behind in TIME_WAIT.
+        socket.set_linger(Some(Duration::ZERO))?;
+        let mut stream = TcpStream::from(socket);
+        stream.write_all(bytes)?;
+        streams.push(stream);
     }
-
-    fn stopped(many: usize, world: &World) -> Result<Self> {
-        let mut load = world.load()?;
-        let child = load.args(["--connections", &many.to_string(), "--duration", "600s", "--rate", "200k"]).spawn()?;
-        std::thread::sleep(SETTLE);
-        kill_process(Pid::from_child(&child), Signal::STOP)?;
-        std::thread::sleep(SETTLE);
-        Ok(Self::Stopped(child))
-    }
-}
-
-impl Drop for Neighbours {
-    fn drop(&mut self) {
-        if let Self::Stopped(child) = self {
-            let _ended = child.kill();
-            let _waited = child.wait();
-        }
-    }
+    std::thread::sleep(SETTLE);
+    Ok(streams)
 }
 
 /// A program beside this one, on a core.
