@@ -19,8 +19,8 @@ use engine::handover::ShardId;
 use engine::route::Ownership;
 use engine::segment::FileId;
 use engine::shard::{
-    Allowance, Command, Completion, ConnectionId, ListenerConfig, ListenerId, LogLimits, Newcomer, Op, Oversize,
-    PerAddress, Received, Shard, ShardConfig,
+    Allowance, Command, Completion, ConnectionId, JournalStart, ListenerConfig, ListenerId, LogLimits, Newcomer, Op,
+    Oversize, PerAddress, Received, Shard, ShardConfig, SyncLevel,
 };
 use engine::time::Time;
 
@@ -76,6 +76,8 @@ fn config() -> ShardConfig {
             tokens: Allowance::new(100_000),
             open_files_max: 100_000,
         },
+        journal: JournalStart::first(),
+        sync: SyncLevel::Interval(Duration::from_secs(1)),
     }
 }
 
@@ -153,6 +155,14 @@ impl Driver {
                 Op::CreateSegment { log, .. } => {
                     self.answers.push_back(Completion::Opened { log, result: Ok(FileId(log.0)) });
                 }
+                Op::OpenJournal { .. } | Op::CreateJournal(_) => {
+                    self.answers.push_back(Completion::JournalOpened(Ok(FileId(u32::MAX))));
+                }
+                Op::WriteJournal { buf, .. } => {
+                    let result = Ok(buf.rest().len());
+                    self.answers.push_back(Completion::JournalWritten { buf, result });
+                }
+                Op::Sync(sync) => self.answers.push_back(Completion::Synced { sync, result: Ok(()) }),
                 Op::Close { connection, .. } => self.answers.push_back(Completion::Closed(connection)),
                 _ => {}
             }

@@ -13,10 +13,10 @@ use crate::diag::{Format, Level};
 use crate::framing::Framing;
 use crate::limits::{
     ADMIN_ADDRESS_DEFAULT, BUFFER_BYTES_DEFAULT, CONNECTIONS_PER_IP_MAX_DEFAULT, DRAIN_TIMEOUT_DEFAULT,
-    HANDSHAKES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, SEGMENT_BYTES_DEFAULT, TOKENS_MAX_DEFAULT,
-    TOKENS_PER_SECOND_DEFAULT,
+    HANDSHAKES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, SEGMENT_BYTES_DEFAULT, SYNC_INTERVAL_DEFAULT,
+    TOKENS_MAX_DEFAULT, TOKENS_PER_SECOND_DEFAULT,
 };
-use crate::shard::Oversize;
+use crate::shard::{Oversize, SyncLevel};
 use crate::wire::Token;
 
 /// A log receiver that speaks Token TCP: every line names its log by a token, every log is a directory of text files.
@@ -83,6 +83,9 @@ pub struct RunArgs {
     /// Where logs are kept; created if missing
     #[arg(long, value_name = "DIR", default_value = "./data")]
     data: PathBuf,
+    /// Start although recovery found synced data missing; says what
+    #[arg(long)]
+    accept_loss: bool,
     /// Listen for Token TCP here; repeatable; port 0 takes a free port [default: 127.0.0.1:10000, unless --udp or --tls is given]
     #[arg(long, value_name = "ADDR", value_parser = address)]
     tcp: Vec<SocketAddr>,
@@ -145,6 +148,12 @@ pub struct RunArgs {
     /// A segment file rolls before it grows past this
     #[arg(long, value_name = "SIZE", default_value_t = Size(SEGMENT_BYTES_DEFAULT))]
     segment_bytes: Size,
+    /// When what was written is brought to the disk
+    #[arg(long, value_enum, default_value_t = SyncArg::Interval)]
+    sync: SyncArg,
+    /// With --sync interval: from the end of a sync to the next
+    #[arg(long, value_name = "TIME", default_value_t = Span(SYNC_INTERVAL_DEFAULT))]
+    sync_interval: Span,
     /// Below this much free space reading stops until there is room; 0 = never [default: the smaller of 1GiB and 5 %
     /// of the disk]
     #[arg(long, value_name = "SIZE")]
@@ -171,6 +180,17 @@ enum FramingArg {
     Octet,
     /// `octet` if a connection begins with a length and a syslog header or a token, else `lf`
     Auto,
+}
+
+/// `--sync`
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SyncArg {
+    /// When the kernel likes
+    None,
+    /// Every --sync-interval
+    Interval,
+    /// At once
+    Batch,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -220,6 +240,12 @@ impl From<RunArgs> for RunFlags {
             buffer_bytes: args.buffer_bytes.0,
             linger: args.linger.0,
             segment_bytes: args.segment_bytes.0,
+            sync: match args.sync {
+                SyncArg::None => SyncLevel::None,
+                SyncArg::Interval => SyncLevel::Interval(args.sync_interval.0),
+                SyncArg::Batch => SyncLevel::Batch,
+            },
+            accept_loss: args.accept_loss,
             disk_free_min: args.disk_free_min.map(|size| size.0),
             drain_timeout: args.drain_timeout.0,
             admin: args.admin,

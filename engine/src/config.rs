@@ -14,10 +14,10 @@ use crate::diag::{Format, Level};
 use crate::error::{ConfigError, StartError, shown};
 use crate::framing::Framing;
 use crate::limits::{
-    BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED, LINE_BYTES_MAX_MIN,
-    LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, SEGMENT_PARTS, SHARDS_MAX,
+    BATCH_SYNC_GAP, BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED,
+    LINE_BYTES_MAX_MIN, LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, SEGMENT_PARTS, SHARDS_MAX, SYNC_INTERVAL_MAX,
 };
-use crate::shard::{ListenerConfig, Oversize};
+use crate::shard::{ListenerConfig, Oversize, SyncLevel};
 
 /// Where connections and datagrams are taken unless a flag says otherwise.
 const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10_000);
@@ -67,6 +67,10 @@ pub struct RunFlags {
     pub linger: Duration,
     /// `--segment-bytes`
     pub segment_bytes: u64,
+    /// `--sync` and `--sync-interval`
+    pub sync: SyncLevel,
+    /// `--accept-loss`
+    pub accept_loss: bool,
     /// `--disk-free-min`
     pub disk_free_min: Option<u64>,
     /// `--drain-timeout`
@@ -123,6 +127,10 @@ pub struct Config {
     pub linger: Duration,
     /// A segment rolls before it grows past this.
     pub segment_bytes: u64,
+    /// When what was written is brought to the disk.
+    pub sync: SyncLevel,
+    /// Whether to start although synced data are missing.
+    pub accept_loss: bool,
     /// Reading stops below this much free space; `None`: the default, which depends on the disk.
     pub disk_free_min: Option<u64>,
     /// How long peers may take to close.
@@ -205,6 +213,8 @@ impl TryFrom<RunFlags> for Config {
             buffer_bytes: narrow("--buffer-bytes", flags.buffer_bytes, 1 << 40)?,
             linger: flags.linger,
             segment_bytes: flags.segment_bytes,
+            sync: flags.sync,
+            accept_loss: flags.accept_loss,
             disk_free_min: flags.disk_free_min,
             drain_timeout: flags.drain_timeout,
             admin: flags.admin,
@@ -281,6 +291,12 @@ fn check_sizes(flags: &RunFlags) -> Result<(), ConfigError> {
     }
     if flags.linger > LINGER_MAX {
         return Err(wrong("--linger", format!("{:?} is too long; give {LINGER_MAX:?} or less", flags.linger)));
+    }
+    if let SyncLevel::Interval(interval) = flags.sync
+        && !(BATCH_SYNC_GAP..=SYNC_INTERVAL_MAX).contains(&interval)
+    {
+        let problem = format!("{interval:?} is not possible; give {BATCH_SYNC_GAP:?} to {SYNC_INTERVAL_MAX:?}");
+        return Err(wrong("--sync-interval", problem));
     }
     // An entry may be as long as a line, and an LF follows it.
     if flags.segment_bytes <= flags.line_bytes_max {
@@ -387,6 +403,8 @@ mod tests {
             buffer_bytes: BUFFER_BYTES_DEFAULT,
             linger: Duration::ZERO,
             segment_bytes: SEGMENT_BYTES_DEFAULT,
+            sync: SyncLevel::None,
+            accept_loss: false,
             disk_free_min: None,
             drain_timeout: Duration::ZERO,
             admin: AdminAddress::Off,

@@ -10,6 +10,7 @@
 //! ```
 
 mod certificates;
+mod recovery;
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,12 +24,13 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use certificates::Certificates;
+use recovery::make_ready;
 
 use crate::admin::Admin;
 use crate::admin::watch::{Desk, Progress, Reporter, Watch};
 use crate::config::{Config, Descriptors};
 use crate::diag::{self, Level, log, quoted, say};
-use crate::driver::uring::{Mailbox, Neighbours, Uring, probe, refused};
+use crate::driver::uring::{Mailbox, Neighbours, SyncThread, Uring, probe, refused};
 use crate::error::{EngineError, Exit, StartError};
 use crate::handover::ShardId;
 use crate::limits::{
@@ -37,14 +39,17 @@ use crate::limits::{
 };
 use crate::metrics::{Limit, Report, constants};
 use crate::route::Ownership;
-use crate::segment::Position;
-use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, PerAddress, Shard, ShardConfig};
-use crate::store::recover::{RecoveredLog, recover};
+use crate::segment::{Offset, Position, segment_name};
+use crate::shard::{
+    Allowance, Command, JournalStart, LogLimits, Notice, Outcome, PerAddress, Resumed, Shard, ShardConfig,
+};
+use crate::store::recover::{RecoveredLog, RecoveredSegment};
 use crate::sys::affinity::{allowed_cores, pin};
 use crate::sys::listener::{Listener, listen};
 use crate::sys::udp::{UdpListener, listen_udp};
 use crate::sys::{DataDir, DataLock, host};
 use crate::tls;
+use crate::wire::Token;
 
 /// A running engine.
 #[derive(Debug)]
@@ -109,6 +114,14 @@ impl Engine {
     /// # Errors
     /// The host or the data directory refuses.
     pub fn start(config: &Config) -> Result<Self, EngineError> {
+        Self::start_unless(config, &mut || false)
+    }
+
+    /// The same; while recovery waits for room on the disk, `stopped` may end it.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn start_unless(config: &Config, stopped: &mut dyn FnMut() -> bool) -> Result<Self, EngineError> {
         // What is wrong with a flag is said before anything is touched.
         let certificates = config.certificates.clone().map(Certificates::load).transpose()?;
         let limit = host::raise_descriptor_limit();
@@ -118,7 +131,7 @@ impl Engine {
             Descriptors::share(limit, config.connections_max, config.shards, config.tcp.len() + config.udp.len())?;
         let data = Arc::new(DataDir::open(&config.data)?);
         let lock = data.lock()?;
-        data.meta()?;
+        let meta = data.meta()?;
         let disk_free_min = disk_free_min(config, &data)?;
         let limits = limits_in_force(config, descriptors, disk_free_min);
         let server = certificates.as_ref().map(Certificates::server);
@@ -127,20 +140,9 @@ impl Engine {
         if let Some(admin) = &admin {
             say(Level::Info, format_args!("listening proto=admin addr={}", admin.address()));
         }
-        let recovered = recover(&data)?;
+        let ownership = Ownership::over(config.shards);
+        let (recovered, starts) = make_ready(&data, meta, &ownership, config.accept_loss, stopped)?;
         let segments_sealed = recovered.segments - recovered.logs.len() as u64;
-        say(
-            Level::Info,
-            format_args!(
-                "recovered logs={} segments={} bytes={} quarantined_files={} quarantined_bytes={} unknown={}",
-                recovered.logs.len(),
-                recovered.segments,
-                recovered.bytes,
-                recovered.quarantined_files,
-                recovered.quarantined_bytes,
-                recovered.unknown
-            ),
-        );
         let bound = config.tcp.iter().map(|tcp| {
             let flag = if tcp.spoken.tls { "--tls" } else { "--tcp" };
             listen(tcp.address, flag, shards)
@@ -153,8 +155,9 @@ impl Engine {
         let udp_addresses = udp.iter().map(|listener| listener.address).collect();
         let mailboxes = (0..shards).map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>().map_err(no_resources)?;
         let disk_watch = DiskWatch::start(Arc::clone(&data), disk_free_min, mailboxes.clone())?;
-        let configs = shard_configs(config, descriptors, server);
-        let parts = share_out(configs, recovered.logs, listeners, udp, &mailboxes);
+        let configs = shard_configs(config, descriptors, &ownership, server, &starts);
+        let sync_thread = SyncThread::start(Arc::clone(&data)).map_err(no_resources)?;
+        let parts = share_out(configs, recovered.logs, listeners, udp, &mailboxes, &sync_thread);
         let (reporters, desks) = mailboxes.iter().cloned().map(Desk::new).unzip();
         let events = channel();
         let (notices, notices_in) = sync_channel(NOTICES_MAX);
@@ -246,8 +249,9 @@ impl Engine {
 pub fn run(config: &Config) -> Result<bool, EngineError> {
     diag::configure(config.log_level, config.log_format);
     // From here on a signal drains, also during the start.
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(no_resources)?;
-    let engine = Engine::start(config)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(no_resources)?;
+    let mut stopped = || signals.pending().any(|signal| signal != SIGHUP);
+    let engine = Engine::start_unless(config, &mut stopped)?;
     obey_signals(signals, engine.drainer(), engine.reloader())?;
     say(Level::Info, format_args!("ready"));
     let outcome = engine.join().map_err(EngineError::Ring)?;
@@ -336,15 +340,20 @@ fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64
     limits
 }
 
-fn shard_configs(config: &Config, descriptors: Descriptors, tls: Option<&tls::Server>) -> Vec<ShardConfig> {
-    let ownership = Ownership::over(config.shards);
+fn shard_configs(
+    config: &Config,
+    descriptors: Descriptors,
+    ownership: &Ownership,
+    tls: Option<&tls::Server>,
+    starts: &[JournalStart],
+) -> Vec<ShardConfig> {
     let connections = Allowance::new(descriptors.connections);
     let tokens = match config.tokens_per_second {
         Some(per_second) => Allowance::paced(config.tokens_max, TOKENS_UNPACED, per_second),
         None => Allowance::new(config.tokens_max),
     };
     let per_address = PerAddress::new(config.connections_per_ip_max);
-    let shard = |id| ShardConfig {
+    let shard = |(id, start): (u16, &JournalStart)| ShardConfig {
         id: ShardId(id),
         ownership: ownership.clone(),
         line_bytes_max: config.line_bytes_max,
@@ -366,8 +375,10 @@ fn shard_configs(config: &Config, descriptors: Descriptors, tls: Option<&tls::Se
             tokens: tokens.clone(),
             open_files_max: descriptors.files / usize::from(config.shards),
         },
+        journal: *start,
+        sync: config.sync,
     };
-    (0..config.shards).map(shard).collect()
+    (0..).zip(starts).map(shard).collect()
 }
 
 /// What one shard's thread starts with.
@@ -379,6 +390,7 @@ struct Part {
     listeners: Vec<OwnedFd>,
     udp: Vec<OwnedFd>,
     mailbox: Mailbox,
+    sync_thread: SyncThread,
     neighbours: Neighbours,
 }
 
@@ -389,6 +401,7 @@ fn share_out(
     mut listeners: Vec<Listener>,
     mut udp: Vec<UdpListener>,
     mailboxes: &[Mailbox],
+    sync_thread: &SyncThread,
 ) -> Vec<Part> {
     let cores = allowed_cores();
     if configs.len() > cores.len() {
@@ -402,6 +415,7 @@ fn share_out(
         listeners: listeners.iter_mut().filter_map(|listener| listener.fds.pop()).collect(),
         udp: udp.iter_mut().filter_map(|listener| listener.fds.pop()).collect(),
         mailbox: mailbox.clone(),
+        sync_thread: sync_thread.clone(),
         neighbours,
     };
     let houses = mailboxes.iter().zip(Neighbours::street(shards));
@@ -472,12 +486,13 @@ fn start_shards(
 
 /// On the shard's own thread: its ring, and the shard with its logs.
 fn set_up(part: Part, data: Arc<DataDir>) -> io::Result<(Uring, Shard)> {
-    let driver = Uring::new(part.listeners, part.udp, data, part.mailbox, part.neighbours)?;
+    let driver = Uring::new(part.listeners, part.udp, data, part.sync_thread, part.mailbox, part.neighbours)?;
     // After the file thread was started, which may run anywhere.
     pin(part.core);
     let mut shard = Shard::new(part.config);
     for log in part.logs {
-        shard.resume_log(log.token, log.base, Position(log.len));
+        let RecoveredSegment { base, length, synced, sealed, .. } = log.newest;
+        shard.resume_log(log.token, Resumed { base, length, synced, sealed, doubt: log.doubt });
     }
     Ok((driver, shard))
 }
@@ -521,6 +536,11 @@ fn tell(notice: Notice) {
                 ),
             );
         }
+        Notice::SyncFailed(error) => {
+            let error = quoted(&error);
+            log(Level::Error, format_args!("a sync failed, the disk may have lost something error={error}"));
+        }
+        Notice::Poisoned { token, base, from, to } => tell_poisoned(token, base, from, to),
         Notice::StorageResumed => log(Level::Info, format_args!("storage works again")),
         Notice::DiskLow(true) => {
             log(Level::Warn, format_args!("free space is below --disk-free-min, reading stops until there is room"));
@@ -528,6 +548,24 @@ fn tell(notice: Notice) {
         // The control side's: taken before.
         Notice::Report(_) => {}
         Notice::DiskLow(false) => log(Level::Info, format_args!("free space is above --disk-free-min again")),
+    }
+}
+
+fn tell_poisoned(token: Token, base: Offset, from: Position, to: Position) {
+    let (log_name, name) = (token.shortened(), segment_name(base));
+    if from == to {
+        log(
+            Level::Error,
+            format_args!("a segment is given up, nothing of it is lost log={log_name} segment={name} length={}", to.0),
+        );
+    } else {
+        log(
+            Level::Error,
+            format_args!(
+                "a segment is given up and may have lost a range log={log_name} segment={name} from={} to={}",
+                from.0, to.0
+            ),
+        );
     }
 }
 

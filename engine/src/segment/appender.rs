@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Offset, Position};
+use super::{Offset, Position, journal};
 use crate::buf::{BufferPool, WriteBuf, class_for};
 use crate::limits::{ROLL_GAP, STAGING_BYTES_MAX, STAGING_BYTES_MIN};
 use crate::time::Time;
@@ -30,6 +30,8 @@ pub enum AppendOp {
         base: Offset,
         /// The segment that ends here.
         close: Option<FileId>,
+        /// A poisoned segment has this name.
+        replaces: bool,
     },
     /// Open the existing segment for writing.
     Open {
@@ -74,12 +76,33 @@ struct Batch {
     opens_segment: bool,
 }
 
+/// Batches of a poisoned segment that are written again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restaged {
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Capacity of their buffers.
+    pub capacity: usize,
+}
+
 /// The appending end of one log.
 #[derive(Debug)]
 pub struct Appender {
     token: Token,
     base: Offset,
     written: Position,
+    /// End of the last batch that was written whole.
+    recorded: Position,
+    /// What is written and kept until it is synced: base of its segment, end there.
+    retained: VecDeque<(Offset, Position, WriteBuf)>,
+    /// The segment at hand takes nothing more.
+    poisoned: bool,
+    /// Batches are kept until they are synced.
+    retains: bool,
+    /// The segment that is being made has the name of a poisoned one.
+    replaces: bool,
+    /// What the last poisoned segment left to be written again.
+    restaged: Option<Restaged>,
     assigned: u64,
     file: File,
     writing: bool,
@@ -108,6 +131,12 @@ impl Appender {
             token,
             base,
             written,
+            recorded: written,
+            retained: VecDeque::new(),
+            poisoned: false,
+            retains: false,
+            replaces: false,
+            restaged: None,
             assigned: written.0,
             file,
             writing: false,
@@ -125,10 +154,55 @@ impl Appender {
         self.token
     }
 
+    /// Offset of the first byte of the segment at hand.
+    #[must_use]
+    pub fn base(&self) -> Offset {
+        self.base
+    }
+
+    /// Where the next byte of the segment at hand goes.
+    #[must_use]
+    pub fn length(&self) -> Position {
+        self.written
+    }
+
+    /// Where its last batch that was written whole ends.
+    #[must_use]
+    pub fn recorded(&self) -> Position {
+        self.recorded
+    }
+
+    /// The segment, if it is open.
+    #[must_use]
+    pub fn file(&self) -> Option<FileId> {
+        match self.file {
+            File::Open(file) => Some(file),
+            _ => None,
+        }
+    }
+
+    /// Whether the segment at hand was made; while a later one is being made, the one before it was.
+    #[must_use]
+    pub fn has_file(&self) -> bool {
+        !matches!(self.file, File::Absent | File::Opening { create: true })
+    }
+
+    /// The batch in this buffer, whose last `count` bytes have just been written.
+    #[must_use]
+    pub fn batch(&self, buf: &WriteBuf, count: usize) -> journal::Batch {
+        let end = self.written.0 + count as u64;
+        let position = Position(end - buf.content().len() as u64);
+        journal::Batch::of(position, buf.content(), buf.since().as_nanos() / 1000)
+    }
+
     /// Whether entries wait for a write that is not under way.
     #[must_use]
     pub fn has_staged(&self) -> bool {
-        self.filling.is_some() || !self.full.is_empty()
+        self.filling.is_some() || !self.full.is_empty() || self.has_to_write_again()
+    }
+
+    fn has_to_write_again(&self) -> bool {
+        self.poisoned && self.retained.back().is_some_and(|kept| kept.0 == self.base)
     }
 
     /// Whether a full batch waits.
@@ -243,6 +317,12 @@ impl Appender {
         }
     }
 
+    /// The segment at hand takes nothing more: the next entry begins another. For one in which nothing is staged.
+    pub fn seal(&mut self) {
+        self.filling_opens_segment = true;
+        self.assigned = 0;
+    }
+
     fn finish_batch(&mut self) {
         if let Some(buf) = self.filling.take() {
             let opens_segment = std::mem::take(&mut self.filling_opens_segment);
@@ -251,7 +331,7 @@ impl Appender {
     }
 
     fn next_opens_segment(&self) -> bool {
-        self.full.front().map_or(self.filling_opens_segment, |batch| batch.opens_segment)
+        self.poisoned || self.full.front().map_or(self.filling_opens_segment, |batch| batch.opens_segment)
     }
 
     /// The next operation, if there is something to write and nothing in flight.
@@ -259,6 +339,7 @@ impl Appender {
         if self.is_busy() || !self.has_staged() {
             return None;
         }
+        self.restaged = None;
         match self.file {
             File::Open(file) if self.next_opens_segment() => Some(self.start_roll(Some(file))),
             File::Open(file) => Some(self.start_write(file)),
@@ -269,21 +350,87 @@ impl Appender {
             }
             File::Absent => {
                 self.file = File::Opening { create: true };
-                Some(AppendOp::Create { base: self.base, close: None })
+                Some(AppendOp::Create { base: self.base, close: None, replaces: self.replaces })
             }
             File::Opening { .. } => None,
         }
     }
 
     fn start_roll(&mut self, close: Option<FileId>) -> AppendOp {
+        self.replaces = false;
+        if std::mem::take(&mut self.poisoned) {
+            self.leave_poisoned();
+        }
         match self.full.front_mut() {
             Some(batch) => batch.opens_segment = false,
             None => self.filling_opens_segment = false,
         }
         self.base = self.written.in_log(self.base).expect("a log of 16 EiB fits no disk");
         self.written = Position::START;
+        self.recorded = Position::START;
         self.file = File::Opening { create: true };
-        AppendOp::Create { base: self.base, close }
+        AppendOp::Create { base: self.base, close, replaces: self.replaces }
+    }
+
+    /// What is kept of the segment is written again, in the one that begins where that is not known to be good.
+    fn leave_poisoned(&mut self) {
+        let (mut bytes, mut capacity) = (0, 0);
+        if let Some(batch) = self.full.front_mut().filter(|batch| batch.buf.is_begun()) {
+            if self.retains {
+                bytes += batch.buf.rewind() as u64;
+            } else {
+                // Its beginning stays where it is.
+                batch.buf.drop_done();
+            }
+        }
+        if self.retains {
+            self.written = self.recorded;
+        }
+        while let Some((_, end, mut buf)) = self.retained.pop_back_if(|kept| kept.0 == self.base) {
+            buf.rewind();
+            bytes += buf.content().len() as u64;
+            capacity += buf.capacity();
+            self.written = Position(end.0 - buf.content().len() as u64);
+            self.full.push_front(Batch { buf, opens_segment: false });
+        }
+        self.replaces = self.written == Position::START;
+        if !self.filling_opens_segment && !self.full.iter().any(|batch| batch.opens_segment) {
+            self.assigned = self.staged_bytes();
+        }
+        self.restaged = Some(Restaged { bytes, capacity });
+    }
+
+    /// Nothing more is written to the segment at hand: the next operation makes another.
+    pub fn poison(&mut self) {
+        self.poisoned = true;
+    }
+
+    /// Whether the segment that is being made has the name of a poisoned one.
+    #[must_use]
+    pub fn replaces(&self) -> bool {
+        self.replaces
+    }
+
+    /// Whether that is still to come.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned
+    }
+
+    /// What the operation that was just started will write again.
+    #[must_use]
+    pub fn restaged(&self) -> Option<Restaged> {
+        self.restaged
+    }
+
+    /// What is kept of this segment, or of one before it, up to `end` is on the disk. Gives the capacity that is free now.
+    pub fn release(&mut self, base: Offset, end: Position, pool: &mut BufferPool) -> usize {
+        let mut capacity = 0;
+        while let Some((_, _, buf)) = self.retained.pop_front_if(|kept| (kept.0, kept.1) <= (base, end)) {
+            capacity += buf.capacity();
+            pool.give(buf);
+        }
+        capacity
     }
 
     fn start_write(&mut self, file: FileId) -> AppendOp {
@@ -328,7 +475,10 @@ impl Appender {
 
     /// `count` bytes of the buffer in flight are in the file. Returns the write that continues at the exact byte, if
     /// the buffer is not done.
-    pub fn wrote(&mut self, mut buf: WriteBuf, count: usize, pool: &mut BufferPool) -> Option<AppendOp> {
+    ///
+    /// With `retains`, the buffer stays until [`Appender::release`].
+    pub fn wrote(&mut self, mut buf: WriteBuf, count: usize, retains: bool, pool: &mut BufferPool) -> Option<AppendOp> {
+        self.retains = retains;
         buf.advance(count);
         self.written = Position(self.written.0 + count as u64);
         if !buf.rest().is_empty() {
@@ -343,7 +493,12 @@ impl Appender {
         let next = if bytes > STAGING_BYTES_MAX / 4 { bytes } else { bytes / 2 };
         let next = next.clamp(STAGING_BYTES_MIN, STAGING_BYTES_MAX);
         self.class = u8::try_from(class_for(next)).expect("there are fewer than 256 size classes");
-        pool.give(buf);
+        self.recorded = self.written;
+        if retains {
+            self.retained.push_back((self.base, self.written, buf));
+        } else {
+            pool.give(buf);
+        }
         self.writing = false;
         None
     }
@@ -421,7 +576,7 @@ mod tests {
                     assert_eq!(position.0, bytes.len() as u64);
                     let count = 1 + random % buf.rest().len();
                     bytes.extend(&buf.rest()[..count]);
-                    self.in_flight = appender.wrote(buf, count, pool);
+                    self.in_flight = appender.wrote(buf, count, false, pool);
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Names and numbers of a log's files. No I/O.
 //!
 //! ```text
-//! DATA/LOCK  META  _quarantine/
+//! DATA/LOCK  META  _journal/  _quarantine/
 //! DATA/<token>/00000000000000000000.log     offset 0 ..= 99     position 0 ..= 99
 //!              00000000000000000100.log     offset 100 ..       position 0 ..
 //!              current                      hard link to the newest of them
@@ -10,9 +10,10 @@
 //! so that names sort like numbers. `base + size` is the base of the next segment.
 
 mod appender;
+pub mod journal;
 pub mod meta;
 
-pub use appender::{AppendOp, Appended, Appender, FileId};
+pub use appender::{AppendOp, Appended, Appender, FileId, Restaged};
 pub use meta::Meta;
 
 use crate::wire::Token;
@@ -27,6 +28,8 @@ pub const LOCK: &str = "LOCK";
 pub const META: &str = "META";
 /// The same while it is written; renamed to [`META`].
 pub const META_NEW: &str = "META.new";
+/// Directory of the commit journals.
+pub const JOURNAL: &str = "_journal";
 /// Directory of the bytes that recovery could not vouch for.
 pub const QUARANTINE: &str = "_quarantine";
 

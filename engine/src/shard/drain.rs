@@ -188,7 +188,7 @@ impl Shard {
         }
         let announced = announced || self.announce();
         let stored = self.incoming.is_empty() && self.logs.unwritten_bytes() == 0;
-        let done = announced && stored && self.others_have_finished();
+        let done = announced && stored && self.others_have_finished() && self.logs.end_durably(&mut self.ops);
         if done { Phase::Done } else { Phase::Flushing { deadline, announced } }
     }
 

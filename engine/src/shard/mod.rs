@@ -25,7 +25,9 @@ mod by_class;
 mod connection;
 mod datagrams;
 mod drain;
+mod durability;
 mod ingest;
+mod journal;
 mod logs;
 mod op;
 mod outgoing;
@@ -37,11 +39,13 @@ use std::io;
 use std::time::Duration;
 
 pub use allowance::{Allowance, PerAddress};
+pub use durability::SyncLevel;
 pub use ingest::Oversize;
-pub use logs::LogLimits;
+pub use journal::JournalStart;
+pub use logs::{LogLimits, Resumed};
 pub use op::{
-    Command, Completion, ConnectionId, Datagrams, ListenerId, Newcomer, Notice, Op, PeerAddress, Received,
-    ReceivedDatagrams, ShutdownSide, UdpId,
+    Command, Completion, ConnectionId, Datagrams, JournalId, ListenerId, Newcomer, Notice, Op, PeerAddress, Received,
+    ReceivedDatagrams, ShutdownSide, Sync, UdpId,
 };
 
 use by_class::ByClass;
@@ -49,6 +53,7 @@ use connection::{Brought, Connection, Life};
 use datagrams::Udp;
 use drain::Phase;
 use ingest::{Ingest, absorb, count};
+use journal::Journal;
 use logs::Logs;
 use outgoing::Outgoing;
 use report::Stopwatch;
@@ -63,7 +68,7 @@ use crate::limits::{
 };
 use crate::metrics::{Counters, HandshakeResult, ListenerCounters};
 use crate::route::{Ownership, Router};
-use crate::segment::{Offset, Position};
+
 use crate::time::Time;
 use crate::tls;
 use crate::wire::{Reject, Token};
@@ -103,6 +108,10 @@ pub struct ShardConfig {
     pub udp_creates: bool,
     /// What the logs are allowed.
     pub logs: LogLimits,
+    /// Where the journal goes on.
+    pub journal: JournalStart,
+    /// When what was written is brought to the disk.
+    pub sync: SyncLevel,
 }
 
 /// What is spoken at a listener.
@@ -224,9 +233,10 @@ impl Shard {
     #[must_use]
     pub fn new(config: ShardConfig) -> Self {
         let router = Router::new(config.ownership.clone(), config.id);
+        let journal = Journal::new(config.id, config.journal);
         let mut shard = Self {
             counters: Counters::default(),
-            logs: Logs::new(config.logs.clone(), router, config.buffer_bytes),
+            logs: Logs::new(config.logs.clone(), router, config.buffer_bytes, journal, config.sync),
             connections: Vec::with_capacity(CONNECTION_SLOTS),
             open_connections: 0,
             carries: ByClass::default(),
@@ -265,9 +275,9 @@ impl Shard {
         shard
     }
 
-    /// Adds a log that recovery found: the base and the length of its newest segment.
-    pub fn resume_log(&mut self, token: Token, base: Offset, length: Position) {
-        self.logs.resume(token, base, length);
+    /// Adds a log that recovery found.
+    pub fn resume_log(&mut self, token: Token, newest: Resumed) {
+        self.logs.resume(token, newest);
     }
 
     /// Takes one completion.
@@ -285,6 +295,13 @@ impl Shard {
             Completion::Transmitted { connection, buf, result } => self.transmitted(connection, buf, &result),
             Completion::Closed(connection) => self.closed(connection),
             Completion::Opened { log, result } => self.notices.extend(self.logs.opened(log, result, now)),
+            Completion::JournalOpened(result) => self.notices.extend(self.logs.journal.opened(result, now)),
+            Completion::JournalWritten { buf, result } => {
+                self.notices.extend(self.logs.journal_written(buf, result, now, &mut self.ops));
+            }
+            Completion::Synced { sync, result } => {
+                self.logs.synced(sync, result, now, &mut self.ops, &mut self.notices);
+            }
             Completion::Sent { from, message: Message::Batch(batch) } => self.incoming.push_back((from, batch)),
             Completion::Sent { from, message: Message::Returned(batch) } => {
                 self.outgoing.returned(from, batch, &mut self.logs.pool);
@@ -310,6 +327,7 @@ impl Shard {
             self.paused = true;
             self.backpressure.set(true, now);
             self.give_up_incoming();
+            self.logs.record(now, &mut self.ops);
             return self.outgoing.publish(&mut self.ops);
         }
         self.expire_handshakes();
@@ -321,6 +339,7 @@ impl Shard {
         // At the end nothing lingers, and what other shards send last neither.
         let memory_max = if self.phase.flushes() { 0 } else { self.budget(BUDGET_RESUME_PARTS) };
         self.logs.start(now, memory_max, &mut self.ops);
+        self.logs.record(now, &mut self.ops);
         self.ration();
         self.receive_parked();
         self.begin_handshakes();
@@ -374,6 +393,8 @@ impl Shard {
         let held = self.held.iter().map(|(_, received)| received.bytes() as u64);
         let incoming = self.incoming.iter().map(|(_, batch)| batch.entry_bytes());
         let waiting = self.udp.waiting_bytes();
+        // What is written but not recorded may not last: only at the end that is worth a word.
+        let waiting = if self.phase.gives_up() { waiting + self.logs.journal.waiting_bytes() } else { waiting };
         self.logs.unwritten_bytes() + self.given_up_bytes + held.sum::<u64>() + incoming.sum::<u64>() + waiting
     }
 

@@ -8,6 +8,7 @@
 //! A segment is complete before the next one is made, so one that has a successor does not change any more, and of the
 //! newest only whole lines are shown. What an engine writes while `cat` runs is shown as far as `cat` comes across it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -16,6 +17,7 @@ use std::time::SystemTime;
 
 use serde_json::json;
 
+use super::journals;
 use super::show::{Style, whole_chars};
 use super::{CHUNK_BYTES, LogFiles, chunk_of, file_error, log_token, whole_lines_end};
 use crate::error::{Damage, ReadError};
@@ -37,7 +39,8 @@ pub fn ls(data: &Path, json: bool, out: &mut dyn Write) -> Result<(), ReadError>
         }
     }
     logs.sort_unstable_by_key(|log| log.token);
-    let written = if json { write_json(&logs, out) } else { write_table(&logs, out) };
+    let synced = if json { synced_offsets(&data)? } else { BTreeMap::new() };
+    let written = if json { write_json(&logs, &synced, out) } else { write_table(&logs, out) };
     finish(written.and_then(|()| out.flush()).map_err(ReadError::Output))
 }
 
@@ -126,8 +129,16 @@ fn write_table(logs: &[Summary], out: &mut dyn Write) -> io::Result<()> {
     out.write_all(table.as_bytes())
 }
 
-/// Nobody has told names, counts of entries and syncs: those keys are there and null.
-fn write_json(logs: &[Summary], out: &mut dyn Write) -> io::Result<()> {
+/// Up to where every log is on the disk, as far as the journals tell.
+fn synced_offsets(data: &DataDir) -> Result<BTreeMap<Token, Offset>, ReadError> {
+    match journals::read(data) {
+        Ok(journals) => Ok(journals.synced_offsets()),
+        Err(error) => Err(ReadError::File(error)),
+    }
+}
+
+/// Nobody has told names and counts of entries: those keys are there and null; so is what no journal tells.
+fn write_json(logs: &[Summary], synced: &BTreeMap<Token, Offset>, out: &mut dyn Write) -> io::Result<()> {
     let logs: Vec<_> = logs
         .iter()
         .map(|log| {
@@ -139,7 +150,7 @@ fn write_json(logs: &[Summary], out: &mut dyn Write) -> io::Result<()> {
                 "bytes": log.bytes,
                 "last_write": log.last_write(3),
                 "offset_written": log.offset_written.0,
-                "offset_synced": null,
+                "offset_synced": synced.get(&log.token).map(|offset| offset.0),
             })
         })
         .collect();

@@ -10,14 +10,19 @@ use std::thread::JoinHandle;
 use super::mailbox::{Mail, Mailbox};
 use crate::route::LogId;
 use crate::segment::{Offset, Position};
+use crate::shard::JournalId;
 use crate::sys::DataDir;
 use crate::wire::Token;
 
 /// What the file thread is to do.
 #[derive(Debug)]
 pub(super) enum FileRequest {
-    Create { log: LogId, token: Token, base: Offset },
+    Create { log: LogId, token: Token, base: Offset, replaces: bool },
     Open { log: LogId, token: Token, base: Offset, length: Position },
+    Cut { token: Token, base: Offset, length: Position },
+    CreateJournal(JournalId),
+    RemoveJournals(JournalId),
+    OpenJournal { journal: JournalId, length: Position },
 }
 
 /// Ends when it is dropped, after all that it was asked.
@@ -32,7 +37,9 @@ impl FileThread {
         let (requests, inbox) = channel();
         let work = move || {
             for request in inbox {
-                mailbox.post(execute(&data, &request));
+                if let Some(mail) = execute(&data, &request) {
+                    mailbox.post(mail);
+                }
             }
         };
         let thread = std::thread::Builder::new().name("files".into()).spawn(work)?;
@@ -55,11 +62,26 @@ impl Drop for FileThread {
     }
 }
 
-fn execute(data: &DataDir, request: &FileRequest) -> Mail {
-    match *request {
-        FileRequest::Create { log, token, base } => Mail::Opened { log, result: data.create_segment(token, base) },
+fn execute(data: &DataDir, request: &FileRequest) -> Option<Mail> {
+    Some(match *request {
+        FileRequest::Create { log, token, base, replaces } => {
+            let made = if replaces { data.quarantine_segment(token, base) } else { Ok(()) };
+            Mail::Opened { log, result: made.and_then(|()| data.create_segment(token, base)) }
+        }
         FileRequest::Open { log, token, base, length } => {
             Mail::Opened { log, result: data.open_segment(token, base, length.0) }
         }
-    }
+        FileRequest::Cut { token, base, length } => {
+            // Where this fails both segments hold the same bytes, and recovery cuts.
+            let _cut = data.cut_segment(token, base, length.0);
+            return None;
+        }
+        FileRequest::CreateJournal(journal) => Mail::JournalOpened(data.create_journal(journal)),
+        FileRequest::RemoveJournals(journal) => {
+            // What stays is removed with the next one, or at the next start.
+            let _removed = data.remove_journals(journal);
+            return None;
+        }
+        FileRequest::OpenJournal { journal, length } => Mail::JournalOpened(data.open_journal(journal, length.0)),
+    })
 }

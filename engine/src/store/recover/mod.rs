@@ -1,0 +1,770 @@
+//! Makes the data directory ready for an engine: after the lock, before listening.
+//!
+//! ```text
+//! for each log:   00000000000000000000.log ─ base + size ─► 00000000000000000100.log     joins, or it is damage
+//!                                                                 │ written since the machine started: an unfinished
+//!                                                                 │ line goes
+//!                                                                 │ before: what neither journal nor text vouch for
+//!                                                                 ▼
+//!                          rest ─► _quarantine/<token>-<base>-<position>
+//!
+//! when all logs were seen:  sync all copies ─► cut the segments ─► sync them ─► move those behind a cut one
+//! ```
+//! While the machine has not been started anew the page cache is whole, and what the process had written is there: only
+//! the last line may be unfinished. After a power cut records and bytes may both be missing, each without the other.
+//!
+//! Invariants: nothing is ever deleted, and no byte is cut before its copy is on the disk; damage anywhere means that
+//! no segment is cut; every step can be repeated, so a crash or a full disk in the middle only means to start again.
+//! Sealed segments are not opened unless they were written shortly before a power cut, and syncs are shared, so that a
+//! log costs a few system calls.
+
+mod content;
+mod history;
+mod quarantine;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use super::journals::Journals;
+use super::{CHUNK_BYTES, LogFiles, file_error, log_token};
+use crate::error::{Damage, RecoverError};
+use crate::segment::journal::{Batch, BootId};
+use crate::segment::{CURRENT, CURRENT_NEW, Offset, Position, is_reserved, segment_name};
+use crate::sys::DataDir;
+use crate::sys::data_dir::point_current;
+use crate::sys::file::{Access, Dir, DirEntry, Kind};
+use crate::wire::Token;
+
+pub(super) use history::History;
+use history::Known;
+use quarantine::Quarantine;
+
+/// Of a segment that no journal tells of, fewer NULs in a row are taken for a sender's own.
+const UNKNOWN_NULS_MIN: u64 = 512;
+
+/// What recovery found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Every log that has a segment, by token.
+    pub logs: Vec<RecoveredLog>,
+    /// Segments of all logs.
+    pub segments: u64,
+    /// Bytes of all segments, after the cuts.
+    pub bytes: u64,
+    /// Files that were copied or moved to quarantine.
+    pub quarantined_files: u64,
+    /// Bytes of them.
+    pub quarantined_bytes: u64,
+    /// Bytes of whole lines that no record tells of; they stay.
+    pub unindexed_bytes: u64,
+    /// Newest segments that no journal tells of: taken as they are.
+    pub unverified: u64,
+    /// Logs whose `current` was missing or led to an older segment.
+    pub relinked: u64,
+    /// Names in the data directory and in logs that are none of ours; left alone.
+    pub unknown: u64,
+    /// Journals of which not everything could be read that was once written.
+    pub damaged_journals: u64,
+    /// What should not have happened.
+    pub alarms: Vec<Damage>,
+}
+
+/// Where a log goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredLog {
+    /// The log.
+    pub token: Token,
+    /// Its newest segment: whole lines only.
+    pub newest: RecoveredSegment,
+    /// Older ones that may be in memory alone.
+    pub earlier: Vec<RecoveredSegment>,
+    /// A segment was poisoned and may have lost what follows this offset, although memory still holds it.
+    pub doubt: Option<Offset>,
+}
+
+/// A segment as far as it is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredSegment {
+    /// Offset of its first byte.
+    pub base: Offset,
+    /// Its length.
+    pub length: Position,
+    /// So much of it is on the disk.
+    pub durable: Position,
+    /// What is behind that.
+    pub tail: Vec<Batch>,
+    /// So much of it was told to be on the disk.
+    pub synced: Position,
+    /// Nothing more is appended to it: the log goes on in a new one.
+    pub sealed: bool,
+}
+
+impl RecoveredSegment {
+    /// One that is on the disk.
+    fn durable(base: Offset, length: Position, sealed: bool) -> Self {
+        Self { base, length, durable: length, tail: Vec::new(), synced: length, sealed }
+    }
+}
+
+/// What recovery goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    /// The operating system's start.
+    pub boot: BootId,
+    /// Whether to go on although synced data are missing.
+    pub accept_loss: bool,
+}
+
+/// Checks every log's chain of segments, moves what nobody vouches for to quarantine, and points `current` to the
+/// newest segment. Needs the lock.
+///
+/// # Errors
+/// Damage when segments do not join, synced ones are missing, or something else stands where a log should be; the
+/// system's refusals otherwise.
+pub fn recover(data: &DataDir, journals: &Journals, circumstances: Circumstances) -> Result<Recovered, RecoverError> {
+    let mut recovery = Recovery {
+        data,
+        history: History::of(&journals.files),
+        circumstances,
+        found: Recovered::default(),
+        chunk: vec![0; CHUNK_BYTES],
+        quarantine: Quarantine::new(data),
+    };
+    let mut entries = data.root().entries().map_err(file_error(data.path(), "listed"))?;
+    entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    for entry in &entries {
+        recovery.name(entry)?;
+    }
+    recovery.missing_logs()?;
+    recovery.quarantine.execute()?;
+    let Recovery { mut found, quarantine, .. } = recovery;
+    found.damaged_journals = journals.damaged;
+    (found.quarantined_files, found.quarantined_bytes) = (quarantine.files, quarantine.bytes);
+    Ok(found)
+}
+
+struct Recovery<'a> {
+    data: &'a DataDir,
+    history: History,
+    circumstances: Circumstances,
+    found: Recovered,
+    chunk: Vec<u8>,
+    quarantine: Quarantine<'a>,
+}
+
+/// The log at hand.
+struct Log {
+    token: Token,
+    dir: Dir,
+    path: PathBuf,
+}
+
+/// A segment as it lies there.
+#[derive(Clone, Copy)]
+struct Segment {
+    base: Offset,
+    len: u64,
+    inode: u64,
+}
+
+impl Segment {
+    fn end(&self) -> u64 {
+        self.base.0 + self.len
+    }
+}
+
+/// How much of a segment stays.
+struct Kept {
+    len: u64,
+    /// More than a partial last line went, or should be there.
+    sealed: bool,
+}
+
+impl Recovery<'_> {
+    fn name(&mut self, entry: &DirEntry) -> Result<(), RecoverError> {
+        if is_reserved(&entry.name) {
+            return Ok(());
+        }
+        let Some(token) = log_token(&entry.name) else {
+            self.found.unknown += 1;
+            return Ok(());
+        };
+        let path = self.data.path().join(&entry.name);
+        if entry.kind != Kind::Dir {
+            // The first line of this log would fail on it.
+            return Err(damage(&path, "a directory", "a file or a symbolic link"));
+        }
+        let dir = self.data.root().dir(&entry.name).map_err(file_error(&path, "opened"))?;
+        self.log(&Log { token, dir, path })
+    }
+
+    fn log(&mut self, log: &Log) -> Result<(), RecoverError> {
+        let files = LogFiles::list(&log.dir).map_err(file_error(&log.path, "listed"))?;
+        self.found.unknown += files.unknown;
+        self.missing_segments(log, &files.bases)?;
+        if files.bases.is_empty() {
+            // Made, and then no room for its first segment; or its segments were taken away.
+            let told = self.history.log(log.token).next().is_some();
+            let damaged = files.current && !told;
+            return if damaged { Err(damage(&log.path, "a segment", "none, only current")) } else { Ok(()) };
+        }
+        let mut segments = Vec::new();
+        for &base in &files.bases {
+            segments.push(self.stat(log, base)?);
+        }
+        if self.lost_its_beginning(log.token, segments[0].base) {
+            self.move_away(log, &segments)?;
+            log.dir.unlink(CURRENT).map_err(file_error(&log.path.join(CURRENT), "removed"))?;
+            return Ok(());
+        }
+        let mut earlier = Vec::new();
+        let mut newest = None;
+        for (index, &segment) in segments.iter().enumerate() {
+            let Some(&next) = segments.get(index + 1) else {
+                newest = Some((segment, None));
+                break;
+            };
+            let kept = self.older(log, segment, next)?;
+            if segment.base.0 + kept.len < next.base.0 {
+                // The log ends here: what was written later than the bytes that are missing is no part of it.
+                self.move_away(log, &segments[index + 1..])?;
+                newest = Some((segment, Some(kept)));
+                break;
+            }
+            self.count(kept.len);
+            earlier.extend(self.earlier(log, segment, kept.len)?);
+        }
+        let (segment, kept) = newest.expect("there is one, and the last has no next");
+        let kept = match kept {
+            Some(kept) => kept,
+            None => self.newest(log, segment)?,
+        };
+        self.count(kept.len);
+        self.mend_current(log, &files, segment)?;
+        let newest = self.resume(log, segment, &kept)?;
+        let here = self.history.boot == Some(self.circumstances.boot);
+        let doubt = self.history.doubt(log.token).filter(|_| here);
+        self.found.logs.push(RecoveredLog { token: log.token, newest, earlier, doubt });
+        Ok(())
+    }
+
+    fn count(&mut self, len: u64) {
+        self.found.segments += 1;
+        self.found.bytes += len;
+    }
+
+    fn stat(&self, log: &Log, base: Offset) -> Result<Segment, RecoverError> {
+        let name = segment_name(base);
+        let path = log.path.join(&name);
+        let stat = log.dir.stat(&name).map_err(file_error(&path, "inspected"))?;
+        let stat = stat.filter(|stat| stat.kind == Kind::File);
+        let stat = stat.ok_or_else(|| damage(&path, "a file", "a directory or a symbolic link"))?;
+        let end = Position(stat.len).in_log(base);
+        end.ok_or_else(|| damage(&path, "an end below 2^64", format!("{} bytes", stat.len)))?;
+        Ok(Segment { base, len: stat.len, inode: stat.inode })
+    }
+
+    /// Whether the page cache still holds what was written to it.
+    fn is_cached(&self, known: &Known) -> bool {
+        known.boot == self.circumstances.boot && known.boot != BootId::default()
+    }
+
+    // What the journals tell of and is not there.
+
+    fn missing_logs(&mut self) -> Result<(), RecoverError> {
+        let tokens: Vec<Token> = self.history.tokens().collect();
+        let seen: std::collections::BTreeSet<Token> = self.found.logs.iter().map(|log| log.token).collect();
+        for token in tokens.into_iter().filter(|token| !seen.contains(token)) {
+            let path = self.data.path().join(token.to_string());
+            if self.data.root().stat(&token.to_string()).map_err(file_error(&path, "inspected"))?.is_none() {
+                self.missing(token, &path, &[])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn missing_segments(&mut self, log: &Log, bases: &[Offset]) -> Result<(), RecoverError> {
+        self.missing(log.token, &log.path, bases)
+    }
+
+    fn missing(&mut self, token: Token, path: &Path, bases: &[Offset]) -> Result<(), RecoverError> {
+        let is_missing = |(base, known): &(Offset, &Known)| {
+            !known.retired && known.synced > Position::START && bases.binary_search(base).is_err()
+        };
+        let missing: Vec<(Offset, Position)> =
+            self.history.log(token).filter(is_missing).map(|(base, known)| (base, known.synced)).collect();
+        for (base, synced) in missing {
+            let path = path.join(segment_name(base));
+            let problem = Damage {
+                path,
+                expected: format!("a segment of at least {} bytes, which were synced", synced.0),
+                found: "nothing".into(),
+            };
+            self.lost(problem)?;
+        }
+        Ok(())
+    }
+
+    /// Synced data are missing: for the operator to decide.
+    fn lost(&mut self, damage: Damage) -> Result<(), RecoverError> {
+        if !self.circumstances.accept_loss {
+            return Err(RecoverError::Lost(damage));
+        }
+        self.found.alarms.push(damage);
+        Ok(())
+    }
+
+    fn alarm(&mut self, log: &Log, base: Offset, expected: String, found: String) {
+        self.found.alarms.push(Damage { path: log.path.join(segment_name(base)), expected, found });
+    }
+
+    // Segments that have a successor.
+
+    /// One whose bytes a power cut may have taken is looked at; of all others the length says enough.
+    fn older(&mut self, log: &Log, segment: Segment, next: Segment) -> Result<Kept, RecoverError> {
+        let known = self.history.segment(log.token, segment.base).cloned();
+        let (end, name) = (segment.end(), segment_name(segment.base));
+        let uncertain = known.as_ref().is_some_and(|known| !known.tail.is_empty() && !self.is_cached(known));
+        if let Some(known) = known.as_ref().filter(|known| uncertain && !known.poisoned) {
+            let kept = self.vouch(log, segment, known)?;
+            if segment.base.0 + kept.len == next.base.0 {
+                return Ok(kept);
+            }
+            if segment.base.0 + kept.len < next.base.0 {
+                let later = self.history.segment(log.token, next.base);
+                if later.is_some_and(|later| later.synced > Position::START) {
+                    let expected = format!("{} bytes up to {}", next.base.0 - segment.base.0, segment_name(next.base));
+                    let found = format!("{} that can be vouched for", kept.len);
+                    self.alarm(log, segment.base, expected, found);
+                }
+                return Ok(kept);
+            }
+        }
+        if end > next.base.0 && known.as_ref().is_some_and(|known| known.poisoned) {
+            // Its end was written again to the next one, and was not cut yet.
+            let len = next.base.0 - segment.base.0;
+            self.cut(log, segment, len)?;
+            return Ok(Kept { len, sealed: true });
+        }
+        let missing = self.history.log(log.token).any(|(base, known)| {
+            known.synced == Position::START && base.0 == end && base < next.base && !known.retired
+        });
+        if end == next.base.0 || (end < next.base.0 && missing) {
+            return Ok(Kept { len: segment.len, sealed: false });
+        }
+        let expected = format!("{} after {name} of {} bytes", segment_name(Offset(end)), segment.len);
+        let problem = Damage { path: log.path.clone(), expected, found: segment_name(next.base) };
+        Err(RecoverError::Damage(problem))
+    }
+
+    /// What may be in memory alone stays known.
+    fn earlier(&mut self, log: &Log, segment: Segment, len: u64) -> Result<Option<RecoveredSegment>, RecoverError> {
+        let Some(known) = self.history.segment(log.token, segment.base).cloned() else { return Ok(None) };
+        if known.synced.0 >= len || !self.is_cached(&known) {
+            return Ok(None);
+        }
+        self.continued(log, segment, len, &known, true).map(Some)
+    }
+
+    /// Whether a power cut took the segment before this one, whose name was not on the disk yet.
+    fn lost_its_beginning(&self, token: Token, first: Offset) -> bool {
+        let is_lost = |known: &Known| !known.retired && known.synced == Position::START && !self.is_cached(known);
+        self.history.log(token).any(|(base, known)| base < first && base.0 + known.end().0 >= first.0 && is_lost(known))
+    }
+
+    /// What is left of the log behind a gap goes to quarantine as it is.
+    fn move_away(&mut self, log: &Log, segments: &[Segment]) -> Result<(), RecoverError> {
+        for segment in segments {
+            if self.history.segment(log.token, segment.base).is_some_and(|known| known.synced > Position::START) {
+                let problem = Damage {
+                    path: log.path.join(segment_name(segment.base)),
+                    expected: "the bytes of its log before it".into(),
+                    found: "a gap".into(),
+                };
+                self.lost(problem)?;
+            }
+            self.quarantine.move_later(log.token, segment.base, segment.len);
+        }
+        Ok(())
+    }
+
+    // The newest segment.
+
+    fn newest(&mut self, log: &Log, segment: Segment) -> Result<Kept, RecoverError> {
+        let Some(known) = self.history.segment(log.token, segment.base).cloned() else {
+            return self.adopt(log, segment);
+        };
+        if !self.is_cached(&known) {
+            let mut kept = self.vouch(log, segment, &known)?;
+            kept.sealed |= known.sealed || known.poisoned;
+            return Ok(kept);
+        }
+        if segment.len < known.end().0 {
+            let expected = format!("{} bytes, as the journal tells", known.end().0);
+            self.alarm(log, segment.base, expected, format!("{} bytes: changed by another process", segment.len));
+        }
+        let file = self.open(log, segment.base)?;
+        let len = self.lines_end(log, segment.base, &file, segment.len)?;
+        self.found.unindexed_bytes += len.saturating_sub(known.end().0);
+        self.cut(log, segment, len)?;
+        Ok(Kept { len, sealed: known.sealed || known.poisoned })
+    }
+
+    /// No journal tells of it: all whole lines stay that the disk seems to have got.
+    fn adopt(&mut self, log: &Log, segment: Segment) -> Result<Kept, RecoverError> {
+        self.found.unverified += 1;
+        let file = self.open(log, segment.base)?;
+        let cached = self.history.boot.is_some_and(|boot| boot == self.circumstances.boot && boot != BootId::default());
+        let limit = if cached {
+            segment.len
+        } else {
+            let nuls = content::first_nul_run(&file, 0..segment.len, UNKNOWN_NULS_MIN, &mut self.chunk);
+            nuls.map_err(file_error(&log.path.join(segment_name(segment.base)), "read"))?
+        };
+        let len = self.lines_end(log, segment.base, &file, limit)?;
+        self.cut(log, segment, len)?;
+        Ok(Kept { len, sealed: limit < segment.len && len > 0 })
+    }
+
+    /// After a power cut: what checksums vouch for, and whole lines behind that.
+    fn vouch(&mut self, log: &Log, segment: Segment, known: &Known) -> Result<Kept, RecoverError> {
+        let path = log.path.join(segment_name(segment.base));
+        let file = self.open(log, segment.base)?;
+        let vouched = content::follow(&file, segment.len, known.durable, &known.tail, &mut self.chunk);
+        let vouched = vouched.map_err(file_error(&path, "read"))?;
+        let limit = content::first_nul_run(&file, vouched.end..segment.len, 1, &mut self.chunk);
+        let limit = limit.map_err(file_error(&path, "read"))?;
+        let len = self.lines_end(log, segment.base, &file, limit)?;
+        self.found.unindexed_bytes += len.saturating_sub(vouched.end);
+        let shorter = segment.len < known.durable.0;
+        if shorter || vouched.end < known.synced.0 {
+            let expected = format!("{} bytes, which were synced", known.synced.0);
+            self.alarm(log, segment.base, expected, format!("{} that can be vouched for", vouched.end));
+        }
+        self.cut(log, segment, len)?;
+        for island in vouched.islands.iter().filter(|island| island.start >= len) {
+            let kept = self.quarantine.keep_island(&file, (log.token, segment.base), island.clone(), &mut self.chunk);
+            kept.map_err(file_error(&path, "copied"))?;
+        }
+        Ok(Kept { len, sealed: (limit < segment.len || shorter) && len > 0 })
+    }
+
+    fn open(&self, log: &Log, base: Offset) -> Result<File, RecoverError> {
+        let name = segment_name(base);
+        Ok(log.dir.file(&name, Access::Read).map_err(file_error(&log.path.join(&name), "opened"))?)
+    }
+
+    fn lines_end(&mut self, log: &Log, base: Offset, file: &File, limit: u64) -> Result<u64, RecoverError> {
+        let end = content::lines_end(file, limit, &mut self.chunk);
+        Ok(end.map_err(file_error(&log.path.join(segment_name(base)), "read"))?)
+    }
+
+    /// What is behind `len` goes to quarantine.
+    fn cut(&mut self, log: &Log, segment: Segment, len: u64) -> Result<(), RecoverError> {
+        if len == segment.len {
+            return Ok(());
+        }
+        let file = self.open(log, segment.base)?;
+        self.quarantine.cut_later(&file, (log.token, segment.base), len..segment.len, &mut self.chunk)
+    }
+
+    /// How the journal goes on with the newest segment.
+    fn resume(&mut self, log: &Log, segment: Segment, kept: &Kept) -> Result<RecoveredSegment, RecoverError> {
+        let known = self.history.segment(log.token, segment.base).cloned();
+        // Made just before the process died: nothing says that it is on the disk.
+        let known = known.or_else(|| Some(Known { boot: self.history.boot?, ..Known::default() }));
+        match known.filter(|known| self.is_cached(known)) {
+            Some(known) => self.continued(log, segment, kept.len, &known, kept.sealed),
+            None => Ok(RecoveredSegment::durable(segment.base, Position(kept.len), kept.sealed)),
+        }
+    }
+
+    /// What is known of a segment that may be in memory alone, with records of all that it holds.
+    fn continued(
+        &mut self,
+        log: &Log,
+        segment: Segment,
+        len: u64,
+        known: &Known,
+        sealed: bool,
+    ) -> Result<RecoveredSegment, RecoverError> {
+        let durable = known.durable.0.min(len);
+        let mut tail: Vec<Batch> = known.tail.iter().take_while(|batch| batch.end().0 <= len).copied().collect();
+        let recorded = tail.last().map_or(durable, |batch| batch.end().0);
+        if recorded < len {
+            let file = self.open(log, segment.base)?;
+            let more = content::record(&file, recorded..len, &mut self.chunk);
+            tail.extend(more.map_err(file_error(&log.path.join(segment_name(segment.base)), "read"))?);
+        }
+        let synced = Position(known.synced.0.min(len));
+        Ok(RecoveredSegment {
+            base: segment.base,
+            length: Position(len),
+            durable: Position(durable),
+            tail,
+            synced,
+            sealed,
+        })
+    }
+
+    /// A crash between making a segment and renaming `current` leaves it behind.
+    fn mend_current(&mut self, log: &Log, files: &LogFiles, newest: Segment) -> Result<(), RecoverError> {
+        let path = log.path.join(CURRENT);
+        let current = log.dir.stat(CURRENT).map_err(file_error(&path, "inspected"))?;
+        if current.is_none_or(|current| current.inode != newest.inode) {
+            point_current(&log.dir, &segment_name(newest.base)).map_err(file_error(&path, "linked"))?;
+            self.found.relinked += 1;
+        }
+        if files.current_new {
+            log.dir.unlink(CURRENT_NEW).map_err(file_error(&log.path.join(CURRENT_NEW), "removed"))?;
+        }
+        Ok(())
+    }
+}
+
+fn damage(path: &Path, expected: impl Into<String>, found: impl Into<String>) -> RecoverError {
+    RecoverError::Damage(Damage { path: path.to_owned(), expected: expected.into(), found: found.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Exit;
+    use crate::limits::SYNCED_ONE_BY_ONE_MAX;
+    use crate::segment::{META, QUARANTINE};
+    use std::fs;
+    use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+
+    const HERE: Circumstances = Circumstances { boot: BootId([7; 16]), accept_loss: false };
+
+    const TOKEN: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
+
+    struct Fixture {
+        _parent: tempfile::TempDir,
+        data: DataDir,
+    }
+
+    impl Fixture {
+        fn new(segments: &[(u64, &str)]) -> Self {
+            let parent = tempfile::tempdir().unwrap();
+            let data = DataDir::open(&parent.path().join("data")).unwrap();
+            for &(base, text) in segments {
+                let file = File::from(data.create_segment(token(), Offset(base)).unwrap());
+                file.write_all_at(text.as_bytes(), 0).unwrap();
+            }
+            Self { _parent: parent, data }
+        }
+
+        fn log(&self, name: &str) -> PathBuf {
+            self.data.path().join(TOKEN).join(name)
+        }
+
+        fn segment(&self, base: u64) -> PathBuf {
+            self.log(&segment_name(Offset(base)))
+        }
+
+        fn recover(&self) -> Recovered {
+            recover(&self.data, &Journals::default(), HERE).unwrap()
+        }
+
+        fn refused(&self) -> String {
+            let error = recover(&self.data, &Journals::default(), HERE).unwrap_err();
+            assert_eq!(error.exit(), Exit::Damage);
+            error.to_string()
+        }
+
+        /// Names and contents of the quarantine.
+        fn quarantine(&self) -> Vec<(String, String)> {
+            let Ok(entries) = fs::read_dir(self.data.path().join(QUARANTINE)) else { return Vec::new() };
+            let mut files: Vec<_> = entries
+                .map(|entry| entry.unwrap())
+                .map(|entry| {
+                    let name = entry.file_name().into_string().unwrap();
+                    (name.replace(TOKEN, "T"), fs::read_to_string(entry.path()).unwrap())
+                })
+                .collect();
+            files.sort();
+            files
+        }
+
+        fn put_in_quarantine(&self, name: &str, text: &str) {
+            fs::create_dir_all(self.data.path().join(QUARANTINE)).unwrap();
+            fs::write(self.data.path().join(QUARANTINE).join(name.replace('T', TOKEN)), text).unwrap();
+        }
+    }
+
+    fn token() -> Token {
+        TOKEN.parse().unwrap()
+    }
+
+    fn log_at(base: Offset, len: u64) -> RecoveredLog {
+        let newest = RecoveredSegment::durable(base, Position(len), false);
+        RecoveredLog { token: token(), newest, earlier: Vec::new(), doubt: None }
+    }
+
+    #[test]
+    fn an_empty_directory_has_nothing() {
+        assert_eq!(Fixture::new(&[]).recover(), Recovered::default());
+    }
+
+    #[test]
+    fn whole_logs_are_left_alone() {
+        let fixture = Fixture::new(&[(0, "a\n"), (2, "bb\nc\n")]);
+        let found = fixture.recover();
+        let log = log_at(Offset(2), 5);
+        assert_eq!(found, Recovered { logs: vec![log], segments: 2, bytes: 7, unverified: 1, ..Recovered::default() });
+        assert_eq!(fixture.quarantine(), []);
+    }
+
+    #[test]
+    fn a_cut_at_any_byte_keeps_whole_lines_and_quarantines_the_rest() {
+        let text = "one\n\ntwo three\nfour\n";
+        for cut in 0..=text.len() {
+            let fixture = Fixture::new(&[(0, "x\n"), (2, &text[..cut])]);
+            let found = fixture.recover();
+            let whole = text[..cut].rfind('\n').map_or(0, |lf| lf + 1);
+            let rest = &text[whole..cut];
+            assert_eq!(fs::read_to_string(fixture.segment(2)).unwrap(), text[..whole], "cut at {cut}");
+            let kept = (format!("T-00000000000000000002-{whole}"), rest.to_owned());
+            assert_eq!(fixture.quarantine(), if rest.is_empty() { vec![] } else { vec![kept] }, "cut at {cut}");
+            assert_eq!(found.logs, [log_at(Offset(2), whole as u64)]);
+            assert_eq!((found.bytes, found.quarantined_bytes), (2 + whole as u64, rest.len() as u64));
+
+            let again = fixture.recover();
+            assert_eq!(again, Recovered { quarantined_files: 0, quarantined_bytes: 0, ..found });
+        }
+    }
+
+    #[test]
+    fn an_unfinished_line_longer_than_any_chunk_is_cut_whole() {
+        let rest = "r".repeat(3 * CHUNK_BYTES + 17);
+        let fixture = Fixture::new(&[(0, &format!("a\n{rest}"))]);
+        assert_eq!(fixture.recover().quarantined_bytes, rest.len() as u64);
+        assert_eq!(fs::read_to_string(fixture.segment(0)).unwrap(), "a\n");
+        assert_eq!(fixture.quarantine()[0].1, rest);
+    }
+
+    #[test]
+    fn many_logs_are_cut_with_shared_syncs() {
+        let fixture = Fixture::new(&[]);
+        let count = SYNCED_ONE_BY_ONE_MAX as u64 + 2;
+        for number in 0..count {
+            let token = Token::from_bytes(u128::from(number).to_be_bytes());
+            let file = File::from(fixture.data.create_segment(token, Offset(0)).unwrap());
+            file.write_all_at(format!("a\n{number}").as_bytes(), 0).unwrap();
+        }
+        let found = fixture.recover();
+        assert_eq!((found.quarantined_files, found.bytes), (count, 2 * count));
+        assert!(found.logs.is_sorted_by_key(|log| log.token));
+        let copies: Vec<_> = fixture.quarantine().into_iter().map(|(_, text)| text).collect();
+        assert_eq!(copies, (0..count).map(|number| number.to_string()).collect::<Vec<_>>());
+        assert_eq!(fixture.recover(), Recovered { quarantined_files: 0, quarantined_bytes: 0, ..found });
+    }
+
+    #[test]
+    fn damage_of_one_log_leaves_every_segment_as_it_is() {
+        let fixture = Fixture::new(&[(0, "a\nrest")]);
+        let damaged = "ffffffff-0000-0000-0000-000000000000".parse().unwrap();
+        for base in [0, 5] {
+            fixture.data.create_segment(damaged, Offset(base)).unwrap();
+        }
+        assert!(fixture.refused().contains("ffffffff…"));
+        assert_eq!(fs::read_to_string(fixture.segment(0)).unwrap(), "a\nrest");
+    }
+
+    #[test]
+    fn a_copy_of_an_earlier_try_is_used_again_or_completed() {
+        for earlier in ["", "re", "rest"] {
+            let fixture = Fixture::new(&[(0, "a\nrest")]);
+            fixture.put_in_quarantine("T-00000000000000000000-2", earlier);
+            fixture.recover();
+            assert_eq!(fixture.quarantine(), [("T-00000000000000000000-2".to_owned(), "rest".to_owned())]);
+        }
+    }
+
+    #[test]
+    fn a_copy_of_other_bytes_stays() {
+        let fixture = Fixture::new(&[(0, "a\nrest")]);
+        fixture.put_in_quarantine("T-00000000000000000000-2", "rust");
+        fixture.put_in_quarantine("T-00000000000000000000-2-2", "rest and more");
+        fixture.recover();
+        let texts: Vec<_> = fixture.quarantine().into_iter().map(|(_, text)| text).collect();
+        assert_eq!(texts, ["rust", "rest and more", "rest"]);
+        assert_eq!(fixture.quarantine()[2].0, "T-00000000000000000000-2-3");
+    }
+
+    #[test]
+    fn gaps_and_overlaps_are_damage_and_nothing_is_touched() {
+        for text in ["a", "a\n", "a\nb\n"] {
+            let fixture = Fixture::new(&[(0, text), (3, "c\nd")]);
+            let expected = format!(
+                "data/2bfbea1e…: expected {} after {} of {} bytes, found {}; restore it, or move this log out of the \
+                 data directory",
+                segment_name(Offset(text.len() as u64)),
+                segment_name(Offset(0)),
+                text.len(),
+                segment_name(Offset(3)),
+            );
+            let error = fixture.refused();
+            assert!(error.ends_with(&expected), "{error}");
+            assert_eq!(fs::read_to_string(fixture.segment(3)).unwrap(), "c\nd");
+        }
+    }
+
+    #[test]
+    fn a_log_may_begin_above_zero_and_end_with_an_empty_segment() {
+        let fixture = Fixture::new(&[(40, "a\n"), (42, "")]);
+        assert_eq!(fixture.recover().logs, [log_at(Offset(42), 0)]);
+    }
+
+    #[test]
+    fn current_is_mended() {
+        let fixture = Fixture::new(&[(0, "a\n"), (2, "b\n")]);
+        let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+        let newest = inode(&fixture.segment(2));
+
+        fs::remove_file(fixture.log(CURRENT)).unwrap();
+        fs::hard_link(fixture.segment(0), fixture.log(CURRENT_NEW)).unwrap();
+        assert_eq!(fixture.recover().relinked, 1);
+        assert_eq!(inode(&fixture.log(CURRENT)), newest);
+        assert!(!fixture.log(CURRENT_NEW).exists());
+
+        fs::remove_file(fixture.log(CURRENT)).unwrap();
+        fs::hard_link(fixture.segment(0), fixture.log(CURRENT)).unwrap();
+        assert_eq!(fixture.recover().relinked, 1);
+        assert_eq!(inode(&fixture.log(CURRENT)), newest);
+
+        fs::hard_link(fixture.segment(2), fixture.log(CURRENT_NEW)).unwrap();
+        assert_eq!(fixture.recover().relinked, 0);
+        assert!(!fixture.log(CURRENT_NEW).exists());
+    }
+
+    #[test]
+    fn a_log_directory_without_segments_is_no_log_yet() {
+        let fixture = Fixture::new(&[]);
+        fs::create_dir(fixture.data.path().join(TOKEN)).unwrap();
+        assert_eq!(fixture.recover(), Recovered::default());
+        fs::write(fixture.log(CURRENT), "a\n").unwrap();
+        assert!(fixture.refused().contains("expected a segment, found none, only current"));
+    }
+
+    #[test]
+    fn other_names_are_counted_and_links_refused() {
+        let fixture = Fixture::new(&[(0, "a\n")]);
+        fixture.data.meta().unwrap();
+        for name in ["lost+found", "notes.txt", &TOKEN.to_uppercase(), "_journal"] {
+            fs::create_dir(fixture.data.path().join(name)).unwrap();
+        }
+        fs::write(fixture.log("notes"), "").unwrap();
+        assert!(fixture.data.path().join(META).exists());
+        assert_eq!(fixture.recover().unknown, 4);
+
+        let link = fixture.data.path().join("00000000-0000-0000-0000-000000000000");
+        symlink(fixture.data.path().join(TOKEN), &link).unwrap();
+        assert!(fixture.refused().contains("00000000…: expected a directory, found a file or a symbolic link"));
+        fs::remove_file(link).unwrap();
+
+        symlink(fixture.segment(0), fixture.segment(2)).unwrap();
+        assert!(fixture.refused().contains("expected a file, found a directory or a symbolic link"));
+    }
+}
