@@ -27,7 +27,7 @@ use engine::wire::Token;
 use support::hostile::Random;
 use support::world::{config, token};
 
-const SEEDS: u64 = 3000;
+const SEEDS: u64 = 128;
 const BEFORE: BootId = BootId([1; 16]);
 const AFTER: BootId = BootId([2; 16]);
 
@@ -187,7 +187,7 @@ impl Crash {
             let segments = segments_of(data, *token);
             let mut stored: Vec<u8> = Vec::new();
             for (base, bytes) in &segments {
-                assert_eq!(base.0, stored.len() as u64, "{name}: {token} has a gap");
+                assert_eq!(base.0, stored.len() as u64, "{name}: {token} has a gap, a sync failed: {}", self.poisoned);
                 assert!(bytes.ends_with(b"\n") || bytes.is_empty() || self.poisoned, "{name}: {token} ends in a line");
                 stored.extend(bytes);
             }

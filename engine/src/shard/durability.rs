@@ -284,8 +284,9 @@ impl Logs {
             }
             (Barrier::Waiting { below } | Barrier::Syncing { below } | Barrier::Asking { below }, result) => {
                 notices.extend(result.err().map(Notice::SyncFailed));
-                self.poison_failed(&sync, matches!(barrier, Barrier::Asking { .. }), notices);
-                self.after_failure(&sync, below);
+                let asked = matches!(barrier, Barrier::Asking { .. });
+                self.poison_failed(&sync, asked, notices);
+                self.after_failure(&sync, asked, below);
                 self.durability.hold_until = now + STORAGE_RETRY;
             }
         }
@@ -335,6 +336,12 @@ impl Logs {
             let none_failed = sync.failed.is_empty() && asked;
             if !was_asked || none_failed || sync.failed.contains(&segment.log) {
                 notices.extend(self.poison(segment));
+            } else if asked {
+                // Its bytes are good. Whether its name is on the disk the next barrier tells.
+                let log = &mut self.all[segment.log.0 as usize];
+                if !std::mem::replace(&mut log.dirty, true) {
+                    self.durability.add_dirty(segment.log);
+                }
             } else {
                 // What it may have to cut waits for the next barrier.
                 self.segment_synced(&segment, &mut VecDeque::new());
@@ -394,8 +401,10 @@ impl Logs {
 
     /// What is known to be on the disk all the same is recorded, if the journal itself is. A table that tells of more
     /// than that begins again, in a new file.
-    fn after_failure(&mut self, sync: &Sync, below: u64) {
-        if !sync.journal_failed {
+    fn after_failure(&mut self, sync: &Sync, asked: bool, below: u64) {
+        if asked {
+            self.durability.needs_whole();
+        } else if !sync.journal_failed {
             self.journal.add(JournalEntry::Synced { through: below - 1 }, &mut self.pool);
         }
         (self.durability.checkpoint_due, self.durability.checkpoint_covered) = (false, false);

@@ -30,8 +30,8 @@ pub struct Journals {
     pub files: Vec<Journal>,
     /// Files that bear the name of a journal.
     names: Vec<JournalId>,
-    /// Files of which not everything could be read that was once written.
-    pub damaged: u64,
+    /// Those of shards that have no file with a header.
+    headless: u64,
 }
 
 /// Reads all journals.
@@ -56,18 +56,25 @@ pub fn read(data: &DataDir) -> Result<Journals, FileError> {
         let journal = Journal::parse(&bytes);
         let journal =
             journal.filter(|journal| (journal.header.shard, journal.header.generation) == (shard, generation));
-        journals.damaged += u64::from(journal.as_ref().is_some_and(|journal| journal.damaged));
         journals.files.extend(journal);
     }
     // The next file of a shard may have been begun and no more; its first is complete before it counts.
     let is_headless = |name: &&JournalId| !journals.files.iter().any(|file| file.header.shard == name.shard.0);
-    journals.damaged += journals.names.iter().filter(is_headless).count() as u64;
+    journals.headless += journals.names.iter().filter(is_headless).count() as u64;
     let order = |journal: &Journal| (journal.run, journal.header.shard, journal.header.generation);
     journals.files.sort_unstable_by_key(order);
     Ok(journals)
 }
 
 impl Journals {
+    /// Files of which not everything could be read that was once written. A power cut may leave holes in what was not
+    /// synced; while the machine runs on there are none.
+    #[must_use]
+    pub fn damaged(&self, boot: BootId) -> u64 {
+        let damaged = self.files.iter().filter(|file| file.damaged && file.header.boot == boot);
+        self.headless + damaged.count() as u64
+    }
+
     /// Up to where each log is on the disk; a log that they do not tell of is not there.
     #[must_use]
     pub fn synced_offsets(&self) -> BTreeMap<Token, Offset> {

@@ -126,7 +126,7 @@ pub fn recover(data: &DataDir, journals: &Journals, circumstances: Circumstances
         data,
         history: History::of(&journals.files),
         circumstances,
-        found: Recovered::default(),
+        found: Recovered { damaged_journals: journals.damaged(circumstances.boot), ..Recovered::default() },
         chunk: vec![0; CHUNK_BYTES],
         quarantine: Quarantine::new(data),
     };
@@ -138,7 +138,6 @@ pub fn recover(data: &DataDir, journals: &Journals, circumstances: Circumstances
     recovery.missing_logs()?;
     recovery.quarantine.execute()?;
     let Recovery { mut found, quarantine, .. } = recovery;
-    found.damaged_journals = journals.damaged;
     (found.quarantined_files, found.quarantined_bytes) = (quarantine.files, quarantine.bytes);
     Ok(found)
 }
@@ -212,7 +211,7 @@ impl Recovery<'_> {
         for &base in &files.bases {
             segments.push(self.stat(log, base)?);
         }
-        if self.lost_its_beginning(log.token, segments[0].base) {
+        if self.lost_its_beginning(log.token, &segments) {
             self.move_away(log, &segments)?;
             log.dir.unlink(CURRENT).map_err(file_error(&log.path.join(CURRENT), "removed"))?;
             return Ok(());
@@ -220,14 +219,15 @@ impl Recovery<'_> {
         let mut earlier = Vec::new();
         let mut newest = None;
         for (index, &segment) in segments.iter().enumerate() {
-            let Some(&next) = segments.get(index + 1) else {
+            let later = &segments[index + 1..];
+            if later.is_empty() {
                 newest = Some((segment, None));
                 break;
-            };
-            let kept = self.older(log, segment, next)?;
-            if segment.base.0 + kept.len < next.base.0 {
+            }
+            let kept = self.older(log, segment, later)?;
+            if segment.base.0 + kept.len < later[0].base.0 {
                 // The log ends here: what was written later than the bytes that are missing is no part of it.
-                self.move_away(log, &segments[index + 1..])?;
+                self.move_away(log, later)?;
                 newest = Some((segment, Some(kept)));
                 break;
             }
@@ -321,10 +321,14 @@ impl Recovery<'_> {
     // Segments that have a successor.
 
     /// One whose bytes a power cut may have taken is looked at; of all others the length says enough.
-    fn older(&mut self, log: &Log, segment: Segment, next: Segment) -> Result<Kept, RecoverError> {
+    fn older(&mut self, log: &Log, segment: Segment, later: &[Segment]) -> Result<Kept, RecoverError> {
+        let next = later[0];
         let known = self.history.segment(log.token, segment.base).cloned();
+        let is_new = known.is_none() && self.is_unrecorded(log.token, segment.base);
+        let known = known.or_else(|| is_new.then(Known::default));
         let (end, name) = (segment.end(), segment_name(segment.base));
-        let uncertain = known.as_ref().is_some_and(|known| !known.tail.is_empty() && !self.is_cached(known));
+        let uncertain =
+            known.as_ref().is_some_and(|known| (is_new || !known.tail.is_empty()) && !self.is_cached(known));
         if let Some(known) = known.as_ref().filter(|known| uncertain && !known.poisoned) {
             let kept = self.vouch(log, segment, known)?;
             if segment.base.0 + kept.len == next.base.0 {
@@ -346,9 +350,8 @@ impl Recovery<'_> {
             self.cut(log, segment, len)?;
             return Ok(Kept { len, sealed: true });
         }
-        let missing = self.history.log(log.token).any(|(base, known)| {
-            known.synced == Position::START && base.0 == end && base < next.base && !known.retired
-        });
+        // Those behind a gap were made after the last record that the disk got.
+        let missing = self.lost_power() && later.iter().all(|later| self.is_uncertain(log.token, later.base));
         if end == next.base.0 || (end < next.base.0 && missing) {
             return Ok(Kept { len: segment.len, sealed: false });
         }
@@ -366,10 +369,33 @@ impl Recovery<'_> {
         self.continued(log, segment, len, &known, true).map(Some)
     }
 
-    /// Whether a power cut took the segment before this one, whose name was not on the disk yet.
-    fn lost_its_beginning(&self, token: Token, first: Offset) -> bool {
+    /// Whether the machine was started anew since the last record.
+    fn lost_power(&self) -> bool {
+        self.history.boot.is_some_and(|boot| boot != self.circumstances.boot || boot == BootId::default())
+    }
+
+    /// Whether a segment that no journal tells of was made after the last record that the disk got.
+    fn is_unrecorded(&self, token: Token, base: Offset) -> bool {
+        let is_latest = self.history.log(token).all(|(known, _)| known < base);
+        is_latest && self.lost_power() && self.found.damaged_journals == 0
+    }
+
+    /// Whether nothing of the segment was told to be on the disk.
+    fn is_uncertain(&self, token: Token, base: Offset) -> bool {
+        self.history.segment(token, base).is_none_or(|known| known.synced == Position::START)
+    }
+
+    /// Whether a power cut took the log's first segment, whose name was not on the disk yet. Of a log that is older than the
+    /// last checkpoint at least one segment is known.
+    fn lost_its_beginning(&self, token: Token, segments: &[Segment]) -> bool {
+        let first = segments[0].base;
         let is_lost = |known: &Known| !known.retired && known.synced == Position::START && !self.is_cached(known);
-        self.history.log(token).any(|(base, known)| base < first && base.0 + known.end().0 >= first.0 && is_lost(known))
+        let told =
+            |(base, known): (Offset, &Known)| base < first && base.0 + known.end().0 >= first.0 && is_lost(known);
+        let is_new = self.lost_power() && self.found.damaged_journals == 0 && first > Offset::START;
+        let uncertain = segments.iter().all(|segment| self.is_uncertain(token, segment.base));
+        self.history.log(token).any(told)
+            || (is_new && uncertain && self.history.log(token).all(|(_, known)| is_lost(known)))
     }
 
     /// What is left of the log behind a gap goes to quarantine as it is.
@@ -413,6 +439,9 @@ impl Recovery<'_> {
     /// No journal tells of it: all whole lines stay that the disk seems to have got.
     fn adopt(&mut self, log: &Log, segment: Segment) -> Result<Kept, RecoverError> {
         self.found.unverified += 1;
+        if self.is_unrecorded(log.token, segment.base) {
+            return self.vouch(log, segment, &Known::default());
+        }
         let file = self.open(log, segment.base)?;
         let cached = self.history.boot.is_some_and(|boot| boot == self.circumstances.boot && boot != BootId::default());
         let limit = if cached {
