@@ -87,6 +87,7 @@ pub struct Restaged {
 
 /// The appending end of one log.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about the segment at hand")]
 pub struct Appender {
     token: Token,
     base: Offset,

@@ -118,7 +118,7 @@ pub fn begin(
         let mut start = JournalStart { run, generation, ..beginning.start() };
         let mut draft = JournalDraft::new(run, start.header(shard));
         let own = logs.iter().filter(|log| ownership.owner(log.token) == shard);
-        table(&mut draft, own);
+        table(&mut draft, &own);
         (start.sequence, start.length) = (draft.sequence, draft.length());
         let journal = JournalId { shard, generation };
         write(data, journal, &draft.bytes).map_err(file_error(&path.join(journal.name()), "written"))?;
@@ -138,7 +138,7 @@ impl Beginning {
 
 /// The shard's segments: first what is on the disk of each, then what was synced since the last checkpoint, then what may
 /// be in memory alone. The newest ones are numbered in the order of the logs, from 0; the others from the other end.
-fn table<'a>(draft: &mut JournalDraft, logs: impl Iterator<Item = &'a RecoveredLog> + Clone) {
+fn table<'a>(draft: &mut JournalDraft, logs: &(impl Iterator<Item = &'a RecoveredLog> + Clone)) {
     let newest = (0..).zip(logs.clone()).map(|(number, log)| (number, log.token, &log.newest));
     let doubts = logs.clone().filter_map(|log| Some((log.token, log.doubt?)));
     let earlier = logs.clone().flat_map(|log| log.earlier.iter().map(|segment| (log.token, segment)));

@@ -373,6 +373,7 @@ impl Uring {
     }
 
     /// Starts one operation of the shard.
+    #[expect(clippy::too_many_lines, reason = "a table of operations")]
     fn start(&mut self, op: Op) -> io::Result<()> {
         match op {
             Op::Recycle(buf) => {

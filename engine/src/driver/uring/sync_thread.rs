@@ -60,12 +60,12 @@ impl Request {
         for ((log, _), file) in self.sync.segments.iter().zip(&self.segments) {
             if let Err(error) = rustix::fs::fdatasync(file) {
                 self.sync.failed.push(*log);
-                result = result.and(Err(error.into()));
+                result = result.and_then(|()| Err(error.into()));
             }
         }
         if let Err(error) = rustix::fs::fdatasync(&self.journal) {
             self.sync.journal_failed = true;
-            result = result.and(Err(error.into()));
+            result = result.and_then(|()| Err(error.into()));
         }
         result
     }

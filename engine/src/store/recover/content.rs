@@ -107,10 +107,11 @@ pub(super) fn first_nul_run(file: &File, range: Range<u64>, least: u64, chunk: &
 
 /// The bytes sector by sector, each with its position.
 fn pieces(start: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+    let sector = usize::try_from(SECTOR).expect("a sector is small");
     let first = usize::try_from(SECTOR - start % SECTOR).expect("a sector is small").min(bytes.len());
     let (head, rest) = bytes.split_at(first);
     let mut at = start;
-    [head].into_iter().chain(rest.chunks(SECTOR as usize)).filter(|piece| !piece.is_empty()).map(move |piece| {
+    [head].into_iter().chain(rest.chunks(sector)).filter(|piece| !piece.is_empty()).map(move |piece| {
         let position = at;
         at += piece.len() as u64;
         (position, piece)

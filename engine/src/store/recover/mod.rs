@@ -209,7 +209,7 @@ impl Recovery<'_> {
         }
         let mut segments = Vec::new();
         for &base in &files.bases {
-            segments.push(self.stat(log, base)?);
+            segments.push(Self::stat(log, base)?);
         }
         if self.lost_its_beginning(log.token, &segments) {
             self.move_away(log, &segments)?;
@@ -253,7 +253,7 @@ impl Recovery<'_> {
         self.found.bytes += len;
     }
 
-    fn stat(&self, log: &Log, base: Offset) -> Result<Segment, RecoverError> {
+    fn stat(log: &Log, base: Offset) -> Result<Segment, RecoverError> {
         let name = segment_name(base);
         let path = log.path.join(&name);
         let stat = log.dir.stat(&name).map_err(file_error(&path, "inspected"))?;
@@ -429,7 +429,7 @@ impl Recovery<'_> {
             let expected = format!("{} bytes, as the journal tells", known.end().0);
             self.alarm(log, segment.base, expected, format!("{} bytes: changed by another process", segment.len));
         }
-        let file = self.open(log, segment.base)?;
+        let file = Self::open(log, segment.base)?;
         let len = self.lines_end(log, segment.base, &file, segment.len)?;
         self.found.unindexed_bytes += len.saturating_sub(known.end().0);
         self.cut(log, segment, len)?;
@@ -442,7 +442,7 @@ impl Recovery<'_> {
         if self.is_unrecorded(log.token, segment.base) {
             return self.vouch(log, segment, &Known::default());
         }
-        let file = self.open(log, segment.base)?;
+        let file = Self::open(log, segment.base)?;
         let cached = self.history.boot.is_some_and(|boot| boot == self.circumstances.boot && boot != BootId::default());
         let limit = if cached {
             segment.len
@@ -458,7 +458,7 @@ impl Recovery<'_> {
     /// After a power cut: what checksums vouch for, and whole lines behind that.
     fn vouch(&mut self, log: &Log, segment: Segment, known: &Known) -> Result<Kept, RecoverError> {
         let path = log.path.join(segment_name(segment.base));
-        let file = self.open(log, segment.base)?;
+        let file = Self::open(log, segment.base)?;
         let vouched = content::follow(&file, segment.len, known.durable, &known.tail, &mut self.chunk);
         let vouched = vouched.map_err(file_error(&path, "read"))?;
         let limit = content::first_nul_run(&file, vouched.end..segment.len, 1, &mut self.chunk);
@@ -478,7 +478,7 @@ impl Recovery<'_> {
         Ok(Kept { len, sealed: (limit < segment.len || shorter) && len > 0 })
     }
 
-    fn open(&self, log: &Log, base: Offset) -> Result<File, RecoverError> {
+    fn open(log: &Log, base: Offset) -> Result<File, RecoverError> {
         let name = segment_name(base);
         Ok(log.dir.file(&name, Access::Read).map_err(file_error(&log.path.join(&name), "opened"))?)
     }
@@ -493,7 +493,7 @@ impl Recovery<'_> {
         if len == segment.len {
             return Ok(());
         }
-        let file = self.open(log, segment.base)?;
+        let file = Self::open(log, segment.base)?;
         self.quarantine.cut_later(&file, (log.token, segment.base), len..segment.len, &mut self.chunk)
     }
 
@@ -521,7 +521,7 @@ impl Recovery<'_> {
         let mut tail: Vec<Batch> = known.tail.iter().take_while(|batch| batch.end().0 <= len).copied().collect();
         let recorded = tail.last().map_or(durable, |batch| batch.end().0);
         if recorded < len {
-            let file = self.open(log, segment.base)?;
+            let file = Self::open(log, segment.base)?;
             let more = content::record(&file, recorded..len, &mut self.chunk);
             tail.extend(more.map_err(file_error(&log.path.join(segment_name(segment.base)), "read"))?);
         }
