@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use engine::buf::BufferPool;
-use engine::segment::{AppendOp, Appended, Appender, FileId};
+use engine::segment::{AppendOp, Appended, Appender, FileId, SegmentLimits, Wrote};
 use engine::time::Time;
 use engine::wire::{Entry, Token};
 
 const ROUND_BYTES: usize = 16 << 20;
 const POOL_BYTES: usize = 64 << 20;
-const SEGMENT_BYTES: u64 = u64::MAX;
+const SEGMENT: SegmentLimits = SegmentLimits { bytes: u64::MAX, age: Duration::MAX };
 /// Coprime with every number of logs here: its multiples reach all of them, far apart.
 const STRIDE: usize = 7919;
 
@@ -39,7 +39,7 @@ impl Logs {
         let mut log = 0;
         for &tail in entries {
             let entry = Entry { head: &[], tail };
-            let appended = self.appenders[log].append(entry, SEGMENT_BYTES, &mut self.pool, now);
+            let appended = self.appenders[log].append(entry, SEGMENT, &mut self.pool, now);
             if appended == Appended::Full {
                 self.empty(log);
             }
@@ -60,7 +60,7 @@ impl Logs {
                 AppendOp::Write { buf, .. } => {
                     let count = buf.rest().len();
                     self.out_bytes += count;
-                    assert!(appender.wrote(buf, count, &mut self.pool).is_none());
+                    assert!(matches!(appender.wrote(buf, count, &mut self.pool), Wrote::Whole { .. }));
                 }
                 AppendOp::Create { .. } | AppendOp::Open { .. } => appender.opened(FileId(0)),
             }

@@ -17,7 +17,7 @@ use engine::buf::{RecvArena, RecvBuf};
 use engine::framing::Framing;
 use engine::handover::ShardId;
 use engine::route::Ownership;
-use engine::segment::FileId;
+use engine::segment::{FileId, SegmentLimits};
 use engine::shard::{
     Allowance, Command, Completion, ConnectionId, JournalStart, ListenerConfig, ListenerId, LogLimits, Newcomer, Op,
     Oversize, PerAddress, Received, Shard, ShardConfig, SyncLevel,
@@ -64,7 +64,7 @@ fn config() -> ShardConfig {
         per_address: PerAddress::new(0),
         drain_timeout: Duration::ZERO,
         listeners: vec![ListenerConfig::plain(Framing::Lf)],
-        tls: None,
+        tls: Vec::new(),
         handshakes_max: 1,
         udp_sockets: 0,
         udp_buffers: 0,
@@ -72,8 +72,10 @@ fn config() -> ShardConfig {
         recv_buffers: 256,
         logs: LogLimits {
             linger: Duration::from_millis(5),
-            segment_bytes: u64::MAX,
+            segment: SegmentLimits { bytes: u64::MAX, age: Duration::MAX },
             tokens: Allowance::new(100_000),
+            known: None,
+            rejected: None,
             open_files_max: 100_000,
         },
         journal: JournalStart::first(),

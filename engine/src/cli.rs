@@ -1,23 +1,31 @@
 //! The command line as typed. Nothing else sees clap.
 
-use std::fmt::Display;
+mod resolve;
+mod value;
+mod wrong;
+
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::SystemTime;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{AdminAddress, RunFlags};
+use value::{Size, Span, address, count, moment};
+use wrong::one_line;
+
+use crate::config::{AdminAddress, Proto, RunFlags};
 use crate::diag::{Format, Level};
 use crate::framing::Framing;
 use crate::limits::{
-    ADMIN_ADDRESS_DEFAULT, BUFFER_BYTES_DEFAULT, CONNECTIONS_PER_IP_MAX_DEFAULT, DRAIN_TIMEOUT_DEFAULT,
-    HANDSHAKES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, SEGMENT_BYTES_DEFAULT, SYNC_INTERVAL_DEFAULT,
-    TOKENS_MAX_DEFAULT, TOKENS_PER_SECOND_DEFAULT,
+    ADMIN_ADDRESS_DEFAULT, BUFFER_BYTES_DEFAULT, COMPRESS_AFTER_DEFAULT, CONNECTIONS_PER_IP_MAX_DEFAULT,
+    DRAIN_TIMEOUT_DEFAULT, HANDSHAKES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, REJECTED_BYTES_MAX_DEFAULT,
+    SEGMENT_AGE_DEFAULT, SEGMENT_BYTES_DEFAULT, SYNC_INTERVAL_DEFAULT, TAIL_ENTRIES_DEFAULT, TOKENS_MAX_DEFAULT,
+    TOKENS_PER_SECOND_DEFAULT,
 };
-use crate::shard::{Oversize, SyncLevel};
-use crate::wire::Token;
+use crate::shard::{Cidr, Oversize, SyncLevel};
+use crate::wire::token::shorten_tokens;
 
 /// A log receiver that speaks Token TCP: every line names its log by a token, every log is a directory of text files.
 #[derive(Debug, Parser)]
@@ -37,6 +45,12 @@ pub enum Command {
     Ls(LsArgs),
     /// Print the entries of a log, oldest first
     Cat(CatArgs),
+    /// Print the last entries of a log, and those that come
+    Tail(TailArgs),
+    /// Check every byte that has a checksum; exit 4 if one is damaged
+    Verify(VerifyArgs),
+    /// Say what `run` with these flags would run with, and where each value comes from; exit 2 if something is wrong
+    CheckConfig(Box<RunArgs>),
     /// Say what this host allows, and what to do about the rest; exit 3 if `run` would fail
     Doctor(DoctorArgs),
 }
@@ -47,23 +61,77 @@ pub struct LsArgs {
     /// The engine's data directory
     #[arg(long, value_name = "DIR", default_value = "./data")]
     pub data: PathBuf,
+    /// The token list: names of the logs
+    #[arg(long, value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
     /// One JSON document
     #[arg(long)]
     pub json: bool,
 }
 
-/// Flags of `cat`.
+/// Which log a command is about.
 #[derive(Debug, Args)]
-pub struct CatArgs {
-    /// The log: its token
+pub struct LogArgs {
+    /// The log: its token, or its name in the token list
     #[arg(value_name = "LOG")]
-    pub log: Token,
+    pub log: String,
     /// The engine's data directory
     #[arg(long, value_name = "DIR", default_value = "./data")]
     pub data: PathBuf,
+    /// The token list, where LOG is a name
+    #[arg(long, value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
+}
+
+/// Flags of `cat`.
+#[derive(Debug, Args)]
+pub struct CatArgs {
+    /// Which log
+    #[command(flatten)]
+    pub log: LogArgs,
     /// Show U+2028, a line break inside an entry, as a line break
     #[arg(long)]
     pub newlines: bool,
+    /// Begin with what came then, or up to a minute before: RFC 3339, 2026-11-23 14:00 (UTC), or 10m ago
+    #[arg(long, value_name = "T", value_parser = moment)]
+    pub since: Option<SystemTime>,
+    /// End before what came then, or up to a minute after
+    #[arg(long, value_name = "T", value_parser = moment)]
+    pub until: Option<SystemTime>,
+}
+
+/// Flags of `tail`.
+#[derive(Debug, Args)]
+pub struct TailArgs {
+    /// Which log
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// Show U+2028, a line break inside an entry, as a line break
+    #[arg(long)]
+    pub newlines: bool,
+    /// How many entries
+    #[arg(short = 'n', long, value_name = "N", default_value_t = TAIL_ENTRIES_DEFAULT, value_parser = count)]
+    pub lines: u64,
+    /// Go on with entries that come, for ever
+    #[arg(short, long)]
+    pub follow: bool,
+}
+
+/// Flags of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The log: its token, or its name in the token list [default: all logs]
+    #[arg(value_name = "LOG")]
+    pub log: Option<String>,
+    /// The engine's data directory
+    #[arg(long, value_name = "DIR", default_value = "./data")]
+    pub data: PathBuf,
+    /// The token list, where LOG is a name
+    #[arg(long, value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
+    /// One JSON document
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `doctor`.
@@ -77,9 +145,22 @@ pub struct DoctorArgs {
     pub shards: Option<u64>,
 }
 
-/// Flags of `run`.
+/// Where flags belong that are a subject of their own: a heading of `--help`, and in lower case a table of the
+/// configuration file. All other keys stand above the tables.
+const LIMITS: &str = "Limits";
+const STORAGE: &str = "Storage";
+const LOG: &str = "Log";
+
+/// Flags of `run`. Each is a key of the configuration file too, and a variable of the environment.
 #[derive(Debug, Args)]
+#[command(allow_negative_numbers = true)]
 pub struct RunArgs {
+    /// What was typed after the command.
+    #[arg(skip)]
+    typed: Vec<OsString>,
+    /// Configuration file (TOML); flags win over ENGINE_* of the environment, which win over the file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Where logs are kept; created if missing
     #[arg(long, value_name = "DIR", default_value = "./data")]
     data: PathBuf,
@@ -109,67 +190,128 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     client_ca: Option<PathBuf>,
     /// TLS handshakes in progress at a time, a shard; further connections wait for their turn
-    #[arg(long, value_name = "N", default_value_t = HANDSHAKES_MAX_DEFAULT, value_parser = count)]
+    #[arg(long, help_heading = LIMITS, value_name = "N", default_value_t = HANDSHAKES_MAX_DEFAULT, value_parser = count)]
     handshakes_max: u64,
     /// How connections are cut into lines: at LF, by octet counting (RFC 6587), or as their first bytes say
     #[arg(long, value_enum, default_value_t = FramingArg::Lf)]
     framing: FramingArg,
-    /// Allow listening beyond loopback although any line with a UUID makes a log
+    /// Peers from this network are proxies, which send a PROXY header (version 1 or 2) first, before TLS; repeatable
+    #[arg(long, value_name = "CIDR")]
+    proxy_from: Vec<Cidr>,
+    /// Take only lines with one of these tokens: a file with `TOKEN [NAME] [# comment]` a line [default: every token is
+    /// taken]
+    #[arg(long, value_name = "FILE")]
+    tokens: Option<PathBuf>,
+    /// Allow listening beyond loopback without --tokens, although any line with a UUID makes a log
     #[arg(long)]
     open: bool,
     /// Logs that may exist; lines for more are rejected
-    #[arg(long, value_name = "N", default_value_t = TOKENS_MAX_DEFAULT, value_parser = count)]
+    #[arg(long, help_heading = LIMITS, value_name = "N", default_value_t = TOKENS_MAX_DEFAULT, value_parser = count)]
     tokens_max: u64,
     /// Logs that may be made in a second once there are 10000; lines for more are rejected; 0 = no limit
-    #[arg(long, value_name = "N", default_value_t = TOKENS_PER_SECOND_DEFAULT, value_parser = count)]
+    #[arg(long, help_heading = LIMITS, value_name = "N", default_value_t = TOKENS_PER_SECOND_DEFAULT, value_parser = count)]
     tokens_per_second: u64,
-    /// Connections at a time; past it accepting stops until one ends; 0 = no limit [default: as many as the
-    /// descriptor limit leaves, at most 65536]
-    #[arg(long, value_name = "N", value_parser = count)]
+    /// What happens to lines that name no log
+    #[arg(long, help_heading = LIMITS, value_enum, default_value_t = RejectedArg::Drop)]
+    rejected: RejectedArg,
+    /// Most bytes of such lines to keep, of those from before the start too; further ones are dropped
+    #[arg(long, help_heading = LIMITS, value_name = "SIZE", default_value_t = Size(REJECTED_BYTES_MAX_DEFAULT))]
+    rejected_bytes_max: Size,
+    /// Connections at a time; past it accepting stops until one ends; 0 = as many as the descriptor limit
+    /// leaves [default: as many as the descriptor limit leaves, at most 65536]
+    #[arg(long, help_heading = LIMITS, value_name = "N", value_parser = count)]
     connections_max: Option<u64>,
     /// Connections of one IPv4 address or IPv6 /64 network at a time; the newest past it is closed; 0 = no limit
-    #[arg(long, value_name = "N", default_value_t = CONNECTIONS_PER_IP_MAX_DEFAULT, value_parser = count)]
+    #[arg(long, help_heading = LIMITS, value_name = "N", default_value_t = CONNECTIONS_PER_IP_MAX_DEFAULT, value_parser = count)]
     connections_per_ip_max: u64,
     /// Longest line in bytes, token included; at most a sixteenth of --buffer-bytes
-    #[arg(long, value_name = "SIZE", default_value_t = Size(LINE_BYTES_MAX_DEFAULT))]
+    #[arg(long, help_heading = LIMITS, value_name = "SIZE", default_value_t = Size(LINE_BYTES_MAX_DEFAULT))]
     line_bytes_max: Size,
     /// What happens to the rest of a longer line
-    #[arg(long, value_enum, default_value_t = OversizeArg::Split)]
+    #[arg(long, help_heading = LIMITS, value_enum, default_value_t = OversizeArg::Split)]
     oversize: OversizeArg,
     /// Shards, each a thread on a core of its own, 1 to 256 [default: the cores that this process may use]
     #[arg(long, value_name = "N", value_parser = count)]
     shards: Option<u64>,
     /// Memory for what is received and not yet written, a shard; full = stop reading
-    #[arg(long, value_name = "SIZE", default_value_t = Size(BUFFER_BYTES_DEFAULT))]
+    #[arg(long, help_heading = LIMITS, value_name = "SIZE", default_value_t = Size(BUFFER_BYTES_DEFAULT))]
     buffer_bytes: Size,
     /// A busy log is written at most this often unless a batch fills; a quiet one at once
-    #[arg(long, value_name = "TIME", default_value_t = Span(LINGER_DEFAULT))]
+    #[arg(long, help_heading = STORAGE, value_name = "TIME", default_value_t = Span(LINGER_DEFAULT))]
     linger: Span,
     /// A segment file rolls before it grows past this
-    #[arg(long, value_name = "SIZE", default_value_t = Size(SEGMENT_BYTES_DEFAULT))]
+    #[arg(long, help_heading = STORAGE, value_name = "SIZE", default_value_t = Size(SEGMENT_BYTES_DEFAULT))]
     segment_bytes: Size,
     /// When what was written is brought to the disk
-    #[arg(long, value_enum, default_value_t = SyncArg::Interval)]
+    #[arg(long, help_heading = STORAGE, value_enum, default_value_t = SyncArg::Interval)]
     sync: SyncArg,
     /// With --sync interval: from the end of a sync to the next
-    #[arg(long, value_name = "TIME", default_value_t = Span(SYNC_INTERVAL_DEFAULT))]
+    #[arg(long, help_heading = STORAGE, value_name = "TIME", default_value_t = Span(SYNC_INTERVAL_DEFAULT))]
     sync_interval: Span,
+    /// A segment file rolls with the first entry that comes this long after its own first
+    #[arg(long, help_heading = STORAGE, value_name = "TIME", default_value_t = Span(SEGMENT_AGE_DEFAULT))]
+    segment_age: Span,
+    /// A log's oldest sealed segments are deleted while it takes more than this on disk [default: none are]
+    #[arg(long, help_heading = STORAGE, value_name = "SIZE")]
+    retain_bytes: Option<Size>,
+    /// Sealed segments are deleted this long after their last entry [default: none are]
+    #[arg(long, help_heading = STORAGE, value_name = "TIME")]
+    retain_age: Option<Span>,
+    /// What sealed segments are compressed with
+    #[arg(long, help_heading = STORAGE, value_enum, default_value_t = CompressArg::Zstd)]
+    compress: CompressArg,
+    /// How long after their last entry sealed segments are compressed
+    #[arg(long, help_heading = STORAGE, value_name = "TIME", default_value_t = Span(COMPRESS_AFTER_DEFAULT))]
+    compress_after: Span,
     /// Below this much free space reading stops until there is room; 0 = never [default: the smaller of 1GiB and 5 %
     /// of the disk]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, help_heading = STORAGE, value_name = "SIZE")]
     disk_free_min: Option<Size>,
     /// How long peers may take to close after SIGTERM before they are cut
-    #[arg(long, value_name = "TIME", default_value_t = Span(DRAIN_TIMEOUT_DEFAULT))]
+    #[arg(long, help_heading = LIMITS, value_name = "TIME", default_value_t = Span(DRAIN_TIMEOUT_DEFAULT))]
     drain_timeout: Span,
     /// Answer /metrics, /healthz and /readyz here: an address, unix:PATH, or off
     #[arg(long, value_name = "ADDR", default_value = ADMIN_ADDRESS_DEFAULT)]
     admin: AdminAddress,
     /// What the engine's own log on stderr looks like; json is one object a line
-    #[arg(long, value_enum, default_value_t = FormatArg::Text)]
+    #[arg(long, help_heading = LOG, value_enum, default_value_t = FormatArg::Text)]
     log_format: FormatArg,
     /// How much the engine says on stderr: error, warn, info or debug
-    #[arg(long, value_name = "LEVEL", default_value_t = Level::Info)]
+    #[arg(long, help_heading = LOG, value_name = "LEVEL", default_value_t = Level::Info)]
     log_level: Level,
+}
+
+/// Keys of a `[[listen]]` in the configuration file.
+#[derive(Debug, Args)]
+struct ListenArgs {
+    /// What is spoken there
+    #[arg(long, value_enum)]
+    proto: ProtoArg,
+    /// Where to listen
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    addr: SocketAddr,
+    /// As --framing, for this listener [default: what --framing says]
+    #[arg(long, value_enum)]
+    framing: Option<FramingArg>,
+    /// As --cert, for this listener [default: what --cert says]
+    #[arg(long, value_name = "FILE")]
+    cert: Vec<PathBuf>,
+    /// As --key, for this listener
+    #[arg(long, value_name = "FILE")]
+    key: Vec<PathBuf>,
+    /// As --client-ca, for this listener [default: what --client-ca says]
+    #[arg(long, value_name = "FILE")]
+    client_ca: Option<PathBuf>,
+    /// As --proxy-from, for this listener [default: what --proxy-from says]
+    #[arg(long, value_name = "CIDR")]
+    proxy_from: Vec<Cidr>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ProtoArg {
+    Tcp,
+    Udp,
+    Tls,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -194,11 +336,27 @@ enum SyncArg {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum RejectedArg {
+    /// They are counted
+    Drop,
+    /// They are counted, and kept in `_rejected/<reason>/` of the data directory
+    Keep,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum OversizeArg {
     /// Each further piece is an entry of its own
     Split,
     /// Further pieces are dropped
     Truncate,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CompressArg {
+    /// Seekable zstd; any zstd reads it
+    Zstd,
+    /// They stay text
+    None,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -209,6 +367,26 @@ enum FormatArg {
     Json,
 }
 
+impl From<ProtoArg> for Proto {
+    fn from(proto: ProtoArg) -> Self {
+        match proto {
+            ProtoArg::Tcp => Self::Tcp,
+            ProtoArg::Udp => Self::Udp,
+            ProtoArg::Tls => Self::Tls,
+        }
+    }
+}
+
+impl From<FramingArg> for Framing {
+    fn from(framing: FramingArg) -> Self {
+        match framing {
+            FramingArg::Lf => Self::Lf,
+            FramingArg::Octet => Self::Octet,
+            FramingArg::Auto => Self::Auto,
+        }
+    }
+}
+
 impl From<RunArgs> for RunFlags {
     fn from(args: RunArgs) -> Self {
         Self {
@@ -217,18 +395,19 @@ impl From<RunArgs> for RunFlags {
             udp: args.udp,
             udp_creates: args.udp_creates,
             tls: args.tls,
+            listen: Vec::new(),
             cert: args.cert,
             key: args.key,
             client_ca: args.client_ca,
             handshakes_max: args.handshakes_max,
-            framing: match args.framing {
-                FramingArg::Lf => Framing::Lf,
-                FramingArg::Octet => Framing::Octet,
-                FramingArg::Auto => Framing::Auto,
-            },
+            framing: args.framing.into(),
+            proxy_from: args.proxy_from,
+            tokens: args.tokens,
             open: args.open,
             tokens_max: args.tokens_max,
             tokens_per_second: args.tokens_per_second,
+            rejected_keep: matches!(args.rejected, RejectedArg::Keep),
+            rejected_bytes_max: args.rejected_bytes_max.0,
             connections_max: args.connections_max,
             connections_per_ip_max: args.connections_per_ip_max,
             line_bytes_max: args.line_bytes_max.0,
@@ -246,6 +425,11 @@ impl From<RunArgs> for RunFlags {
                 SyncArg::Batch => SyncLevel::Batch,
             },
             accept_loss: args.accept_loss,
+            segment_age: args.segment_age.0,
+            retain_bytes: args.retain_bytes.map(|size| size.0),
+            retain_age: args.retain_age.map(|span| span.0),
+            compress: args.compress == CompressArg::Zstd,
+            compress_after: args.compress_after.0,
             disk_free_min: args.disk_free_min.map(|size| size.0),
             drain_timeout: args.drain_timeout.0,
             admin: args.admin,
@@ -256,80 +440,6 @@ impl From<RunArgs> for RunFlags {
             log_level: args.log_level,
         }
     }
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    let example = "give an IP address and a port, such as 127.0.0.1:10000 or [::]:10000";
-    text.parse().map_err(|_| format!("{text:?} is no address; {example}"))
-}
-
-fn count(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("{text:?} is no count; give a whole number"))
-}
-
-/// Bytes: a number, alone or with a unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Size(u64);
-
-const SIZE_UNITS: [(&str, u64); 7] = [
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-    ("GB", 1_000_000_000),
-    ("MB", 1_000_000),
-    ("KB", 1_000),
-    ("", 1),
-];
-
-impl std::str::FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let size = number_and_unit(text, &SIZE_UNITS);
-        size.map(Self).ok_or_else(|| format!("{text} is no size; give bytes, or a number with KB KiB MB MiB GB GiB"))
-    }
-}
-
-impl Display for Size {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let fits = |&&(_, unit): &&(&str, u64)| self.0 >= unit && self.0.is_multiple_of(unit);
-        let (name, unit) = SIZE_UNITS.iter().find(fits).copied().unwrap_or(("", 1));
-        write!(f, "{}{name}", self.0 / unit)
-    }
-}
-
-/// A time: a number with a unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Span(Duration);
-
-const SPAN_UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-
-impl std::str::FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let units = if text == "0" { &[("", 0)][..] } else { &SPAN_UNITS };
-        let span = number_and_unit(text, units).map(|millis| Self(Duration::from_millis(millis)));
-        span.ok_or_else(|| format!("{text} is no time; give a number with ms s m h d"))
-    }
-}
-
-impl Display for Span {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let millis = self.0.as_millis();
-        if millis > 0 && millis.is_multiple_of(1_000) {
-            write!(f, "{}s", millis / 1_000)
-        } else {
-            write!(f, "{millis}ms")
-        }
-    }
-}
-
-fn number_and_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, name) = text.split_at(digits);
-    let (_, unit) = units.iter().find(|(unit, _)| *unit == name)?;
-    number.parse::<u64>().ok()?.checked_mul(*unit)
 }
 
 /// What the command line says: a command, text that it asked for, or one line about what is wrong with it.
@@ -345,53 +455,22 @@ pub enum Typed {
 
 /// Parses the process's arguments.
 #[must_use]
-pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Typed {
-    match Cli::try_parse_from(args) {
-        Ok(cli) => Typed::Command(cli.command),
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Typed {
+    let args: Vec<OsString> = args.into_iter().collect();
+    match Cli::try_parse_from(&args) {
+        Ok(mut cli) => {
+            if let Command::Run(run) | Command::CheckConfig(run) = &mut cli.command {
+                // No flag stands before the command.
+                run.typed = args.into_iter().skip(2).collect();
+            }
+            Typed::Command(cli.command)
+        }
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             Typed::Text(error.render().to_string())
         }
-        Err(error) => Typed::Wrong(one_line(&error)),
-    }
-}
-
-/// clap's error as `subject: problem`, without its usage lines.
-fn one_line(error: &clap::Error) -> String {
-    let context = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.clone()),
-        Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
-        _ => None,
-    };
-    let subject = context(ContextKind::InvalidArg);
-    let flag = subject.as_deref().and_then(|text| text.split_whitespace().next()).unwrap_or("command line");
-    let value = context(ContextKind::InvalidValue).unwrap_or_default();
-    match error.kind() {
-        ErrorKind::ValueValidation => {
-            let source = std::error::Error::source(error).map_or_else(String::new, ToString::to_string);
-            let problem = if source.contains(&value) { source } else { format!("{value}: {source}") };
-            format!("{flag}: {problem}")
-        }
-        ErrorKind::InvalidValue => {
-            let allowed = context(ContextKind::ValidValue).filter(|allowed| !allowed.is_empty());
-            let allowed = allowed.unwrap_or_else(|| "a value".into());
-            let given = if value.is_empty() { "nothing".into() } else { value };
-            format!("{flag}: {given} is not possible; give {allowed}")
-        }
-        ErrorKind::UnknownArgument if flag.starts_with('-') => format!("{flag}: no such flag; see engine run --help"),
-        ErrorKind::UnknownArgument => format!("{flag}: unexpected; see engine run --help"),
-        ErrorKind::InvalidSubcommand => {
-            let command = context(ContextKind::InvalidSubcommand).unwrap_or_default();
-            format!("{command}: no such command; give run, ls, cat or doctor")
-        }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            "command line: no command; give run, ls, cat or doctor".into()
-        }
-        ErrorKind::MissingRequiredArgument => format!("{flag}: missing; see engine --help"),
-        ErrorKind::ArgumentConflict => format!("{flag}: given twice, or against another flag; see engine --help"),
-        _ => {
-            let text = error.render().to_string();
-            let first = text.lines().next().unwrap_or_default();
-            format!("command line: {}", first.trim_start_matches("error: "))
+        Err(error) => {
+            // Errors end up in the logs of others.
+            Typed::Wrong(shorten_tokens(&one_line(&error, args.get(1))).into_owned())
         }
     }
 }
@@ -409,24 +488,6 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_times_have_units() {
-        let size = |text: &str| text.parse::<Size>().map(|size| size.0);
-        assert_eq!(size("12"), Ok(12));
-        assert_eq!(size("4KiB"), Ok(4096));
-        assert_eq!(size("3MB"), Ok(3_000_000));
-        assert!(size("4kib").is_err() && size("").is_err() && size("-1").is_err() && size("99999999999GiB").is_err());
-        let span = |text: &str| text.parse::<Span>().map(|span| span.0);
-        assert_eq!(span("5ms"), Ok(Duration::from_millis(5)));
-        assert_eq!(span("2m"), Ok(Duration::from_mins(2)));
-        assert_eq!(span("0"), Ok(Duration::ZERO));
-        assert!(span("5").is_err() && span("5 s").is_err());
-        assert_eq!(
-            (Size(262_144).to_string(), Span(Duration::from_secs(10)).to_string()),
-            ("256KiB".into(), "10s".into())
-        );
-    }
-
-    #[test]
     fn what_is_wrong_is_said_in_one_line() {
         assert!(wrong(&["run", "--segment-bytes", "many"]).starts_with("--segment-bytes: many is no size; give"));
         assert!(wrong(&["run", "--tcp", "localhost"]).contains("such as 127.0.0.1:10000"));
@@ -435,9 +496,14 @@ mod tests {
         assert_eq!(wrong(&["run", "extra"]), "extra: unexpected; see engine run --help");
         assert!(wrong(&["run", "--oversize", "keep"]).contains("split, truncate"));
         assert_eq!(wrong(&["run", "--nothing"]), "--nothing: no such flag; see engine run --help");
-        assert_eq!(wrong(&["start"]), "start: no such command; give run, ls, cat or doctor");
-        assert_eq!(wrong(&[]), "command line: no command; give run, ls, cat or doctor");
+        assert!(wrong(&["start"]).starts_with("start: no such command; give run, ls, cat,"));
+        assert!(wrong(&[]).starts_with("command line: no command; give run, ls, cat,"));
         assert!(wrong(&["cat", "nonsense"]).contains("not a token"));
+        assert_eq!(wrong(&["ls", "--nothing"]), "--nothing: no such flag; see engine ls --help");
+        assert!(wrong(&["cat"]).ends_with("missing; see engine cat --help"));
+        assert_eq!(wrong(&["run", "--open", "--open"]), "--open: given twice; give it once");
+        assert_eq!(wrong(&["run", "--data", "a", "--data", "b"]), "--data: given twice; give it once");
+        assert_eq!(wrong(&["run", "--tokens-max", "-1"]), "--tokens-max: \"-1\" is no count; give a whole number");
         for args in [&["run", "--data"][..], &["cat"], &["run", "--shards", "x"], &["run", "--open", "--open"]] {
             assert!(!wrong(args).contains('\n'), "{args:?}");
         }

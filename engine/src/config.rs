@@ -1,28 +1,40 @@
 //! From flags as typed to a configuration that needs no more checks.
 
 mod certificates;
+pub mod file;
+mod files;
+mod listeners;
+mod settings;
+mod tokens;
 
+use std::borrow::Cow;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 pub use certificates::CertificateFiles;
+pub use files::Stamp;
+use listeners::Listeners;
+pub use listeners::{Listen, Proto, TcpListen};
+pub use settings::{Origin, Resolved, Setting};
+pub use tokens::{TokenFile, resolve_log};
 
 use crate::diag::{Format, Level};
 use crate::error::{ConfigError, StartError, shown};
 use crate::framing::Framing;
 use crate::limits::{
     BATCH_SYNC_GAP, BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED,
-    LINE_BYTES_MAX_MIN, LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, SEGMENT_PARTS, SHARDS_MAX, SYNC_INTERVAL_MAX,
+    LINE_BYTES_MAX_MIN, LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, ROLL_GAP, SEGMENT_PARTS, SHARDS_MAX,
+    SYNC_INTERVAL_MAX,
 };
-use crate::shard::{ListenerConfig, Oversize, SyncLevel};
-
-/// Where connections and datagrams are taken unless a flag says otherwise.
-const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10_000);
+use crate::segment::SegmentLimits;
+use crate::shard::{Cidr, Oversize, SyncLevel};
+use crate::store::keep::Rules;
 
 /// The flags of `run`, parsed but not judged.
+#[expect(clippy::struct_excessive_bools, reason = "one for each flag that is a switch")]
 #[derive(Clone, Debug)]
 pub struct RunFlags {
     /// `--data`
@@ -35,6 +47,8 @@ pub struct RunFlags {
     pub udp_creates: bool,
     /// `--tls`
     pub tls: Vec<SocketAddr>,
+    /// `[[listen]]` of the configuration file.
+    pub listen: Vec<Listen>,
     /// `--cert`
     pub cert: Vec<PathBuf>,
     /// `--key`
@@ -45,12 +59,20 @@ pub struct RunFlags {
     pub handshakes_max: u64,
     /// `--framing`
     pub framing: Framing,
+    /// `--proxy-from`
+    pub proxy_from: Vec<Cidr>,
+    /// `--tokens`
+    pub tokens: Option<PathBuf>,
     /// `--open`
     pub open: bool,
     /// `--tokens-max`
     pub tokens_max: u64,
     /// `--tokens-per-second`
     pub tokens_per_second: u64,
+    /// `--rejected keep`
+    pub rejected_keep: bool,
+    /// `--rejected-bytes-max`
+    pub rejected_bytes_max: u64,
     /// `--connections-max`
     pub connections_max: Option<u64>,
     /// `--connections-per-ip-max`
@@ -71,6 +93,16 @@ pub struct RunFlags {
     pub sync: SyncLevel,
     /// `--accept-loss`
     pub accept_loss: bool,
+    /// `--segment-age`
+    pub segment_age: Duration,
+    /// `--retain-bytes`
+    pub retain_bytes: Option<u64>,
+    /// `--retain-age`
+    pub retain_age: Option<Duration>,
+    /// `--compress`
+    pub compress: bool,
+    /// `--compress-after`
+    pub compress_after: Duration,
     /// `--disk-free-min`
     pub disk_free_min: Option<u64>,
     /// `--drain-timeout`
@@ -83,24 +115,15 @@ pub struct RunFlags {
     pub log_level: Level,
 }
 
-/// Where connections are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TcpListen {
-    /// The address.
-    pub address: SocketAddr,
-    /// What is spoken there.
-    pub spoken: ListenerConfig,
-}
-
 /// What an engine runs with. Every relation between values holds.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The data directory.
     pub data: PathBuf,
-    /// Where to take connections: without TLS first.
+    /// Where to take connections: those of the flags first, without TLS before those with it.
     pub tcp: Vec<TcpListen>,
-    /// Where certificates and keys are, if TLS is spoken.
-    pub certificates: Option<CertificateFiles>,
+    /// Where certificates and keys are: sets that listeners refer to.
+    pub certificates: Vec<CertificateFiles>,
     /// TLS handshakes in progress at a time, a shard.
     pub handshakes_max: usize,
     /// Where to take datagrams.
@@ -109,10 +132,14 @@ pub struct Config {
     pub udp_creates: bool,
     /// Cores to use.
     pub shards: u16,
-    /// Logs that may exist.
+    /// Where the tokens are listed that name logs; `None`: every token names one.
+    pub tokens: Option<TokenFile>,
+    /// Logs that may exist where every token names one.
     pub tokens_max: usize,
     /// Logs that may be made in a second, once there are many; `None`: no limit.
     pub tokens_per_second: Option<u32>,
+    /// Bytes of rejected lines that are kept; `None`: they are dropped.
+    pub rejected_bytes_max: Option<u64>,
     /// Connections at a time; `None`: as many as descriptors allow, at most the default; 0: as many as they allow.
     pub connections_max: Option<u64>,
     /// Connections of one address at a time; 0: no limit.
@@ -125,12 +152,14 @@ pub struct Config {
     pub buffer_bytes: usize,
     /// A busy log is written at most this often.
     pub linger: Duration,
-    /// A segment rolls before it grows past this.
-    pub segment_bytes: u64,
+    /// When a segment rolls.
+    pub segment: SegmentLimits,
     /// When what was written is brought to the disk.
     pub sync: SyncLevel,
     /// Whether to start although synced data are missing.
     pub accept_loss: bool,
+    /// What becomes of sealed segments.
+    pub keep: Rules,
     /// Reading stops below this much free space; `None`: the default, which depends on the disk.
     pub disk_free_min: Option<u64>,
     /// How long peers may take to close.
@@ -183,25 +212,21 @@ impl fmt::Display for AdminAddress {
 impl TryFrom<RunFlags> for Config {
     type Error = ConfigError;
 
-    fn try_from(mut flags: RunFlags) -> Result<Self, ConfigError> {
-        if flags.tcp.is_empty() && flags.udp.is_empty() && flags.tls.is_empty() {
-            (flags.tcp, flags.udp) = (vec![LISTEN_DEFAULT], vec![LISTEN_DEFAULT]);
-        }
+    fn try_from(flags: RunFlags) -> Result<Self, ConfigError> {
         check_sizes(&flags)?;
-        check_reach(&flags)?;
-        let certificates = certificate_files(&flags)?;
-        let listen = |tls| move |address| TcpListen { address, spoken: ListenerConfig { framing: flags.framing, tls } };
-        let plain = flags.tcp.into_iter().map(listen(false));
+        let Listeners { tcp, udp, certificates } = Listeners::of(&flags)?;
         Ok(Self {
             data: flags.data,
-            tcp: plain.chain(flags.tls.into_iter().map(listen(true))).collect(),
+            tcp,
             certificates,
             handshakes_max: narrow("--handshakes-max", flags.handshakes_max, u64::from(u32::MAX))?,
-            udp: flags.udp,
+            udp,
             udp_creates: flags.udp_creates,
             shards: shards(flags.shards)?,
+            tokens: flags.tokens.map(TokenFile),
             tokens_max: narrow("--tokens-max", flags.tokens_max, u64::from(u32::MAX))?,
             tokens_per_second: tokens_per_second(flags.tokens_per_second)?,
+            rejected_bytes_max: flags.rejected_keep.then_some(flags.rejected_bytes_max),
             connections_max: flags.connections_max,
             connections_per_ip_max: narrow(
                 "--connections-per-ip-max",
@@ -212,15 +237,48 @@ impl TryFrom<RunFlags> for Config {
             oversize: flags.oversize,
             buffer_bytes: narrow("--buffer-bytes", flags.buffer_bytes, 1 << 40)?,
             linger: flags.linger,
-            segment_bytes: flags.segment_bytes,
+            segment: SegmentLimits { bytes: flags.segment_bytes, age: flags.segment_age },
             sync: flags.sync,
             accept_loss: flags.accept_loss,
+            keep: Rules {
+                compress_after: flags.compress.then_some(flags.compress_after),
+                retain_bytes: flags.retain_bytes,
+                retain_age: flags.retain_age,
+            },
             disk_free_min: flags.disk_free_min,
             drain_timeout: flags.drain_timeout,
             admin: flags.admin,
             log_format: flags.log_format,
             log_level: flags.log_level,
         })
+    }
+}
+
+impl Config {
+    /// What a setting is that nobody gave, where it depends on others or on the host.
+    #[must_use]
+    pub fn implied(&self, key: &str) -> Option<String> {
+        let listed = |addresses: Vec<String>| {
+            let any = Some(addresses).filter(|addresses| !addresses.is_empty());
+            Some(any.map_or_else(|| "none".to_owned(), |addresses| addresses.join(",")))
+        };
+        let tcp = |tls| self.tcp.iter().filter(move |tcp| tcp.spoken.tls == tls).map(|tcp| tcp.address.to_string());
+        match key {
+            "tcp" => listed(tcp(false).collect()),
+            "tls" => listed(tcp(true).collect()),
+            "udp" => listed(self.udp.iter().map(ToString::to_string).collect()),
+            "shards" => Some(self.shards.to_string()),
+            _ => None,
+        }
+    }
+
+    /// Reads the files that it names, and forgets what is in them.
+    ///
+    /// # Errors
+    /// One of them cannot be used.
+    pub fn check_files(&self) -> Result<(), ConfigError> {
+        self.certificates.iter().try_for_each(|files| files.load().map(drop))?;
+        self.tokens.iter().try_for_each(|file| file.load().map(drop))
     }
 }
 
@@ -233,32 +291,6 @@ pub fn shards(asked: Option<u64>) -> Result<u16, ConfigError> {
     let shards = asked.unwrap_or_else(cores);
     let allowed = u16::try_from(shards).ok().filter(|_| (1..=SHARDS_MAX).contains(&shards));
     allowed.ok_or_else(|| wrong("--shards", format!("{shards} is not possible; give 1 to {SHARDS_MAX}")))
-}
-
-/// TLS needs certificates and keys in pairs, and nothing else does.
-fn certificate_files(flags: &RunFlags) -> Result<Option<CertificateFiles>, ConfigError> {
-    let given = [
-        ("--cert", !flags.cert.is_empty()),
-        ("--key", !flags.key.is_empty()),
-        ("--client-ca", flags.client_ca.is_some()),
-    ];
-    if flags.tls.is_empty() {
-        return match given.into_iter().find(|(_, given)| *given) {
-            Some((flag, _)) => Err(wrong(flag, "is of no use without --tls; add --tls ADDR".into())),
-            None => Ok(None),
-        };
-    }
-    if flags.cert.is_empty() {
-        return Err(wrong("--tls", "needs a certificate; add --cert FILE --key FILE (PEM)".into()));
-    }
-    let (certificates, keys) = (flags.cert.len(), flags.key.len());
-    if certificates != keys {
-        let problem =
-            format!("{keys} given, and {certificates} of --cert; give a --key for each --cert, in the same order");
-        return Err(wrong("--key", problem));
-    }
-    let pairs = flags.cert.iter().cloned().zip(flags.key.iter().cloned()).collect();
-    Ok(Some(CertificateFiles { pairs, client_ca: flags.client_ca.clone() }))
 }
 
 /// 0 is no limit.
@@ -298,6 +330,9 @@ fn check_sizes(flags: &RunFlags) -> Result<(), ConfigError> {
         let problem = format!("{interval:?} is not possible; give {BATCH_SYNC_GAP:?} to {SYNC_INTERVAL_MAX:?}");
         return Err(wrong("--sync-interval", problem));
     }
+    if flags.segment_age < ROLL_GAP {
+        return Err(wrong("--segment-age", format!("{:?} is too short; give {ROLL_GAP:?} or more", flags.segment_age)));
+    }
     // An entry may be as long as a line, and an LF follows it.
     if flags.segment_bytes <= flags.line_bytes_max {
         let problem = format!("{} is less than one line ({}); give more", flags.segment_bytes, flags.line_bytes_max);
@@ -306,24 +341,8 @@ fn check_sizes(flags: &RunFlags) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Without a token list everybody who can connect can make logs.
-fn check_reach(flags: &RunFlags) -> Result<(), ConfigError> {
-    let tcp = flags.tcp.iter().map(|address| ("--tcp", address));
-    let udp = flags.udp.iter().map(|address| ("--udp", address));
-    let tls = flags.tls.iter().map(|address| ("--tls", address));
-    match tcp.chain(udp).chain(tls).find(|(_, address)| !address.ip().is_loopback()) {
-        Some((flag, address)) if !flags.open => Err(wrong(
-            flag,
-            format!(
-                "{address} is reachable from other hosts, and any line with a UUID makes a log; add --open to allow that, or listen on 127.0.0.1"
-            ),
-        )),
-        _ => Ok(()),
-    }
-}
-
-fn wrong(flag: &'static str, problem: String) -> ConfigError {
-    ConfigError { flag, problem }
+fn wrong(flag: impl Into<Cow<'static, str>>, problem: String) -> ConfigError {
+    ConfigError { flag: flag.into(), problem }
 }
 
 fn too_small(flag: &'static str, given: u64, least: u64) -> ConfigError {
@@ -378,7 +397,10 @@ impl Descriptors {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{BUFFER_BYTES_DEFAULT, LINE_BYTES_MAX_DEFAULT, SEGMENT_BYTES_DEFAULT};
+    use crate::limits::{
+        BUFFER_BYTES_DEFAULT, LINE_BYTES_MAX_DEFAULT, REJECTED_BYTES_MAX_DEFAULT, SEGMENT_AGE_DEFAULT,
+        SEGMENT_BYTES_DEFAULT,
+    };
 
     fn flags() -> RunFlags {
         RunFlags {
@@ -387,14 +409,19 @@ mod tests {
             udp: Vec::new(),
             udp_creates: false,
             tls: Vec::new(),
+            listen: Vec::new(),
             cert: Vec::new(),
             key: Vec::new(),
             client_ca: None,
             handshakes_max: 1,
             framing: Framing::Lf,
+            proxy_from: Vec::new(),
+            tokens: None,
             open: false,
             tokens_max: 1,
             tokens_per_second: 500,
+            rejected_keep: false,
+            rejected_bytes_max: REJECTED_BYTES_MAX_DEFAULT,
             connections_max: None,
             connections_per_ip_max: 0,
             line_bytes_max: LINE_BYTES_MAX_DEFAULT,
@@ -405,6 +432,11 @@ mod tests {
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             sync: SyncLevel::None,
             accept_loss: false,
+            segment_age: SEGMENT_AGE_DEFAULT,
+            retain_bytes: None,
+            retain_age: None,
+            compress: false,
+            compress_after: Duration::ZERO,
             disk_free_min: None,
             drain_timeout: Duration::ZERO,
             admin: AdminAddress::Off,
@@ -413,7 +445,7 @@ mod tests {
         }
     }
 
-    fn refused(flags: RunFlags) -> &'static str {
+    fn refused(flags: RunFlags) -> Cow<'static, str> {
         Config::try_from(flags).expect_err("wrong on purpose").flag
     }
 
@@ -423,6 +455,7 @@ mod tests {
         assert_eq!(refused(RunFlags { line_bytes_max: 4 << 20 | 1, ..flags() }), "--line-bytes-max");
         assert_eq!(refused(RunFlags { line_bytes_max: 63, ..flags() }), "--line-bytes-max");
         assert_eq!(refused(RunFlags { segment_bytes: 12, ..flags() }), "--segment-bytes");
+        assert_eq!(refused(RunFlags { segment_age: Duration::from_millis(99), ..flags() }), "--segment-age");
         assert_eq!(refused(RunFlags { linger: Duration::from_mins(1), ..flags() }), "--linger");
         assert_eq!(refused(RunFlags { buffer_bytes: 1, ..flags() }), "--buffer-bytes");
         for shards in [0, 257, 65_537] {
@@ -432,6 +465,10 @@ mod tests {
         assert_eq!(refused(RunFlags { tokens_max: 0, ..flags() }), "--tokens-max");
         assert_eq!(refused(RunFlags { tokens_per_second: 1 << 32, ..flags() }), "--tokens-per-second");
         assert_eq!(refused(RunFlags { connections_per_ip_max: 1 << 32, ..flags() }), "--connections-per-ip-max");
+        let proxies = RunFlags { proxy_from: vec!["10.0.0.0/8".parse().expect("a network")], ..flags() };
+        assert_eq!(refused(RunFlags { udp: vec![listeners::LISTEN_DEFAULT], ..proxies.clone() }), "--proxy-from");
+        let behind = Config::try_from(proxies).expect("the default is TCP");
+        assert_eq!(behind.tcp[0].spoken.proxy_from[0].to_string(), "10.0.0.0/8");
         let unpaced = Config::try_from(RunFlags { tokens_per_second: 0, ..flags() }).expect("0 is no limit");
         assert_eq!(unpaced.tokens_per_second, None);
     }
@@ -478,8 +515,50 @@ mod tests {
         assert_eq!(refused(RunFlags { client_ca: Some("ca.pem".into()), ..flags() }), "--client-ca");
         assert_eq!(refused(RunFlags { handshakes_max: 0, ..flags() }), "--handshakes-max");
         let config = Config::try_from(RunFlags { cert: files(2), key: files(2), ..tls() }).expect("allowed");
-        assert_eq!(config.certificates.expect("there are some").pairs.len(), 2);
-        assert!(config.tcp.iter().all(|listen| listen.spoken.tls));
+        assert_eq!(config.certificates[0].pairs.len(), 2);
+        assert!(config.tcp.iter().all(|listen| listen.spoken.tls && listen.certificates == Some(0)));
+    }
+
+    fn listen(proto: Proto) -> Listen {
+        Listen {
+            proto,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            framing: None,
+            cert: Vec::new(),
+            key: Vec::new(),
+            client_ca: None,
+            proxy_from: Vec::new(),
+            place: Some("engine.toml:3".to_owned()),
+        }
+    }
+
+    #[test]
+    fn each_listener_of_the_file_speaks_for_itself() {
+        let pair =
+            |name: &str| (vec![PathBuf::from(format!("{name}.pem"))], vec![PathBuf::from(format!("{name}.key"))]);
+        let tls = |(cert, key)| Listen { cert, key, ..listen(Proto::Tls) };
+        let (cert, key) = pair("common");
+        let octet = Listen { framing: Some(Framing::Octet), ..listen(Proto::Tcp) };
+        let own = vec![octet, listen(Proto::Tcp), tls(pair("own")), tls((Vec::new(), Vec::new())), tls(pair("own"))];
+        let config = Config::try_from(RunFlags { listen: own, cert, key, framing: Framing::Auto, ..flags() });
+        let config = config.expect("allowed");
+        let sets: Vec<_> = config.tcp.iter().map(|listen| listen.certificates).collect();
+        assert_eq!(sets, [None, None, Some(0), Some(1), Some(0)]);
+        assert_eq!(config.certificates[1].pairs, [("common.pem".into(), "common.key".into())]);
+        let framings: Vec<_> = config.tcp.iter().map(|listen| listen.spoken.framing).collect();
+        assert_eq!(framings[..3], [Framing::Octet, Framing::Auto, Framing::Auto]);
+        assert_eq!(config.udp, []);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_listener_of_the_file_names_its_line_and_key() {
+        let refused = |listen| refused(RunFlags { listen: vec![listen], ..flags() });
+        let everywhere = SocketAddr::from(([0, 0, 0, 0], 1));
+        assert_eq!(refused(Listen { address: everywhere, ..listen(Proto::Udp) }), "engine.toml:3: addr");
+        assert_eq!(refused(listen(Proto::Tls)), "engine.toml:3: addr");
+        assert_eq!(refused(Listen { cert: vec!["c".into()], ..listen(Proto::Tls) }), "engine.toml:3: key");
+        assert_eq!(refused(Listen { cert: vec!["c".into()], ..listen(Proto::Tcp) }), "engine.toml:3: cert");
+        assert_eq!(refused(Listen { framing: Some(Framing::Lf), ..listen(Proto::Udp) }), "engine.toml:3: framing");
     }
 
     #[test]

@@ -3,14 +3,19 @@
 //! ```text
 //!  main thread     probe ─► lock ─► admin ─► recover ─► bind ─► all rings up ─► ready ─► waits for the shards
 //!  shard threads                                           └─► ring, shard ──┴─► serves … drains ─► outcome
-//!  signal thread                                                         SIGTERM ─► mailboxes
-//!  certificates thread                     files changed, SIGHUP ─► what new handshakes show
+//!  signal thread                                                         SIGTERM ─► mailboxes; SIGHUP ─► reload
+//!  files thread             files changed, SIGHUP ─► what new handshakes show, lists of tokens in mailboxes
 //!  admin thread                     └─► /metrics /healthz /readyz, until the shards have ended
+//!  keeper thread                         sealed segments: indexed, compressed, deleted
 //!  disk thread                                                free space low, or not ─► mailboxes
 //! ```
 
 mod certificates;
+mod files;
+mod keeping;
 mod recovery;
+mod reload;
+mod tokens;
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,29 +25,35 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use certificates::Certificates;
+use files::FileWatch;
+use keeping::Keeping;
 use recovery::make_ready;
+use reload::Live;
+pub use reload::{Reloader, Reread};
+use tokens::Tokens;
 
 use crate::admin::Admin;
-use crate::admin::watch::{Desk, Progress, Reporter, Watch};
-use crate::config::{Config, Descriptors};
+use crate::admin::watch::{Desk, Progress, Reporter, Segments, SegmentsAtStart, Watch};
+use crate::config::{Config, Descriptors, Resolved, Setting};
 use crate::diag::{self, Level, log, quoted, say};
-use crate::driver::uring::{Mailbox, Neighbours, SyncThread, Uring, probe, refused};
+use crate::driver::uring::{Files, Mailbox, Neighbours, SyncThread, Uring, probe, refused};
 use crate::error::{EngineError, Exit, StartError};
 use crate::handover::ShardId;
 use crate::limits::{
     DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, DRAIN_PROGRESS, NOTICES_MAX, RECV_BUFFERS,
-    TOKENS_UNPACED, UDP_BUFFERS,
+    UDP_BUFFERS,
 };
 use crate::metrics::{Limit, Report, constants};
-use crate::route::Ownership;
-use crate::segment::{Offset, Position, segment_name};
+use crate::route::{KnownTokens, Ownership};
+use crate::segment::{LogName, Offset, Position, segment_name};
 use crate::shard::{
-    Allowance, Command, JournalStart, LogLimits, Notice, Outcome, PerAddress, Resumed, Shard, ShardConfig,
+    Allowance, Command, JournalStart, LogLimits, Notice, Outcome, RejectedRoom, Resumed, Shard, ShardConfig,
 };
+use crate::store::keep::Kept;
 use crate::store::recover::{RecoveredLog, RecoveredSegment};
 use crate::sys::affinity::{allowed_cores, pin};
 use crate::sys::listener::{Listener, listen};
@@ -64,7 +75,9 @@ pub struct Engine {
     events: (Sender<Event>, Receiver<Event>),
     watch: Arc<Watch>,
     disk_watch: DiskWatch,
-    certificates: Option<Certificates>,
+    keeping: Keeping,
+    files: FileWatch,
+    live: Live,
     admin: Option<Admin>,
     // Released last: until then nobody else may use the directory.
     lock: DataLock,
@@ -87,24 +100,20 @@ pub struct Drainer {
 impl Drainer {
     /// Finishes what is under way; a second call cuts that short.
     pub fn drain(&self) {
-        tell_all(&self.mailboxes, Command::Drain);
+        tell_all(&self.mailboxes, &Command::Drain);
         // Nobody waits any more if the engine has ended.
         let _told = self.events.send(Event::Draining);
     }
 }
 
-/// Tells a running engine to read its files again, from any thread.
+/// Tells a running engine to begin new segments, from any thread.
 #[derive(Clone, Debug)]
-pub struct Reloader(Option<Sender<()>>);
+pub struct Roller(Vec<Mailbox>);
 
-impl Reloader {
-    /// Reads certificates again; what is wrong with them is said, and the old ones stay.
-    pub fn reload(&self) {
-        match &self.0 {
-            // Nobody reads any more if the engine has ended.
-            Some(certificates) => drop(certificates.send(())),
-            None => say(Level::Info, format_args!("nothing to read again")),
-        }
+impl Roller {
+    /// Every segment that has entries ends before the next entry of its log.
+    pub fn roll(&self) {
+        tell_all(&self.0, &Command::Roll);
     }
 }
 
@@ -123,7 +132,8 @@ impl Engine {
     /// As [`Engine::start`].
     pub fn start_unless(config: &Config, stopped: &mut dyn FnMut() -> bool) -> Result<Self, EngineError> {
         // What is wrong with a flag is said before anything is touched.
-        let certificates = config.certificates.clone().map(Certificates::load).transpose()?;
+        let certificates = Certificates::load(&config.certificates)?;
+        let tokens = config.tokens.clone().map(Tokens::load).transpose()?;
         let limit = host::raise_descriptor_limit();
         probe()?;
         let shards = usize::from(config.shards);
@@ -134,15 +144,14 @@ impl Engine {
         let meta = data.meta()?;
         let disk_free_min = disk_free_min(config, &data)?;
         let limits = limits_in_force(config, descriptors, disk_free_min);
-        let server = certificates.as_ref().map(Certificates::server);
-        let watch = Arc::new(Watch::new(Arc::clone(&data), limits, server.cloned()));
+        let servers: Vec<_> = certificates.iter().map(|shown| shown.server().clone()).collect();
+        let watch = Arc::new(Watch::new(Arc::clone(&data), limits, servers.clone()));
         let admin = Admin::start(&config.admin, Arc::clone(&watch))?;
         if let Some(admin) = &admin {
             say(Level::Info, format_args!("listening proto=admin addr={}", admin.address()));
         }
         let ownership = Ownership::over(config.shards);
         let (recovered, starts) = make_ready(&data, meta, &ownership, config.accept_loss, stopped)?;
-        let segments_sealed = recovered.segments - recovered.logs.len() as u64;
         let bound = config.tcp.iter().map(|tcp| {
             let flag = if tcp.spoken.tls { "--tls" } else { "--tcp" };
             listen(tcp.address, flag, shards)
@@ -155,16 +164,31 @@ impl Engine {
         let udp_addresses = udp.iter().map(|listener| listener.address).collect();
         let mailboxes = (0..shards).map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>().map_err(no_resources)?;
         let disk_watch = DiskWatch::start(Arc::clone(&data), disk_free_min, mailboxes.clone())?;
-        let configs = shard_configs(config, descriptors, &ownership, server, &starts);
-        let sync_thread = SyncThread::start(Arc::clone(&data)).map_err(no_resources)?;
-        let parts = share_out(configs, recovered.logs, listeners, udp, &mailboxes, &sync_thread);
+        let live = Live::new(config, mailboxes.clone(), Arc::clone(&watch));
+        let known = tokens.as_ref().map(Tokens::known);
+        let logs = log_limits(config, descriptors, known, &live, recovered.rejected_bytes);
+        let shared = Shared { descriptors, servers: &servers, live: &live, logs: &logs, ownership: &ownership };
+        let configs = shard_configs(config, &shared, &starts);
+        let kept = Arc::new(Kept::default());
+        let keeping = Keeping::start(Arc::clone(&data), config.keep, &recovered, Arc::clone(&kept))?;
+        let at_start = SegmentsAtStart::of(&recovered);
+        let recovered = recovered.logs.into_iter().chain(recovered.rejected).collect();
+        let sync_threads = SyncThread::start(&data, shards).map_err(no_resources)?;
+        let parts = share_out(configs, recovered, listeners, udp, &mailboxes, sync_threads);
         let (reporters, desks) = mailboxes.iter().cloned().map(Desk::new).unzip();
         let events = channel();
         let (notices, notices_in) = sync_channel(NOTICES_MAX);
         let tells = move || notices_in.into_iter().for_each(tell);
         let teller = std::thread::Builder::new().name("notices".into()).spawn(tells).map_err(no_resources)?;
-        let shards = start_shards(parts, reporters, &data, &notices, &events.0)?;
-        watch.serve(addresses.iter().map(SocketAddr::to_string).collect(), segments_sealed, desks);
+        let shards = start_shards(
+            parts,
+            reporters,
+            &Ends { data, notices, events: events.0.clone(), rolled: keeping.rolled() },
+        )?;
+        let tokens = tokens.map(|tokens| tokens.watched(mailboxes.clone()));
+        let watched = certificates.into_iter().map(Certificates::watched).chain(tokens);
+        let files = FileWatch::start(watched.collect(), Arc::clone(&watch))?;
+        watch.serve(addresses.iter().map(SocketAddr::to_string).collect(), Segments { at_start, kept }, desks);
         Ok(Self {
             addresses,
             udp_addresses,
@@ -174,7 +198,9 @@ impl Engine {
             events,
             watch,
             disk_watch,
-            certificates,
+            keeping,
+            files,
+            live,
             admin,
             lock,
         })
@@ -198,10 +224,16 @@ impl Engine {
         Drainer { mailboxes: self.mailboxes.clone(), events: self.events.0.clone() }
     }
 
-    /// A handle that makes it read its files again.
+    /// A handle that makes it begin new segments.
     #[must_use]
-    pub fn reloader(&self) -> Reloader {
-        Reloader(self.certificates.as_ref().map(Certificates::reloads))
+    pub fn roller(&self) -> Roller {
+        Roller(self.mailboxes.clone())
+    }
+
+    /// A handle that makes it read its files again; it was started with these settings.
+    #[must_use]
+    pub fn reloader(&self, settings: Vec<Setting>, reread: Reread) -> Reloader {
+        Reloader { live: self.live.clone(), files: self.files.clone(), settings, reread }
     }
 
     /// Waits until the engine has ended.
@@ -210,7 +242,7 @@ impl Engine {
     /// The ring failed.
     pub fn join(self) -> io::Result<Outcome> {
         self.wait_for_shards();
-        let Self { shards, teller, disk_watch, admin, lock, .. } = self;
+        let Self { shards, teller, disk_watch, keeping, admin, lock, .. } = self;
         let mut all = Outcome::default();
         for shard in shards {
             all.add(&shard.join().expect("a panic of a shard ends the process")?);
@@ -218,6 +250,7 @@ impl Engine {
         // What the shards said comes before what is said of their end.
         teller.join().expect("a panic ends the process");
         drop(disk_watch);
+        drop(keeping);
         drop(admin);
         drop(lock);
         Ok(all)
@@ -242,17 +275,21 @@ impl Engine {
     }
 }
 
-/// `engine run`: serves until a signal ends it. Says whether everything that was received is stored.
+/// `engine run`: serves until a signal ends it. Says whether everything that was received is stored. `reread` resolves the
+/// configuration again.
 ///
 /// # Errors
 /// The host or the data directory refuses, or the ring fails.
-pub fn run(config: &Config) -> Result<bool, EngineError> {
+pub fn run(Resolved { config, settings }: Resolved, reread: Reread) -> Result<bool, EngineError> {
     diag::configure(config.log_level, config.log_format);
     // From here on a signal drains, also during the start.
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(no_resources)?;
-    let mut stopped = || signals.pending().any(|signal| signal != SIGHUP);
-    let engine = Engine::start_unless(config, &mut stopped)?;
-    obey_signals(signals, engine.drainer(), engine.reloader())?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(no_resources)?;
+    let mut stopped = || signals.pending().any(|signal| [SIGTERM, SIGINT].contains(&signal));
+    let engine = Engine::start_unless(&config, &mut stopped).map_err(|error| match error {
+        EngineError::Config(error) => EngineError::Config(Resolved::named(&settings, error)),
+        other => other,
+    })?;
+    obey_signals(signals, engine.drainer(), engine.reloader(settings, reread), engine.roller())?;
     say(Level::Info, format_args!("ready"));
     let outcome = engine.join().map_err(EngineError::Ring)?;
     diag::finish();
@@ -288,11 +325,21 @@ fn tell_listening(config: &Config, tcp: &[Listener], udp: &[UdpListener]) {
     }
 }
 
-fn obey_signals(mut signals: Signals, drainer: Drainer, reloader: Reloader) -> Result<(), StartError> {
+fn obey_signals(
+    mut signals: Signals,
+    drainer: Drainer,
+    mut reloader: Reloader,
+    roller: Roller,
+) -> Result<(), StartError> {
     let work = move || {
         for signal in signals.forever() {
             if signal == SIGHUP {
                 reloader.reload();
+                continue;
+            }
+            if signal == SIGUSR1 {
+                roller.roll();
+                say(Level::Info, format_args!("rolling every log, each with its next entry"));
                 continue;
             }
             // First: a log that nobody reads may hold up who writes to it.
@@ -305,9 +352,9 @@ fn obey_signals(mut signals: Signals, drainer: Drainer, reloader: Reloader) -> R
     std::thread::Builder::new().name("signals".into()).spawn(work).map(drop).map_err(no_resources)
 }
 
-fn tell_all(mailboxes: &[Mailbox], command: Command) {
+fn tell_all(mailboxes: &[Mailbox], command: &Command) {
     for mailbox in mailboxes {
-        mailbox.send(command);
+        mailbox.send(command.clone());
     }
 }
 
@@ -332,27 +379,49 @@ fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64
         Limit::new("shards", config.shards),
         Limit::new("buffer_bytes", config.buffer_bytes),
         Limit::new("linger", config.linger),
-        Limit::new("segment_bytes", config.segment_bytes),
+        Limit::new("segment_bytes", config.segment.bytes),
+        Limit::new("segment_age", config.segment.age),
         Limit::new("disk_free_min", disk_free_min),
         Limit::new("drain_timeout", config.drain_timeout),
     ];
+    limits.extend(config.rejected_bytes_max.map(|bytes| Limit::new("rejected_bytes_max", bytes)));
     limits.extend(constants());
     limits
 }
 
-fn shard_configs(
+/// What the logs of a shard are allowed, and of the rejected lines all together; so many bytes of these are there already.
+fn log_limits(
     config: &Config,
     descriptors: Descriptors,
-    ownership: &Ownership,
-    tls: Option<&tls::Server>,
-    starts: &[JournalStart],
-) -> Vec<ShardConfig> {
+    known: Option<Arc<KnownTokens>>,
+    live: &Live,
+    rejected_bytes: u64,
+) -> LogLimits {
+    let room = |bytes_max: u64| RejectedRoom::new(bytes_max.saturating_sub(rejected_bytes));
+    LogLimits {
+        linger: config.linger,
+        segment: config.segment,
+        tokens: live.tokens.clone(),
+        known,
+        rejected: config.rejected_bytes_max.map(room),
+        open_files_max: descriptors.files / usize::from(config.shards),
+    }
+}
+
+/// What all shards have in common.
+struct Shared<'a> {
+    descriptors: Descriptors,
+    servers: &'a [tls::Server],
+    live: &'a Live,
+    logs: &'a LogLimits,
+    ownership: &'a Ownership,
+}
+
+fn shard_configs(config: &Config, shared: &Shared<'_>, starts: &[JournalStart]) -> Vec<ShardConfig> {
+    let Shared { descriptors, servers, live, logs, ownership } = *shared;
     let connections = Allowance::new(descriptors.connections);
-    let tokens = match config.tokens_per_second {
-        Some(per_second) => Allowance::paced(config.tokens_max, TOKENS_UNPACED, per_second),
-        None => Allowance::new(config.tokens_max),
-    };
-    let per_address = PerAddress::new(config.connections_per_ip_max);
+    let tls = config.tcp.iter().map(|tcp| tcp.certificates.map(|set| servers[set].clone()));
+    let tls: Vec<_> = tls.collect();
     let shard = |(id, start): (u16, &JournalStart)| ShardConfig {
         id: ShardId(id),
         ownership: ownership.clone(),
@@ -360,21 +429,16 @@ fn shard_configs(
         oversize: config.oversize,
         buffer_bytes: config.buffer_bytes,
         connections: connections.clone(),
-        per_address: per_address.clone(),
+        per_address: live.per_address.clone(),
         drain_timeout: config.drain_timeout,
-        listeners: config.tcp.iter().map(|tcp| tcp.spoken).collect(),
-        tls: tls.cloned(),
+        listeners: config.tcp.iter().map(|tcp| tcp.spoken.clone()).collect(),
+        tls: tls.clone(),
         handshakes_max: config.handshakes_max,
         recv_buffers: usize::from(RECV_BUFFERS),
         udp_sockets: u32::try_from(config.udp.len()).expect("a command line has fewer than 2^32 flags"),
         udp_buffers: usize::from(UDP_BUFFERS),
         udp_creates: config.udp_creates,
-        logs: LogLimits {
-            linger: config.linger,
-            segment_bytes: config.segment_bytes,
-            tokens: tokens.clone(),
-            open_files_max: descriptors.files / usize::from(config.shards),
-        },
+        logs: logs.clone(),
         journal: *start,
         sync: config.sync,
     };
@@ -401,50 +465,56 @@ fn share_out(
     mut listeners: Vec<Listener>,
     mut udp: Vec<UdpListener>,
     mailboxes: &[Mailbox],
-    sync_thread: &SyncThread,
+    sync_threads: Vec<SyncThread>,
 ) -> Vec<Part> {
     let cores = allowed_cores();
     if configs.len() > cores.len() {
         say(Level::Warn, format_args!("more shards than cores shards={} cores={}", configs.len(), cores.len()));
     }
     let shards = u16::try_from(configs.len()).expect("--shards is at most 256");
-    let part = |((config, core), (mailbox, neighbours)): ((_, &usize), (&Mailbox, _))| Part {
+    let part = |((config, core), ((mailbox, neighbours), sync_thread)): ((_, &usize), ((&Mailbox, _), _))| Part {
         config,
         core: *core,
         logs: Vec::new(),
         listeners: listeners.iter_mut().filter_map(|listener| listener.fds.pop()).collect(),
         udp: udp.iter_mut().filter_map(|listener| listener.fds.pop()).collect(),
         mailbox: mailbox.clone(),
-        sync_thread: sync_thread.clone(),
+        sync_thread,
         neighbours,
     };
-    let houses = mailboxes.iter().zip(Neighbours::street(shards));
+    let houses = mailboxes.iter().zip(Neighbours::street(shards)).zip(sync_threads);
     let mut parts: Vec<Part> = configs.into_iter().zip(cores.iter().cycle()).zip(houses).map(part).collect();
     for log in logs {
-        let owner = parts[0].config.ownership.owner(log.token);
+        let owner = parts[0].config.ownership.owner_of_log(log.name);
         parts[usize::from(owner.0)].logs.push(log);
     }
     parts
+}
+
+/// What every shard's thread shares with the rest of the process.
+struct Ends {
+    data: Arc<DataDir>,
+    notices: SyncSender<Notice>,
+    events: Sender<Event>,
+    rolled: Sender<Option<Token>>,
 }
 
 /// Starts the shards' threads and lets them run when every ring is there: from then on each may wake each other.
 fn start_shards(
     parts: Vec<Part>,
     reporters: Vec<Reporter>,
-    data: &Arc<DataDir>,
-    notices: &SyncSender<Notice>,
-    events: &Sender<Event>,
+    ends: &Ends,
 ) -> Result<Vec<JoinHandle<io::Result<Outcome>>>, StartError> {
     let mut shards = Vec::new();
     let mut starts = Vec::new();
     for (part, reporter) in parts.into_iter().zip(reporters) {
-        let (notices, events) = (notices.clone(), events.clone());
+        let (notices, events) = (ends.notices.clone(), ends.events.clone());
         let (started, start) = channel();
         let (go, may_go) = channel::<()>();
-        let data = Arc::clone(data);
+        let (data, rolled) = (Arc::clone(&ends.data), ends.rolled.clone());
         let name = format!("shard-{}", part.config.id.0);
         let work = move || {
-            let (mut driver, mut shard) = match set_up(part, data) {
+            let (mut driver, mut shard) = match set_up(part, data, rolled) {
                 Ok(ready) => ready,
                 Err(error) => {
                     // The one who waits for this tells the operator.
@@ -485,14 +555,15 @@ fn start_shards(
 }
 
 /// On the shard's own thread: its ring, and the shard with its logs.
-fn set_up(part: Part, data: Arc<DataDir>) -> io::Result<(Uring, Shard)> {
-    let driver = Uring::new(part.listeners, part.udp, data, part.sync_thread, part.mailbox, part.neighbours)?;
+fn set_up(part: Part, data: Arc<DataDir>, rolled: Sender<Option<Token>>) -> io::Result<(Uring, Shard)> {
+    let files = Files { data, rolled };
+    let driver = Uring::new(part.listeners, part.udp, files, part.sync_thread, part.mailbox, part.neighbours)?;
     // After the file thread was started, which may run anywhere.
     pin(part.core);
     let mut shard = Shard::new(part.config);
     for log in part.logs {
         let RecoveredSegment { base, length, synced, sealed, .. } = log.newest;
-        shard.resume_log(log.token, Resumed { base, length, synced, sealed, doubt: log.doubt });
+        shard.resume_log(log.name, Resumed { base, length, synced, sealed, doubt: log.doubt, age: log.age });
     }
     Ok((driver, shard))
 }
@@ -513,6 +584,12 @@ fn tell(notice: Notice) {
         Notice::TlsBroken { reason, seen } => {
             log(Level::Warn, format_args!("tls connection broken off seen={seen} error={}", quoted(&reason)));
         }
+        Notice::AcceptPaused { seen } => {
+            log(
+                Level::Warn,
+                format_args!("as many connections as --connections-max allows, newcomers wait seen={seen}"),
+            );
+        }
         Notice::HandshakesCrowded { waiting } => {
             log(Level::Warn, format_args!("as many tls handshakes as --handshakes-max allows waiting={waiting}"));
         }
@@ -526,8 +603,8 @@ fn tell(notice: Notice) {
             let error = quoted(&error);
             log(Level::Error, format_args!("storage refuses, reading stops until it works again error={error}"));
         }
-        Notice::LogRefused { token, error } => {
-            let log_name = token.shortened();
+        Notice::LogRefused { name, error } => {
+            let log_name = name.shortened();
             log(
                 Level::Error,
                 format_args!(
@@ -540,7 +617,7 @@ fn tell(notice: Notice) {
             let error = quoted(&error);
             log(Level::Error, format_args!("a sync failed, the disk may have lost something error={error}"));
         }
-        Notice::Poisoned { token, base, from, to } => tell_poisoned(token, base, from, to),
+        Notice::Poisoned { name, base, from, to } => tell_poisoned(name, base, from, to),
         Notice::StorageResumed => log(Level::Info, format_args!("storage works again")),
         Notice::DiskLow(true) => {
             log(Level::Warn, format_args!("free space is below --disk-free-min, reading stops until there is room"));
@@ -551,8 +628,8 @@ fn tell(notice: Notice) {
     }
 }
 
-fn tell_poisoned(token: Token, base: Offset, from: Position, to: Position) {
-    let (log_name, name) = (token.shortened(), segment_name(base));
+fn tell_poisoned(log_name: LogName, base: Offset, from: Position, to: Position) {
+    let (log_name, name) = (log_name.shortened(), segment_name(base));
     if from == to {
         log(
             Level::Error,
@@ -589,7 +666,7 @@ impl DiskWatch {
                 // A failed look says nothing new.
                 let low = data.free_bytes().map_or(was_low, |free| free < free_min);
                 if low != was_low {
-                    tell_all(&mailboxes, Command::DiskLow(low));
+                    tell_all(&mailboxes, &Command::DiskLow(low));
                     was_low = low;
                 }
                 if ended.recv_timeout(DISK_WATCH) != Err(RecvTimeoutError::Timeout) {

@@ -3,6 +3,7 @@
 //! `Display` is for people: subject, what is wrong, what is allowed or what to do next; lower case, no full stop, one
 //! line. A path shows at most the first digits of a token.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -25,18 +26,20 @@ pub enum Exit {
     Damage = 4,
 }
 
-/// A wrong flag: for the operator who typed it. Exit 2.
+/// A wrong setting: for the operator who gave it. Exit 2.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The flag, as typed.
-    pub flag: &'static str,
+    /// The flag as typed, or the variable, or file, line and key.
+    pub flag: Cow<'static, str>,
     /// What is wrong, and what is allowed.
     pub problem: String,
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.flag, self.problem)
+        // Keys and values of a file may hold line ends.
+        let text = format!("{}: {}", self.flag, self.problem);
+        f.write_str(&text.replace(char::is_control, " "))
     }
 }
 
@@ -395,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_log_is_named_by_its_first_digits() {
+    fn an_unknown_log_is_named_as_it_was_typed() {
         let token = "2bfbea1e-10c3-4419-bdad-7e6435882e1f".parse().unwrap();
         let error = ReadError::NoLog { token, data: PathBuf::from("./data") };
         assert_eq!(error.to_string(), "2bfbea1e…: no such log in ./data; see engine ls");

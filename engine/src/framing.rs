@@ -15,13 +15,15 @@
 //! Split invariance: the sink sees the same calls however the stream is cut into buffers.
 //!
 //! Here are lines that end with LF, and what all framings share; `octet` has counted frames and the choice between the
-//! two, `datagram` the lines of one datagram. Those can hold LFs: what the sink is given has U+2028 in their place, and
+//! two, `datagram` the lines of one datagram, `proxy` what a proxy says first. Those can hold LFs: what the sink is given has U+2028 in their place, and
 //! limits are about the bytes before that. It changes no judgement, since neither is a blank or a part of a token.
 
 mod datagram;
 mod octet;
+mod proxy;
 
 pub use datagram::feed_datagram;
+pub use proxy::{BadHeader, ProxyDecoder, ProxyHeader};
 
 use octet::Opening;
 
@@ -56,6 +58,8 @@ pub enum Foreign {
     BadFrame,
     /// The first two bytes of a connection to a TLS listener open no handshake.
     NotTls,
+    /// No valid PROXY header where there has to be one.
+    BadProxy,
 }
 
 /// Takes the lines of one connection.

@@ -32,6 +32,8 @@ pub const TOKENS_MAX_DEFAULT: u64 = 100_000;
 pub const TOKENS_PER_SECOND_DEFAULT: u64 = 500;
 /// Only past so many logs `--tokens-per-second` counts: the first start with many clients is not held up.
 pub const TOKENS_UNPACED: usize = 10_000;
+/// `--rejected-bytes-max`: rejected lines that are kept, of all reasons: enough to see what goes wrong.
+pub const REJECTED_BYTES_MAX_DEFAULT: u64 = 256 * MIB;
 /// `--disk-free-min` is the smaller of this and `DISK_FREE_PERCENT_DEFAULT` of the disk.
 pub const DISK_FREE_MIN_DEFAULT: u64 = GIB;
 /// See [`DISK_FREE_MIN_DEFAULT`].
@@ -46,6 +48,31 @@ pub const STAGING_BYTES_MIN: usize = 512;
 pub const STAGING_BYTES_MAX: usize = 256 * 1024;
 /// Shortest time between two rolls of a log: `tail -F` lost segments at 2 ms, none at 20.
 pub const ROLL_GAP: Duration = Duration::from_millis(100);
+/// `--segment-age`: a segment rolls with the first entry that comes this long after its own first.
+pub const SEGMENT_AGE_DEFAULT: Duration = Duration::from_hours(24);
+/// A block of a segment's index closes with the write that takes it to this many bytes …
+pub const INDEX_BLOCK_BYTES: u64 = 64 * KIB;
+/// … or before the first write whose entries came this long after its own first: as exact as `--since` is.
+pub const INDEX_BLOCK_TIME: Duration = Duration::from_mins(1);
+/// Closed blocks wait this long at most before they are written to the index of their segment.
+pub const INDEX_FLUSH: Duration = Duration::from_secs(1);
+/// Closed blocks of a shard that wait. What finds no place is made up for from the text, with the next one.
+pub const INDEX_QUEUE: usize = 4096;
+/// Bytes of a segment that are read again where its index lacks them, before it grows further; more are indexed when the
+/// segment is sealed.
+pub const INDEX_GAP_BYTES_MAX: u64 = MIB;
+/// An index grows no longer and a longer one is not read: that of a segment of 128 GiB, so that it fits the memory.
+pub const INDEX_BYTES_MAX: u64 = 64 * MIB;
+/// `--compress-after`: sealed segments are compressed this long after their last write.
+pub const COMPRESS_AFTER_DEFAULT: Duration = Duration::from_mins(10);
+/// Sealed segments that could not be looked after, for want of room perhaps, are looked at again after this long.
+pub const KEEP_RETRY: Duration = Duration::from_mins(1);
+/// Bytes of entries in one frame of a compressed segment: what has to be decoded to read one of them.
+pub const PACKED_FRAME_BYTES: u32 = 1024 * 1024;
+/// `engine tail -n`: as coreutils' tail.
+pub const TAIL_ENTRIES_DEFAULT: u64 = 10;
+/// `engine tail -f` looks for more this often.
+pub const TAIL_POLL: Duration = Duration::from_millis(100);
 /// Longest `--linger`.
 pub const LINGER_MAX: Duration = Duration::from_secs(10);
 /// `--linger`: a busy log is written at most this often unless a batch fills.
@@ -166,15 +193,20 @@ pub const BIND_RETRY: Duration = Duration::from_secs(5);
 
 /// `--handshakes-max`: TLS handshakes that a shard makes at a time. Each costs some 10 KiB.
 pub const HANDSHAKES_MAX_DEFAULT: u64 = 256;
-/// A TLS handshake that takes longer ends its connection; so does a peer that takes longer to go after our last word.
+/// A TLS handshake that takes longer ends its connection; so does a PROXY header that takes longer from its first byte, and
+/// a peer that takes longer to go after our last word.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a TLS connection that wait for the rest of a record, or of a handshake message: two of the largest records
 /// (16 KiB and 2 KiB of overhead, RFC 5246), and a chain of client certificates longer than that is nobody's.
 pub const TLS_CARRY_BYTES_MAX: usize = 64 * 1024;
 /// Largest file with certificates or a key that is read.
 pub const CERTIFICATE_FILE_BYTES_MAX: u64 = MIB;
-/// How often certificate files are looked at for a change.
-pub const CERTIFICATE_WATCH: Duration = Duration::from_secs(1);
+/// Largest configuration file that is read.
+pub const CONFIG_FILE_BYTES_MAX: u64 = MIB;
+/// How often certificates and the token list are looked at for a change. One is read once two looks found the same.
+pub const FILE_WATCH: Duration = Duration::from_secs(1);
+/// Largest token list that is read: half a million lines with long names and comments.
+pub const TOKENS_FILE_BYTES_MAX: u64 = 64 * MIB;
 
 /// `--drain-timeout`: how long peers may take to close before they are cut.
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);

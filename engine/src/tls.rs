@@ -4,7 +4,7 @@
 //!  received buffers   …│ record │ record │ rec        ord │ record │…
 //!  in place             decrypted where they are                          payload ─► LineDecoder
 //!  through the carry                        rec + ord                     a record across two buffers: joined first
-//!  outgoing           handshake, tickets, alerts, close_notify ─► the connection, when the bytes before are sent
+//!  outgoing           handshake, alerts, close_notify ─► the connection, when the bytes before are sent
 //! ```
 //! The library decrypts a record where it is and then copies its payload into memory of its own: one allocation a record,
 //! which it frees as soon as the payload is taken. Nothing else is allocated after the handshake.

@@ -92,8 +92,10 @@ fn metrics_have_their_names_and_labels() {
         ("entry_delay_seconds_count", &[]),
         ("entry_delay_seconds_sum", &[]),
         ("segments", &["state"]),
+        ("retained_bytes_total", &[]),
         ("open_files", &[]),
         ("tls_handshakes_total", &["result"]),
+        ("accept_pauses_total", &[]),
         ("tls_handshakes_waited_total", &[]),
         ("tls_broken_total", &[]),
         ("tls_certificate_expiry_timestamp_seconds", &[]),
@@ -106,6 +108,7 @@ fn metrics_have_their_names_and_labels() {
         ("storage_state", &["state"]),
         ("shard_busy_ratio", &["shard"]),
         ("ring_overflow_total", &["shard"]),
+        ("config_reloads_total", &["result"]),
         ("limit", &["name"]),
     ] {
         let labels = BTreeSet::from([labels.iter().map(|label| (*label).to_owned()).collect()]);
@@ -285,7 +288,7 @@ fn files_and_writes_are_counted() {
 fn a_recovering_engine_answers_and_is_not_ready() {
     let folder = tempfile::tempdir().unwrap();
     let data = Arc::new(DataDir::open(&folder.path().join("data")).unwrap());
-    let watch = Arc::new(Watch::new(data, Vec::new(), None));
+    let watch = Arc::new(Watch::new(data, Vec::new(), Vec::new()));
     let admin = Admin::start(&"127.0.0.1:0".parse().unwrap(), watch).unwrap().unwrap();
     let addr = admin.address().parse().unwrap();
     for (path, status, body) in [("/healthz", 200, "ok, recovering\n"), ("/readyz", 503, "recovering\n")] {

@@ -236,11 +236,14 @@ fn cat_needs_no_lock() {
 fn cat_of_an_unknown_log_says_so() {
     let (_folder, data) = data();
     session(&data, &format!("{T} hello\n"));
-    for log in [U, "nonsense"] {
-        let output = run(&["cat", log, "--data", utf8(&data)]);
+    for (log, shown) in
+        [(U, "…: no such log"), ("nonsense", "nonsense"), ("2bfbea1e-10c3-4419-bdad-7e6435882e1f0", "2bfbea1e")]
+    {
+        let output = engine(&["cat", log, "--data", utf8(&data)]).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_ne!(output.status.code(), Some(0), "{stderr}");
         assert!(stderr.starts_with("engine: ") && stderr.lines().count() == 1, "{stderr}");
+        assert!(stderr.contains(shown), "{stderr}");
         assert_eq!(output.stdout, b"");
     }
 }

@@ -63,7 +63,7 @@ fn crash(seed: u64) -> Crash {
     let mut config = config(4096);
     config.ownership = Ownership::with_seed(1 + u16::try_from(random.below(2)).unwrap(), seed);
     config.journal.boot = BEFORE;
-    config.logs.segment_bytes = *random.pick(&[600, 5000, 1 << 30]);
+    config.logs.segment.bytes = *random.pick(&[600, 5000, 1 << 30]);
     config.logs.open_files_max = *random.pick(&[1, 100]);
     let interval = SyncLevel::Interval(Duration::from_millis(50));
     config.sync = *random.pick(&[SyncLevel::None, interval, interval, SyncLevel::Batch, SyncLevel::Batch]);
@@ -85,7 +85,7 @@ fn crash(seed: u64) -> Crash {
         }
     }
     if random.one_in(4) {
-        sim.command(Command::Drain);
+        sim.command(&Command::Drain);
         (0..random.below(400)).for_each(|_| _ = sim.turn());
     }
     let killed = random.one_in(4);
@@ -288,8 +288,9 @@ fn is_moved(name: &str, crash: &Crash) -> bool {
 }
 
 fn logs(recovered: &Recovered) -> Vec<(Token, String, u64)> {
-    let log =
-        |log: &engine::store::recover::RecoveredLog| (log.token, segment_name(log.newest.base), log.newest.length.0);
+    let log = |log: &engine::store::recover::RecoveredLog| {
+        (log.name.token().unwrap(), segment_name(log.newest.base), log.newest.length.0)
+    };
     recovered.logs.iter().map(log).collect()
 }
 

@@ -61,7 +61,7 @@ fn peers_that_close_at_the_half_close_lose_nothing() {
 #[test]
 fn a_last_line_survives_a_cut_that_comes_while_it_is_held() {
     let mut sim = Sim::new(4, Faults::none(), config(4096));
-    sim.command(Command::DiskLow(true));
+    sim.command(&Command::DiskLow(true));
     let peer = sim.connect();
     sim.send(peer, format!("{} whole\n{} closed in order", token(1), token(1)).as_bytes());
     sim.close(peer);

@@ -19,6 +19,7 @@ use engine::framing::Framing;
 use engine::metrics::Counters;
 use engine::segment::parse_segment_name;
 use engine::shard::{Command, ListenerConfig, PeerAddress, PerAddress, ShardConfig, SyncLevel};
+use engine::store::keep::Rules;
 use engine::wire::{Reject, Token};
 use socket2::{Domain, Socket, Type};
 
@@ -394,7 +395,7 @@ fn conformance_config(framing: Framing) -> ShardConfig {
     let mut config = config(LINE_BYTES_MAX);
     config.listeners = vec![ListenerConfig::plain(framing)];
     config.udp_sockets = 1;
-    config.logs.segment_bytes = SEGMENT_BYTES;
+    config.logs.segment.bytes = SEGMENT_BYTES;
     config.per_address = PerAddress::new(PER_ADDRESS);
     config
 }
@@ -431,25 +432,30 @@ impl Real {
         let certificates = authority.map(|authority| CertificateFiles {
             pairs: vec![authority.pair("localhost", ECDSA).write(folder.path())],
             client_ca: None,
+            place: None,
         });
-        let spoken = ListenerConfig { framing, tls: certificates.is_some() };
+        let spoken = ListenerConfig { tls: certificates.is_some(), ..ListenerConfig::plain(framing) };
+        let set = certificates.is_some().then_some(0);
         let config = Config {
             data: folder.path().join("data"),
-            tcp: vec![TcpListen { address: "127.0.0.1:0".parse().unwrap(), spoken }],
-            certificates,
+            tcp: vec![TcpListen { address: "127.0.0.1:0".parse().unwrap(), spoken, certificates: set }],
+            certificates: certificates.into_iter().collect(),
             handshakes_max: shard.handshakes_max,
             udp: vec!["127.0.0.1:0".parse().unwrap()],
             udp_creates: shard.udp_creates,
             shards,
+            tokens: None,
             tokens_max: 1000,
             tokens_per_second: None,
+            rejected_bytes_max: None,
             connections_max: None,
             connections_per_ip_max: PER_ADDRESS,
             line_bytes_max: shard.line_bytes_max,
             oversize: shard.oversize,
             buffer_bytes: shard.buffer_bytes,
             linger: shard.logs.linger,
-            segment_bytes: shard.logs.segment_bytes,
+            segment: shard.logs.segment,
+            keep: Rules::default(),
             sync: SyncLevel::Interval(Duration::from_secs(1)),
             accept_loss: false,
             disk_free_min: Some(0),
@@ -670,7 +676,7 @@ impl World for Simulated {
 
     fn drain(&mut self, polite: Vec<Self::Peer>) -> Counters {
         let polite: Vec<PeerId> = polite.iter().map(|(peer, _)| *peer).collect();
-        self.0.command(Command::Drain);
+        self.0.command(&Command::Drain);
         finish_drain(&mut self.0, &polite);
         let outcome = self.0.outcome().unwrap();
         assert_eq!(outcome.unstored_bytes, 0);

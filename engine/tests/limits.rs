@@ -296,11 +296,15 @@ fn a_full_accept_queue_is_taken_one_by_one() {
     };
     let mut held: Vec<TcpStream> = (0..MAX + WAITING).map(|_| engine.connect()).collect();
     assert!(wait_until(|| open() == MAX));
+    let told = engine.wait_for_line(|line| line.contains("--connections-max"));
+    assert!(told.ends_with("as many connections as --connections-max allows, newcomers wait seen=1"), "{told}");
     for left in (0..3 * MAX).rev() {
         drop(held.remove(0));
         let most = open();
         assert!(most <= MAX, "{most} connections, {left} to go");
     }
     drop(held);
-    assert_eq!(engine.stop().get("connections"), (MAX + WAITING) as u64);
+    let summary = engine.stop();
+    assert_eq!(summary.get("connections"), (MAX + WAITING) as u64);
+    assert!(summary.get("accept_pauses") > 1, "one for the crowd, and one each time that somebody took a free place");
 }

@@ -197,7 +197,13 @@ impl Driver {
             }
             Op::Sync(sync) => self.answers.push_back(Completion::Synced { sync, result: Ok(()) }),
             Op::CloseSegment(FileId(LOGS)) | Op::RemoveJournals(_) => {}
-            Op::Accept(_) | Op::AcceptOne(_) | Op::Receive(_) | Op::ReceiveOnce(_) | Op::ReceiveDatagrams { .. } => {}
+            // A block of an index takes a place in a queue that is there already.
+            Op::Index { .. }
+            | Op::Accept(_)
+            | Op::AcceptOne(_)
+            | Op::Receive(_)
+            | Op::ReceiveOnce(_)
+            | Op::ReceiveDatagrams { .. } => {}
             other => panic!("{other:?} has no place here"),
         }
     }

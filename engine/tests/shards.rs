@@ -214,7 +214,7 @@ fn a_drain_waits_for_no_linger_of_another_shard() {
     sim.run_until(|sim| sim.log_bytes(log) == b"at once\n");
     // The owner has nothing left to do in its drain when this arrives.
     let from = sim.now();
-    sim.command(Command::Drain);
+    sim.command(&Command::Drain);
     sim.run_for(Duration::from_millis(200));
     sim.send(peer, format!("{log} lingers\n").as_bytes());
     sim.close(peer);
@@ -295,7 +295,7 @@ fn nothing_crosses_after_a_shard_gave_up() {
             let peer = sim.connect_to(shard);
             sim.send(peer, &stream);
         }
-        sim.command(Command::Drain);
+        sim.command(&Command::Drain);
         sim.run_for(Duration::from_millis(250 + 3 * seed));
         assert!(sim.unread() > 0 && sim.outcome().is_none(), "seed {seed}");
         sim.set_disk_bytes(0);

@@ -135,7 +135,8 @@ impl Run {
         config.udp_buffers = 1 << random.below(4);
         config.udp_creates = true;
         config.logs.open_files_max = *random.pick(&[1, 3, 100]);
-        config.logs.segment_bytes = *random.pick(&[100, 1000, 1 << 30]);
+        config.logs.segment.bytes = *random.pick(&[100, 1000, 1 << 30]);
+        config.logs.segment.age = *random.pick(&[Duration::from_millis(150), Duration::from_hours(24)]);
         let faults = random_faults(&mut random);
         let mut sim = Sim::new(seed, faults, config.clone());
         sim.set_socket_bytes(*random.pick(&[1, 500, 4096, 1 << 18]));
@@ -159,7 +160,7 @@ impl Run {
         let mut draining = false;
         for step in 0.. {
             if step == drain_after {
-                self.sim.command(Command::Drain);
+                self.sim.command(&Command::Drain);
                 draining = true;
             }
             let busy: Vec<usize> = (0..self.peers.len()).filter(|&index| !self.peers[index].is_over()).collect();
@@ -180,7 +181,7 @@ impl Run {
         }
         self.sim.set_disk_bytes(u64::MAX);
         if !draining {
-            self.sim.command(Command::Drain);
+            self.sim.command(&Command::Drain);
         }
         let polite = self.random.below(self.peers.len() + 1);
         let open = self.peers[..polite].iter().filter(|client| client.last == Last::Wait || !client.is_over());
@@ -323,7 +324,7 @@ fn the_same_seed_gives_the_same_trace() {
 /// Three connections, four logs, rolls, long lines.
 fn short_workload(faults: Faults, disk: Option<u64>) -> Sim {
     let mut config = config(100);
-    config.logs.segment_bytes = 600;
+    config.logs.segment.bytes = 600;
     config.logs.open_files_max = 2;
     let mut sim = Sim::new(7, faults, config);
     sim.set_disk_bytes(disk.unwrap_or(u64::MAX));
@@ -518,7 +519,7 @@ fn a_drain_takes_every_datagram_that_a_socket_holds() {
         for _ in 0..seed {
             sim.turn();
         }
-        sim.command(Command::Drain);
+        sim.command(&Command::Drain);
         finish_drain(&mut sim, &[]);
         assert_eq!((sim.outcome().unwrap().counters.entries, sim.unread_datagrams()), (taken as u64, 0), "seed {seed}");
         assert!(!sim.send_datagram(b"too late"));
@@ -628,7 +629,7 @@ fn a_flood_meets_closed_windows_and_bounded_memory() {
 #[test]
 fn a_log_goes_on_where_it_ended() {
     let mut config = config(4096);
-    config.logs.segment_bytes = 20;
+    config.logs.segment.bytes = 20;
     let mut sim = Sim::with_log(10, config, token(1), Offset(700), b"before\n");
     let peer = sim.connect();
     for word in ["one", "two", "three", "four"] {

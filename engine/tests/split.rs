@@ -10,7 +10,7 @@ use std::rc::Rc;
 use engine::buf::{BufferPool, RecvArena, class_bytes};
 use engine::framing::{Foreign, Framing, LineDecoder, LineSink, feed_datagram};
 use engine::route::LogId;
-use engine::segment::FileId;
+use engine::segment::{FileId, LogName};
 use engine::shard::{
     Completion, ConnectionId, Datagrams, ListenerConfig, ListenerId, Newcomer, Op, Received, ReceivedDatagrams, Shard,
     ShardConfig, UdpId,
@@ -302,7 +302,7 @@ impl Bench {
                 Some(Completion::Received { connection, received: Received::Cancelled, more: false })
             }
             Op::Close { connection, .. } => Some(Completion::Closed(connection)),
-            Op::CreateSegment { log, token, .. } => {
+            Op::CreateSegment { log, name: LogName::Token(token), .. } => {
                 self.logs.insert(log.0, token);
                 Some(Completion::Opened { log, result: Ok(FileId(log.0)) })
             }
@@ -317,6 +317,7 @@ impl Bench {
             | Op::ReceiveDatagrams { .. }
             | Op::Recycle(_)
             | Op::RecycleDatagrams(_)
+            | Op::Index { .. }
             | Op::CloseSegment(_) => None,
             other => panic!("{other:?} has no place here"),
         }
@@ -335,7 +336,7 @@ fn captures_cut_anywhere_equal_the_oracle() {
     for (theirs, capture) in captures::streams() {
         let mut config = config(262_144);
         config.buffer_bytes = 64 << 20;
-        config.logs.segment_bytes = u64::MAX;
+        config.logs.segment.bytes = u64::MAX;
         let ours =
             FRAMINGS.into_iter().filter(|(_, named)| *named == theirs).map(|(ours, _)| ListenerConfig::plain(ours));
         config.listeners = ours.collect();

@@ -24,14 +24,16 @@ const NOT_IN_CORE: [&str; 8] =
     ["std::fs", "std::net", "std::os", "std::thread", "std::process", "Instant", "SystemTime", "async"];
 
 /// Crates, and the only places in `src/` that name them.
-const HOMES: [(&str, &[&str]); 15] = [
+const HOMES: [(&str, &[&str]); 17] = [
     ("io_uring", &["engine/src/driver/uring/"]),
     ("libc", &["engine/src/driver/uring/", "engine/src/sys/", "loadgen/src/sys.rs"]),
     // The process's own limits are the control side's business.
     ("rustix", &["engine/src/driver/uring/", "engine/src/sys/", "engine/src/engine.rs", "loadgen/src/"]),
     ("socket2", &["engine/src/sys/"]),
-    ("signal_hook", &["engine/src/engine.rs"]),
-    ("clap", &["engine/src/cli.rs", "loadgen/src/cli.rs"]),
+    ("signal_hook", &["engine/src/engine.rs", "loadgen/src/lib.rs"]),
+    ("clap", &["engine/src/cli.rs", "engine/src/cli/", "loadgen/src/cli.rs"]),
+    ("strsim", &["engine/src/cli/"]),
+    ("toml", &["engine/src/config/"]),
     ("mimalloc", &["engine/src/main.rs", "loadgen/src/main.rs"]),
     ("bytes", &["engine/src/buf/"]),
     // A node id is a UUID too.
@@ -350,7 +352,13 @@ fn readme_has_every_flag() {
     let mut cli = engine::cli::Cli::command();
     cli.build();
     let mut found = Vec::new();
+    let flags_of_run = cli.find_subcommand("run").map(flags_of);
     for command in cli.get_subcommands().filter(|command| command.get_name() != "help") {
+        // One table for both.
+        if command.get_name() == "check-config" {
+            assert_eq!(Some(flags_of(command)), flags_of_run);
+            continue;
+        }
         let section = section(&format!("### `engine {}`", command.get_name()));
         let readme: Vec<_> = table(&section);
         let flags = flags_of(command);
@@ -368,6 +376,37 @@ fn readme_has_every_flag() {
         }
     }
     assert_none(&found);
+}
+
+/// Flags of `run` as keys of the configuration file, under their tables.
+#[test]
+fn the_example_file_has_every_key_with_its_default() {
+    let mut cli = engine::cli::Cli::command();
+    cli.build();
+    let run = cli.find_subcommand("run").unwrap();
+    let flags = run.get_arguments().filter(|argument| !["help", "config"].contains(&argument.get_id().as_str()));
+    let mut wanted: Vec<String> = flags
+        .map(|argument| {
+            let table = argument.get_help_heading().map(|heading| format!("{}.", heading.to_lowercase()));
+            let defaults: Vec<_> = argument.get_default_values().iter().map(|value| value.to_str().unwrap()).collect();
+            let default = if argument.get_action().takes_values() { defaults.join(",") } else { "false".into() };
+            format!("{}{} = {default}", table.unwrap_or_default(), argument.get_id())
+        })
+        .collect();
+    let (example, mut table) = (read("engine/engine.toml"), String::new());
+    for line in example.lines().filter_map(|line| line.strip_prefix('#')).filter(|line| !line.starts_with([' ', '#'])) {
+        if let Some(name) = line.strip_prefix('[') {
+            table = name.replace(']', ".");
+        } else if let Some((key, value)) = line.split_once(" = ").filter(|_| !table.starts_with('[')) {
+            let value = value.trim_matches('"');
+            let known = [format!("{table}{key} = {value}"), format!("{table}{key} = ")];
+            match wanted.iter().position(|wanted| known.contains(wanted)) {
+                Some(found) => drop(wanted.remove(found)),
+                None => wanted.push(format!("{table}{key} = {value}, which is no flag or not its default")),
+            }
+        }
+    }
+    assert_none(&wanted);
 }
 
 #[test]

@@ -20,7 +20,7 @@ use engine::wire::{Reject, Token};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::version::TLS13;
+use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
 
 use support::captures;
@@ -494,7 +494,8 @@ fn clients_have_to_show_a_certificate_if_asked() {
 
 #[test]
 fn sessions_are_resumed_on_another_shard_until_credentials_change() {
-    for version in VERSIONS {
+    // TLS 1.3 has tickets behind the handshake only, where they would cost lines.
+    for (version, expected) in [(&TLS12, [2, 2, 0, 0, 0]), (&TLS13, [4, 0, 0, 0, 0])] {
         let (authority, mut config) = (Authority::new(), config(4096));
         let pair = authority.pair("localhost", ED25519);
         let server = server(&[&pair]);
@@ -506,9 +507,8 @@ fn sessions_are_resumed_on_another_shard_until_credentials_change() {
             assert!(shake_hands(sim, peer, &mut client));
             let wire = client.seal(&[format!("{} on {shard}\n", token(1)).as_bytes()]);
             sim.send(peer, &wire);
-            // Tickets come behind the handshake.
             sim.run_for(Duration::from_millis(200));
-            client.give(&sim.read(peer)).unwrap();
+            assert_eq!(sim.read(peer), b"", "nothing follows the handshake that a client would have to read");
             close(sim, peer, &mut client);
         };
         visit(&mut sim, 0);
@@ -517,7 +517,7 @@ fn sessions_are_resumed_on_another_shard_until_credentials_change() {
         server.replace(credentials(&[&pair]));
         visit(&mut sim, 1);
         drain(&mut sim, &[]);
-        assert_eq!(handshakes(&counters(&sim)), [2, 2, 0, 0, 0], "{:?}", version.version);
+        assert_eq!(handshakes(&counters(&sim)), expected, "{:?}", version.version);
         assert_eq!(counters(&sim).entries, 4);
     }
 }

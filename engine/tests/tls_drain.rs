@@ -26,7 +26,7 @@ fn a_drain_says_goodbye_before_it_half_closes() {
         let (peer, mut client) = connect(&mut sim, &client_config);
         let late = (sim.connect(), Client::new(&client_config, "localhost"));
         sim.run_for(Duration::from_millis(100));
-        sim.command(Command::Drain);
+        sim.command(&Command::Drain);
         sim.run_until(|sim| sim.half_closed(peer));
         client.give(&sim.read(peer)).unwrap();
         assert!(client.connection.process_new_packets().unwrap().peer_has_closed());

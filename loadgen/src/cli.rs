@@ -99,6 +99,10 @@ struct RunArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     warmup: Option<Duration>,
 
+    /// How long the receiver may take nothing, acknowledge nothing and store nothing before it is not waited for any more
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_time)]
+    finish_wait: Duration,
+
     /// Connections, all opened before the first entry
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = parse_up_to::<CONNECTIONS_MAX>)]
     connections: u32,
@@ -306,23 +310,47 @@ fn plan_from(run: RunArgs) -> Result<Plan, RunError> {
         lines: Lines { size: run.size, position, text },
         seed: run.seed,
         run: plan::fresh_run_id(),
-        finish_wait: plan::FINISH_WAIT,
+        finish_wait: run.finish_wait,
         files: files_from(run.data, run.files)?,
         follow_sample: usize::try_from(run.follow_sample).unwrap_or(usize::MAX),
     };
+    check(&plan).map(|()| plan).map_err(RunError::Usage)
+}
+
+/// What each flag for itself does not show.
+fn check(plan: &Plan) -> Result<(), String> {
     if plan.is_lossy() && plan.lines.longest() > DATAGRAM_BYTES_MAX {
         let problem = format!("a line of {} is no datagram; give at most {DATAGRAM_BYTES_MAX}", plan.lines.longest());
         let flag = if matches!(plan.lines.text, Text::Lines(_)) { "--lines" } else { "--size" };
-        return Err(RunError::Usage(format!("{flag}: {problem}")));
+        return Err(format!("{flag}: {problem}"));
     }
     if plan.is_too_long() {
         let most = plan::ENTRIES_PER_CONNECTION_MAX;
-        return Err(RunError::Usage(format!("--connections: one numbers at most {most} entries; give more of them")));
+        return Err(format!("--connections: one numbers at most {most} entries; give more of them"));
+    }
+    if plan.is_too_wide() {
+        let most = plan::PAIRS_MAX;
+        return Err(format!(
+            "--connections: an account of so many on so many --tokens takes too much memory; give at most {most} pairs of \
+             both"
+        ));
     }
     if plan.stop == Stop::After(Duration::ZERO) {
-        return Err(RunError::Usage("--duration: zero sends nothing; give a time such as 500ms or 10s".into()));
+        return Err("--duration: zero sends nothing; give a time such as 500ms or 10s".into());
     }
-    Ok(plan)
+    if plan.finish_wait.is_zero() {
+        return Err("--finish-wait: zero waits for nobody; give a time such as 500ms or 10s".into());
+    }
+    if plan.arrival == Arrival::Poisson && plan.rate == Rate::Max {
+        return Err(
+            "--arrival: means nothing at --rate max, which has no schedule; give a --rate in entries per second".into(),
+        );
+    }
+    if plan.follow_sample > 1 && !plan.is_followed() {
+        let problem = "nothing is followed; it needs --data or --files, and a --rate other than max";
+        return Err(format!("--follow-sample: {problem}"));
+    }
+    Ok(())
 }
 
 fn proto_from(run: &RunArgs) -> Result<Proto, RunError> {
@@ -460,8 +488,8 @@ mod tests {
     fn defaults_are_the_manuals() {
         let plan = plan(&[]).unwrap();
         assert_eq!(
-            (plan.rate, plan.arrival, plan.stop),
-            (Rate::Max, Arrival::Uniform, Stop::After(Duration::from_secs(10)))
+            (plan.rate, plan.arrival, plan.stop, plan.finish_wait),
+            (Rate::Max, Arrival::Uniform, Stop::After(Duration::from_secs(10)), plan::FINISH_WAIT)
         );
         assert_eq!((plan.connections, plan.threads, plan.tokens.list.len()), (8, 1, 100));
         assert_eq!((plan.warmup, plan.lines), (WARMUP_DEFAULT, Lines::default()));
@@ -469,6 +497,7 @@ mod tests {
 
     #[test]
     fn flags_are_read() {
+        assert_eq!(plan(&["--rate", "1.5M"]).unwrap().rate, Rate::PerSecond(1_500_000));
         let plan = plan(&["--rate", "250k", "--entries", "2M", "--size", "64..4KiB", "--tokens", "2k"]).unwrap();
         assert_eq!((plan.rate, plan.stop), (Rate::PerSecond(250_000), Stop::Entries(2_000_000)));
         assert_eq!((plan.lines.size, plan.tokens.list.len(), plan.warmup), (64..=4096, 2000, Duration::ZERO));
@@ -521,7 +550,7 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        let refused: [(&[&str], &str); 36] = [
+        let refused: [(&[&str], &str); 41] = [
             (&["--duration", "31d"], "--duration: 31d: longer than possible; give at most 30d"),
             (&["--duration", "0"], "--duration: zero sends nothing; give a time"),
             (
@@ -529,9 +558,12 @@ mod tests {
                 "--connections: one numbers at most 4294967296 entries; give",
             ),
             (&["--rate", "0"], "--rate: 0: zero sends nothing; give a number"),
-            (&["--rate", "5x"], "--rate: 5x: unknown unit; give a number"),
+            (
+                &["--rate", "5x"],
+                "--rate: 5x: unknown unit x; give a number such as 1000, 500k or 1.5M (units: k M), or max",
+            ),
             (&["--rate", "-5"], "-5: no such flag; see"),
-            (&["--duration", "10"], "--duration: 10: unknown unit; give a time"),
+            (&["--duration", "10"], "--duration: 10: no unit; give a time"),
             (&["--duration", "1s", "--entries", "1"], "--duration: not together with --entries; give one"),
             (&["--size", "63"], "--size: 63 is not possible; give 64 to 1048576"),
             (&["--size", "512..256"], "--size: 512..256: 512 is more than 256; give the smaller"),
@@ -550,6 +582,14 @@ mod tests {
             (&["--fail-if", "visible.p99>5ms"], "--fail-if: nothing is followed; visible needs --data"),
             (&["--lines", "/does/not/exist"], "--lines: /does/not/exist cannot be read; give"),
             (&["--follow-sample", "0"], "--follow-sample: 0: zero"),
+            (&["--follow-sample", "2", "--rate", "1k"], "--follow-sample: nothing is followed; it needs --data"),
+            (&["--follow-sample", "2", "--data", "/"], "--follow-sample: nothing is followed; it needs --data"),
+            (&["--arrival", "poisson"], "--arrival: means nothing at --rate max, which has no schedule; give"),
+            (&["--finish-wait", "0"], "--finish-wait: zero waits for nobody; give a time"),
+            (
+                &["--data", "/", "--connections", "10000", "--tokens", "100k"],
+                "--connections: an account of so many on so many --tokens takes too much memory; give at most 268435456",
+            ),
             (&["--position", "front"], "--position: front is not possible; give start, middle, end, mixed"),
             (&["--json", "--json"], "--json: given twice; give it once"),
             (&["--nothing"], "--nothing: no such flag; see loadgen run --help"),

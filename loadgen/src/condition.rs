@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::latency::{Clock, Latencies};
+use crate::units::scaled;
 
 const ALLOWED: &str = "no such bound; give something like 'p99>5ms', 'send.p99.9>800us' or 'visible.max>1s'";
 const UNITS: [(&str, u64); 4] = [("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000)];
@@ -86,16 +87,9 @@ impl FromStr for Condition {
         if !(0.0..=1.0).contains(&quantile) {
             return Err("no such percentile; give 0 to 100".to_owned());
         }
-        let bound_nanos = parse_bound(bound.trim()).ok_or_else(wrong)?;
+        let bound_nanos = scaled(bound.trim(), &UNITS, "give a time such as 5ms, 0.5ms or 800us")?;
         Ok(Self { clock, quantile, bound_nanos, text: text.to_owned() })
     }
-}
-
-fn parse_bound(text: &str) -> Option<u64> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let (_, scale) = UNITS.iter().find(|(name, _)| *name == unit)?;
-    number.parse::<u64>().ok()?.checked_mul(*scale)
 }
 
 #[cfg(test)]
@@ -126,8 +120,16 @@ mod tests {
     }
 
     #[test]
+    fn a_bound_may_have_a_fraction() {
+        let bound = |text: &str| text.parse::<Condition>().unwrap().bound_nanos;
+        assert_eq!([bound("p99>0.5ms"), bound("p99.9>1.25s"), bound("max>800us")], [500_000, 1_250_000_000, 800_000]);
+        let error = "p99>5".parse::<Condition>().unwrap_err();
+        assert_eq!(error, "no unit; give a time such as 5ms, 0.5ms or 800us (units: ns us ms s)");
+    }
+
+    #[test]
     fn other_texts_are_refused() {
-        for text in ["p99", "p99>", "p99>5", "p101>5ms", "q99>5ms", "p99<5ms", "disk.p99>5ms"] {
+        for text in ["p99", "p99>", "p99>0.5ns", "p101>5ms", "q99>5ms", "p99<5ms", "disk.p99>5ms"] {
             assert!(text.parse::<Condition>().is_err(), "{text}");
         }
     }

@@ -17,7 +17,7 @@ pub enum Exit {
     Environment = 3,
     /// The account shows something lost, duplicated, reordered, damaged or in the wrong log.
     Account = 5,
-    /// The schedule was not kept, or the receiver did not take all of it: the figures don't count.
+    /// The schedule was not kept, the receiver did not take all of it, or the run was cut short: the figures don't count.
     Invalid = 6,
 }
 

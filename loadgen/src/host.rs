@@ -6,8 +6,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::plan::Proto;
 use crate::sys::run_first;
@@ -96,6 +98,28 @@ pub fn realtime(threads: u32) -> Option<bool> {
 pub fn run_last() {
     // Linux has a priority for each thread, and anybody may lower his own.
     setpriority_process(None, NICE_MAX).unwrap_or(());
+}
+
+/// The time in which a thread had something to do: that it had a core, and that it waited for one.
+#[derive(Clone, Copy, Debug)]
+pub struct BusyTime(Duration);
+
+impl BusyTime {
+    /// That of the calling thread so far; `None` where the kernel does not tell.
+    #[must_use]
+    pub fn of_this_thread() -> Option<Self> {
+        let worked = Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).ok()?;
+        // Its first field is that, as of the last tick.
+        let text = line("/proc/thread-self/schedstat")?;
+        let waited = text.split_whitespace().nth(1)?.parse().ok()?;
+        Some(Self(worked + Duration::from_nanos(waited)))
+    }
+
+    /// What came to it since.
+    #[must_use]
+    pub fn since(&self) -> Option<Duration> {
+        Self::of_this_thread().map(|now| now.0.saturating_sub(self.0))
+    }
 }
 
 /// The process that listens at an address of this host.
@@ -203,6 +227,7 @@ fn line(path: &str) -> Option<String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "keeps time")]
 mod tests {
     use super::*;
     use std::net::{TcpListener, UdpSocket};
@@ -232,6 +257,18 @@ mod tests {
         assert_eq!(realtime(0), None);
         let asked = std::thread::spawn(|| run_first(Work::Sends as i32).is_ok()).join().unwrap();
         assert_eq!(realtime(u32::MAX), Some(asked));
+    }
+
+    #[test]
+    fn a_thread_knows_how_busy_it_was() {
+        let begun = std::time::Instant::now();
+        let before = BusyTime::of_this_thread().unwrap();
+        while begun.elapsed() < Duration::from_millis(50) {}
+        let busy = before.since().unwrap();
+        assert!(busy >= Duration::from_millis(45), "{busy:?}");
+        std::thread::sleep(Duration::from_millis(300));
+        let rested = before.since().unwrap().saturating_sub(busy);
+        assert!(rested < Duration::from_millis(250), "{rested:?}");
     }
 
     #[test]

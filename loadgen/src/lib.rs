@@ -60,7 +60,7 @@ pub mod tokens;
 pub mod units;
 pub mod validity;
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -80,6 +80,9 @@ use report::Report;
 use report::progress::Progress;
 use send_times::SendTimes;
 use sender::{Outcome, Watch};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 /// What becomes of a report.
 #[derive(Clone, Debug, Default)]
@@ -107,7 +110,9 @@ pub fn execute(command: Command) -> Result<Exit, RunError> {
     if let Some(out) = &output.out {
         report::files::prepare(out).map_err(|error| RunError::Environment(unwritable(out), error))?;
     }
-    let report = Report { fail_if: output.fail_if, ..run(*plan)? };
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_signal(&stop).map_err(|error| RunError::Unexpected("signals: cannot be taken".into(), error))?;
+    let report = Report { fail_if: output.fail_if, ..run(*plan, stop)? };
     let written = output
         .out
         .as_ref()
@@ -117,16 +122,37 @@ pub fn execute(command: Command) -> Result<Exit, RunError> {
     written.map(|()| report.exit())
 }
 
-/// One run: sends, follows what becomes visible, and settles the account if the plan says where the entries go.
+/// The first Ctrl-C or SIGTERM ends the sending, so that there is an account of what was sent; the next one the process.
+fn stop_on_signal(stop: &Arc<AtomicBool>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let stop = Arc::clone(stop);
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in &mut signals {
+            if stop.swap(true, Ordering::Relaxed) {
+                emulate_default_handler(signal).unwrap_or(());
+            }
+            let text = "loadgen: stopping: waits until the receiver has what was sent; again to end at once\n";
+            // Whoever has closed stderr does not want to know.
+            drop(io::stderr().write_all(text.as_bytes()));
+        }
+    })?;
+    Ok(())
+}
+
+/// One run: sends until its end or until told to stop, follows what becomes visible, and settles the account if the plan
+/// says where the entries go.
 ///
 /// # Errors
 ///
 /// When a connection or a ring cannot be made, or the receiver's files cannot be read.
-pub fn run(plan: Plan) -> Result<Report, RunError> {
+pub fn run(plan: Plan, stop: Arc<AtomicBool>) -> Result<Report, RunError> {
     host::raise_file_limit();
     let plan = Arc::new(plan);
-    let follower =
-        plan.files.as_ref().map(|files| Follower::new(&plan, files)).transpose().map_err(unreadable(&plan))?;
+    let follower = plan.files.as_ref().map(|files| {
+        let mut follower = Follower::new(&plan, files)?;
+        follower.skip_history().map(|()| follower)
+    });
+    let follower = follower.transpose().map_err(unreadable(&plan))?;
     let (parts, collected) = mpsc::channel();
     let collector = thread::spawn(move || {
         host::run_last();
@@ -134,7 +160,7 @@ pub fn run(plan: Plan) -> Result<Report, RunError> {
         Latencies::collect(&collected, |second, clock, latency| progress.take(second, clock, latency))
     });
     let send_times = plan.is_followed().then(|| Arc::new(SendTimes::new(plan.connections)));
-    let watch = Watch { parts, send_times };
+    let watch = Watch { parts, send_times, stop };
     let ready = sender::prepare(&plan, &watch)?;
     let listener = Listener::find(plan.target, &plan.proto);
     let running = ready.start();
@@ -190,7 +216,7 @@ fn watch_run(
 }
 
 fn stopwatch(plan: &Plan, clock: RunClock, watch: Watch) -> Option<Stopwatch> {
-    let Watch { parts, send_times } = watch;
+    let Watch { parts, send_times, .. } = watch;
     send_times.map(|send_times| {
         let recorder = Recorder::new(Clock::Visible, plan.warmup, parts);
         Stopwatch { clock, recorder, send_times }

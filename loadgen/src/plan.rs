@@ -14,9 +14,12 @@ pub const CONNECTIONS_MAX: u32 = 10_000;
 pub const THREADS_MAX: u32 = 256;
 /// Most entries of one connection: the sequence on the wire has 32 bits.
 pub const ENTRIES_PER_CONNECTION_MAX: u64 = 1 << 32;
+/// Most pairs of connection and token of which an account keeps the order: 4 bytes each, a GiB.
+pub const PAIRS_MAX: u64 = 1 << 28;
 
-/// How long a receiver may take to read the rest: socket buffers of some MiB, a slow disk, and patience.
-pub const FINISH_WAIT: Duration = Duration::from_secs(30);
+/// How long a receiver may make no progress, reading what it was sent and then storing it: others collect what they
+/// store for some seconds.
+pub const FINISH_WAIT: Duration = Duration::from_secs(10);
 
 /// How to speak to the receiver.
 #[derive(Clone, Debug)]
@@ -106,7 +109,7 @@ pub struct Plan {
     pub seed: u64,
     /// Tells this run's entries from those of earlier runs into the same logs.
     pub run: u16,
-    /// How long the receiver may take to read what it was sent, once the sending is over.
+    /// When the receiver has read, acknowledged or stored nothing for so long, it is not waited for any more.
     pub finish_wait: Duration,
     /// Where the receiver stores, if the run is to be followed and accounted for.
     pub files: Option<Files>,
@@ -188,6 +191,13 @@ impl Plan {
         matches!(self.proto, Proto::Udp)
     }
 
+    /// Whether the account would have to remember more pairs of connection and token than it may.
+    #[must_use]
+    pub fn is_too_wide(&self) -> bool {
+        let pairs = u64::from(self.connections) * self.tokens.list.len() as u64;
+        self.files.is_some() && pairs > PAIRS_MAX
+    }
+
     /// Whether entries are followed while they are sent. Not at [`Rate::Max`]: the follower would take the time that
     /// sender and receiver compete for.
     #[must_use]
@@ -239,6 +249,13 @@ pub(crate) mod tests {
         let timed = Plan { rate: Rate::PerSecond(5), ..timed };
         assert_eq!(timed.scheduled(), Some(Duration::from_secs(5)));
         assert_eq!(Plan { stop: Stop::Entries(10), ..timed }.scheduled(), Some(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn an_account_has_room_for_so_many_pairs() {
+        let wide = Plan { connections: 10_000, files: Some(Files::Data(PathBuf::new())), ..plan(1, 26_844, 256) };
+        assert_eq!((wide.is_too_wide(), Plan { files: None, ..wide.clone() }.is_too_wide()), (true, false));
+        assert!(!Plan { connections: 9999, ..wide }.is_too_wide());
     }
 
     #[test]

@@ -81,6 +81,11 @@ impl Schedule {
         }
     }
 
+    /// Nothing is due from a time on.
+    pub fn end_at(&mut self, now: u64) {
+        self.end = self.end.min(now);
+    }
+
     /// How many entries it still holds. At [`Rate::Max`] with a time limit nobody knows, and it is 0.
     #[must_use]
     pub fn remaining(mut self) -> u64 {
@@ -192,7 +197,9 @@ mod tests {
         assert!(times.is_empty());
         schedule.take(5_000_000, 2, &mut times);
         assert_eq!(times, [1_000_000, 3_000_000]);
-        assert_eq!(schedule.remaining(), 498);
+        assert_eq!(schedule.clone().remaining(), 498);
+        schedule.end_at(10_000_000);
+        assert_eq!((schedule.next_due(), schedule.remaining()), (Some(5_000_000), 3));
     }
 
     #[test]

@@ -19,13 +19,28 @@ const SIZE_UNITS: [(&str, u64); 7] = [
     ("GiB", KIB * KIB * KIB),
 ];
 
-/// A number and the unit behind it.
-fn scaled(text: &str, units: &[(&str, u64)], allowed: &str) -> Result<u64, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+/// A number, whole or with a decimal point, and the unit behind it: whole in the smallest of the units.
+pub(crate) fn scaled(text: &str, units: &[(&str, u64)], allowed: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| format!("not a number; {allowed}"))?;
-    let (_, scale) = units.iter().find(|(name, _)| *name == unit).ok_or_else(|| format!("unknown unit; {allowed}"))?;
-    number.checked_mul(*scale).ok_or_else(|| format!("too large; {allowed}"))
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let parts = whole.parse::<u64>().ok().zip(fraction.parse::<u64>().ok());
+    let (whole, parts) = parts.ok_or_else(|| format!("not a number; {allowed}"))?;
+    let known = || units.iter().map(|(name, _)| *name).filter(|name| !name.is_empty()).collect::<Vec<_>>().join(" ");
+    let scale = units.iter().find(|(name, _)| *name == unit).map(|(_, scale)| *scale);
+    let scale = scale.ok_or_else(|| match unit {
+        "" => format!("no unit; {allowed} (units: {})", known()),
+        unit => format!("unknown unit {unit}; {allowed} (units: {})", known()),
+    })?;
+    let too_large = || format!("too large; {allowed}");
+    let parts_of_one =
+        10_u64.checked_pow(fraction.len() as u32).ok_or_else(|| format!("too many digits; {allowed}"))?;
+    let scaled_parts = parts.checked_mul(scale).ok_or_else(too_large)?;
+    if !scaled_parts.is_multiple_of(parts_of_one) {
+        return Err(format!("finer than possible; {allowed}"));
+    }
+    let scaled = whole.checked_mul(scale).and_then(|scaled| scaled.checked_add(scaled_parts / parts_of_one));
+    scaled.ok_or_else(too_large)
 }
 
 /// A number, zero included.
@@ -34,7 +49,7 @@ fn scaled(text: &str, units: &[(&str, u64)], allowed: &str) -> Result<u64, Strin
 ///
 /// What is wrong with it.
 pub fn parse_number(text: &str) -> Result<u64, String> {
-    scaled(text, &COUNT_UNITS, "give a number such as 1000, 500k or 2M")
+    scaled(text, &COUNT_UNITS, "give a number such as 1000, 500k or 1.5M")
 }
 
 /// A number of at least one.
@@ -44,7 +59,7 @@ pub fn parse_number(text: &str) -> Result<u64, String> {
 /// What is wrong with it.
 pub fn parse_count(text: &str) -> Result<u64, String> {
     match parse_number(text)? {
-        0 => Err("zero sends nothing; give a number such as 1000, 500k or 2M".to_owned()),
+        0 => Err("zero sends nothing; give a number such as 1000, 500k or 1.5M".to_owned()),
         count => Ok(count),
     }
 }
@@ -86,6 +101,9 @@ mod tests {
     #[test]
     fn units_are_read() {
         assert_eq!(parse_count("250k"), Ok(250_000));
+        assert_eq!(parse_count("1.5M"), Ok(1_500_000));
+        assert_eq!(parse_count("0.25k"), Ok(250));
+        assert_eq!(parse_time("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(parse_number("0"), Ok(0));
         assert_eq!(parse_time("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_time("2d"), Ok(Duration::from_hours(48)));
@@ -98,7 +116,15 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         assert!(parse_count("0").unwrap_err().contains("zero"));
         assert!(parse_count("5x").unwrap_err().contains("unknown unit"));
-        assert!(parse_time("10").unwrap_err().contains("unknown unit"));
+        assert!(parse_count("1.0005k").unwrap_err().contains("finer than possible"));
+        assert!(parse_count("1.5").unwrap_err().contains("finer than possible"));
+        for text in ["1.", ".5k", "1.5.5k", "k"] {
+            assert!(parse_count(text).unwrap_err().contains("not a number"), "{text}");
+        }
+        assert!(parse_count("0.00000000000000000001M").unwrap_err().contains("too many digits"));
+        assert!(parse_count("99999999999999M").unwrap_err().contains("too large"));
+        let error = parse_time("10").unwrap_err();
+        assert_eq!(error, "no unit; give a time such as 500ms, 10s, 5m, 1h or 2d (units: ms s m h d)");
         assert!(parse_time("31d").unwrap_err().contains("at most 30d"));
         assert!(parse_size_range("9..8").unwrap_err().contains("smaller one"));
         assert!(parse_size_range("..8").unwrap_err().contains("not a number"));

@@ -24,6 +24,8 @@ const PASS_ALLOWED: Duration = Duration::from_millis(1);
 const PASS_PART: u64 = 4;
 /// A clock that was set by less does not disturb a log of seconds.
 const CLOCK_STEP_MAX: Duration = Duration::from_millis(10);
+/// Below this part of the time in which the busiest sending thread waits, it is the generator that sets the pace.
+const WAITED_PART: f64 = 0.1;
 /// Sources that are read without a system call or a slow device.
 const CLOCKS_GOOD: [&str; 6] =
     ["tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "xen", "arch_sys_counter", "timebase"];
@@ -64,6 +66,7 @@ pub struct Evidence<'a> {
 #[must_use]
 pub fn findings(evidence: &Evidence<'_>) -> Vec<Finding> {
     let checks = [
+        cut_short,
         schedule,
         receiver_behind,
         rate_missed,
@@ -80,6 +83,15 @@ pub fn findings(evidence: &Evidence<'_>) -> Vec<Finding> {
         realtime,
     ];
     checks.iter().filter_map(|check| check(evidence)).collect()
+}
+
+fn cut_short(evidence: &Evidence<'_>) -> Option<Finding> {
+    let stopped = evidence.outcome.stopped?;
+    let text = format!(
+        "the run was cut short by a signal after {:.3} s: the account holds, the measurement does not count",
+        stopped.as_secs_f64()
+    );
+    Some(Finding { name: "cut_short", text, is_fatal: true })
 }
 
 fn schedule(evidence: &Evidence<'_>) -> Option<Finding> {
@@ -110,7 +122,8 @@ fn receiver_behind(evidence: &Evidence<'_>) -> Option<Finding> {
 /// Whoever held the entries back: what was asked for was not measured.
 #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
 fn rate_missed(evidence: &Evidence<'_>) -> Option<Finding> {
-    let (Rate::PerSecond(asked), Some(scheduled)) = (evidence.plan.rate, evidence.plan.scheduled()) else {
+    let (Rate::PerSecond(asked), Some(scheduled)) = (evidence.plan.rate, evidence.outcome.scheduled(evidence.plan))
+    else {
         return None;
     };
     let (sent, behind) = (evidence.latencies.send.entries as f64, entries_behind(evidence) as f64);
@@ -141,7 +154,8 @@ fn unacknowledged(evidence: &Evidence<'_>) -> Option<Finding> {
     let is_owed = !evidence.plan.reconnect && !evidence.plan.is_lossy();
     let text = format!(
         "the receiver did not take all that was sent: {entries} entries were never acknowledged, {timed_out} connections \
-         timed out"
+         timed out after {:?} without progress (--finish-wait)",
+        evidence.plan.finish_wait
     );
     let is_fatal = timed_out > 0 || (is_owed && entries > 0);
     is_fatal.then_some(Finding { name: "unacknowledged", text, is_fatal })
@@ -202,13 +216,38 @@ fn follower(evidence: &Evidence<'_>) -> Option<Finding> {
 }
 
 fn closed_loop(evidence: &Evidence<'_>) -> Option<Finding> {
-    let text = if evidence.plan.is_lossy() {
-        "at --rate max over UDP nobody sets the pace: what the receiver cannot take is lost"
-    } else {
-        "at --rate max the receiver sets the pace: the latencies say how full the sockets were"
+    if evidence.plan.rate != Rate::Max {
+        return None;
+    }
+    let (name, text) = match evidence.outcome.waited {
+        _ if evidence.plan.is_lossy() => (
+            "closed_loop",
+            "at --rate max over UDP nobody sets the pace: what the receiver cannot take is lost".to_owned(),
+        ),
+        Some(part) if part >= WAITED_PART => (
+            "closed_loop",
+            format!(
+                "at --rate max the receiver set the pace: the busiest sending thread waited for it in {:.0} % of the time; \
+                 the latencies say how full the sockets were",
+                part * 100.0
+            ),
+        ),
+        Some(part) => (
+            "generator_limit",
+            format!(
+                "at --rate max the generator was the limit, not the receiver: its busiest sending thread waited for it in \
+                 only {:.0} % of the time; give it more --threads, or cores of its own",
+                part * 100.0
+            ),
+        ),
+        None => (
+            "closed_loop",
+            "at --rate max back-pressure sets the pace; whether the generator was the limit is not known here (no \
+             /proc/thread-self/schedstat)"
+                .to_owned(),
+        ),
     };
-    let is_max = evidence.plan.rate == Rate::Max;
-    is_max.then(|| Finding { name: "closed_loop", text: text.to_owned(), is_fatal: false })
+    Some(Finding { name, text, is_fatal: false })
 }
 
 fn nothing_stored(evidence: &Evidence<'_>) -> Option<Finding> {
@@ -238,7 +277,7 @@ mod tests {
     use super::*;
     use crate::plan::tests::plan;
     use crate::plan::{Proto, Stop};
-    use crate::sender::{Attempt, ConnectionOutcome};
+    use crate::sender::{Amount, Attempt, ConnectionOutcome};
 
     /// Names of what is found, after a change of faultless evidence.
     fn found(change: impl FnOnce(&mut Plan, &mut Outcome, &mut Latencies, &mut Host)) -> Vec<&'static str> {
@@ -252,11 +291,19 @@ mod tests {
             bytes_sent: 0,
             bytes_acknowledged: 0,
             entries_behind: 0,
+            warmup: Amount::default(),
             ending: Ending::Finished,
             attempts: Vec::new(),
         };
-        let mut outcome =
-            Outcome { elapsed: Duration::ZERO, sending: Duration::ZERO, suite: None, connections: vec![connection] };
+        let mut outcome = Outcome {
+            elapsed: Duration::ZERO,
+            sending: Duration::ZERO,
+            acknowledging: Duration::ZERO,
+            stopped: None,
+            waited: None,
+            suite: None,
+            connections: vec![connection],
+        };
         let mut latencies = Latencies::default();
         let mut host =
             Host { name: None, kernel: None, processor: None, cores: [0].into(), clock_source: Some("tsc".to_owned()) };
@@ -304,6 +351,31 @@ mod tests {
         };
         assert_eq!(found(|_, _, latencies, _| slow(latencies)), ["follower_slow"]);
     }
+
+    #[test]
+    fn at_most_speed_somebody_sets_the_pace() {
+        let at = |waited| judged(|plan, outcome, _, _| (plan.rate, outcome.waited) = (Rate::Max, waited));
+        assert_eq!(at(Some(0.1)), [("closed_loop", false)]);
+        assert_eq!(at(Some(0.09)), [("generator_limit", false)]);
+        assert_eq!(at(None), [("closed_loop", false)]);
+        let over_udp = judged(|plan, outcome, _, _| {
+            (plan.rate, plan.proto, outcome.waited) = (Rate::Max, Proto::Udp, Some(0.0));
+        });
+        assert_eq!(over_udp, [("closed_loop", false)]);
+    }
+
+    /// What it did until then was on schedule.
+    #[test]
+    fn a_run_that_was_cut_short_is_invalid() {
+        let cut_short = judged(|plan, outcome, latencies, _| {
+            (plan.rate, plan.stop) = (Rate::PerSecond(1000), Stop::Entries(20_000));
+            (outcome.stopped, outcome.sending) = (Some(Duration::from_secs(5)), Duration::from_secs(5));
+            latencies.send.entries = 5_000;
+            latencies.send.corrected.record(1).unwrap();
+        });
+        assert_eq!(cut_short, [("cut_short", true)]);
+    }
+
     #[test]
     fn what_the_receiver_did_not_take_makes_a_run_invalid() {
         let timed_out = |outcome: &mut Outcome| outcome.connections[0].ending = Ending::TimedOut;

@@ -11,12 +11,12 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use loadgen::follow::Follower;
 use loadgen::plan::{Files, Plan, Proto, Stop};
-use loadgen::sender::{self, Ending, Outcome};
+use loadgen::sender::{self, Ending, Outcome, Watch};
 use loadgen::tls::{Records, Tls};
 use loadgen::tokens::{Tokens, tokens_of_seed};
 use support::engine::{Engine, engine_binary};
@@ -60,13 +60,12 @@ fn drain_under_load(
     let engine = Engine::start_as(command, flags, data, "127.0.0.1:0");
     let target = if let Proto::Tls(_) = proto { engine.tls.unwrap() } else { engine.address };
     let plan = Plan { proto: proto.clone(), ..plan(target, round) };
-    let senders = std::thread::spawn({
-        let plan = plan.clone();
-        move || sender::run(&plan).unwrap()
-    });
+    // All connections are there, and their handshakes over, before the time counts.
+    let watch = Watch { parts: mpsc::channel().0, send_times: None, stop: Arc::default() };
+    let senders = sender::prepare(&Arc::new(plan.clone()), &watch).unwrap().start();
     std::thread::sleep(PUSH + Duration::from_millis(7 * round));
     engine.terminate();
-    let outcome = senders.join().unwrap();
+    let outcome = senders.wait().unwrap();
     (plan, outcome, engine.wait())
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use support::{End, Fault, Receiver, skip};
+use support::{End, Fault, Receiver, assert_exit, skip};
 
 /// Runs against the receiver, with its data directory, and gives the exit code and the report.
 fn measure(receiver: &Receiver, arguments: &[&str]) -> (i32, Value) {
@@ -24,39 +24,40 @@ fn milliseconds(report: &Value, clock: &str, from: &str, percentile: &str) -> f6
     report["latency_ms"][clock][from][percentile].as_f64().unwrap()
 }
 
-/// The receiver stops reading for 400 ms of each second and holds little meanwhile. One write meets
-/// the stall; all that is due behind it waits as well, which only the intended times know.
+/// The receiver stops reading for half a second, twice in eleven, and holds little meanwhile. One write meets the stall, of
+/// a batch at most (32 lines here): far less than one entry in a thousand, so the actual send times hide it. All that is
+/// due behind it waits as well, nearly a tenth of all entries, which only the intended times know. The bounds are far from
+/// what an idle machine shows, so that a busy one keeps them.
 #[test]
 fn a_stall_shows_from_the_intended_time_and_hides_from_the_actual_one() {
     let receiver = Receiver::start(Fault::None, End::Stalling);
-    let arguments = ["--rate", "10k", "--size", "4KiB", "--warmup", "500ms", "--duration", "4s", "--connections", "1"];
+    let arguments = ["--rate", "8k", "--size", "2KiB", "--entries", "88000", "--connections", "1"];
     let (code, report) = measure(&receiver, &arguments);
-    assert!(code == 0 || code == 6, "{report}");
-    assert_eq!(report["account"]["clean"], true, "{report}");
+    assert_exit(code, &report, 0);
+    assert_eq!((&report["account"]["clean"], &report["account"]["stored"]), (&true.into(), &88_000.into()), "{report}");
     let at = |clock, from, percentile| milliseconds(&report, clock, from, percentile);
-    assert!(at("send", "corrected", "p99.9") > 100.0, "{report}");
-    assert!(at("visible", "corrected", "p99.9") > 100.0, "{report}");
-    // A good part of all entries is due within a stall.
-    assert!(at("send", "corrected", "p90") > 20.0, "{report}");
-    let hidden = at("send", "uncorrected", "p90");
-    assert!(hidden < at("send", "corrected", "p90") / 4.0, "{report}");
+    for clock in ["send", "visible"] {
+        assert!(at(clock, "corrected", "p99.9") > 200.0, "{clock}: {report}");
+    }
+    let hidden = at("send", "uncorrected", "p99.9");
+    assert!(hidden < 150.0 && hidden * 3.0 < at("send", "corrected", "p99.9"), "{report}");
+    // It is there all the same.
+    assert!(at("send", "uncorrected", "max") > 200.0, "{report}");
 }
 
 #[test]
 fn a_bound_that_is_exceeded_fails_the_run() {
     let receiver = Receiver::start(Fault::None, End::WithSender);
-    let run = |bound| {
+    let run = |bound, expected| {
         let (code, report) = measure(&receiver, &["--rate", "1k", "--entries", "500", "--fail-if", bound]);
         let verdict = &report["fail_if"][0];
         assert_eq!(verdict["bound"], bound);
         assert!(verdict["value_ms"].as_f64().unwrap() > 0.0);
-        (code, verdict["clock"].clone(), verdict["failed"].clone())
+        assert_exit(code, &report, expected);
+        (verdict["clock"].clone(), verdict["failed"].clone())
     };
-    // A generator that was late on its own account says that, whatever the bound.
-    let (code, clock, failed) = run("p50>1ns");
-    assert!(matches!(code, 1 | 6) && clock == "visible" && failed == true, "{code}");
-    let (code, clock, failed) = run("send.max>1000s");
-    assert!(matches!(code, 0 | 6) && clock == "send" && failed == false, "{code}");
+    assert_eq!(run("p50>1ns", 1), ("visible".into(), true.into()));
+    assert_eq!(run("send.max>1000.5s", 0), ("send".into(), false.into()));
 }
 
 #[test]
@@ -66,7 +67,7 @@ fn every_log_is_followed_however_many_are_sampled() {
         let arguments = ["--rate", "4k", "--entries", "4000", "--tokens", "8"];
         let (code, report) =
             measure(&receiver, &[&arguments[..], &["--follow-sample", sample, "--threads", threads]].concat());
-        assert!(code == 0 || code == 6, "{report}");
+        assert_exit(code, &report, 0);
         assert_eq!((&report["account"]["stored"], &report["account"]["clean"]), (&4000.into(), &true.into()));
         let seen = report["latency_ms"]["visible"]["corrected"]["count"].as_u64().unwrap();
         assert_eq!(seen * sample.parse::<u64>().unwrap(), 4000, "{report}");
@@ -84,6 +85,7 @@ fn files_of_other_receivers_are_followed() {
         command.args(["run", "--json", "--target", &target, "--files", &pattern, "--rate", "2k", "--entries", "2000"]);
         let output = command.args(["--position", position, "--skew", "zipf:1.1"]).output().unwrap();
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_exit(output.status.code().unwrap(), &report, 0);
         assert_eq!(
             (&report["account"]["stored"], &report["account"]["clean"]),
             (&2000.into(), &true.into()),
@@ -104,7 +106,8 @@ fn histograms_are_read_back_by_another_implementation() {
     let directory = out.path().to_str().unwrap();
     let arguments =
         ["--rate", "5k", "--arrival", "poisson", "--warmup", "200ms", "--duration", "2500ms", "--out", directory];
-    let (_, report) = measure(&receiver, &arguments);
+    let (code, report) = measure(&receiver, &arguments);
+    assert_exit(code, &report, 0);
     let read = read_back(out.path());
     for clock in ["send", "visible"] {
         let (theirs, ours) = (&read[clock], &report["latency_ms"][clock]["corrected"]);
@@ -119,7 +122,7 @@ fn histograms_are_read_back_by_another_implementation() {
         }
     }
     let summary: Value = serde_json::from_slice(&std::fs::read(out.path().join("summary.json")).unwrap()).unwrap();
-    assert_eq!((&summary["schema"], &summary["run"]), (&2.into(), &report["run"]));
+    assert_eq!((&summary["schema"], &summary["run"]), (&3.into(), &report["run"]));
     let table = std::fs::read_to_string(out.path().join("intervals.csv")).unwrap();
     let sent = table.lines().skip(1).map(|row| row.split(',').nth(1).unwrap().parse::<u64>().unwrap()).sum::<u64>();
     assert_eq!(sent, report["entries_sent"].as_u64().unwrap());

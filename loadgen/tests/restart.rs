@@ -52,7 +52,19 @@ fn a_kill_leaves_exactly_what_the_account_names() {
     let engine = Engine::start(data.path(), "127.0.0.1:0");
     let address = engine.address.to_string();
     let loadgen = Command::new(env!("CARGO_BIN_EXE_loadgen"))
-        .args(["run", "--json", "--reconnect", "--rate", "max", "--duration", "4s", "--size", "1KiB"])
+        .args([
+            "run",
+            "--json",
+            "--reconnect",
+            "--rate",
+            "max",
+            "--duration",
+            "4s",
+            "--size",
+            "1KiB",
+            "--finish-wait",
+            "3s",
+        ])
         .args(["--connections", &CONNECTIONS.to_string(), "--target", &address, "--data"])
         .arg(data.path())
         .stdout(Stdio::piped())
@@ -98,4 +110,9 @@ fn judge(report: &Value, stored: &HashSet<(u64, u64)>) {
     let named: HashSet<_> = lost.union(&in_flight).copied().filter(|entry| !stored.contains(entry)).collect();
     assert_eq!(named, missing);
     assert!(lost.is_disjoint(stored));
+    for cut in account["cuts"].as_array().unwrap() {
+        let one = Value::from(vec![cut.clone()]);
+        let in_flight = ranges(&one, |cut| &cut["in_flight"]);
+        assert_eq!(cut["in_flight_stored"], in_flight.intersection(stored).count(), "{cut}");
+    }
 }

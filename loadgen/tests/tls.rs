@@ -14,7 +14,8 @@ use support::{End, Fault, Receiver};
 /// Runs against the receiver; gives the exit code, the report if there is one, and stderr.
 fn loadgen(receiver: &Receiver, arguments: &[&str]) -> (i32, Value, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
-    command.args(["run", "--json", "--proto", "tls", "--tokens", "7", "--target", &receiver.address.to_string()]);
+    command.args(["run", "--json", "--proto", "tls", "--tokens", "7", "--finish-wait", "2s"]);
+    command.args(["--target", &receiver.address.to_string()]);
     let output = command.arg("--data").arg(receiver.data.path()).args(arguments).output().unwrap();
     let report = serde_json::from_slice(&output.stdout).unwrap_or_default();
     (output.status.code().unwrap(), report, String::from_utf8(output.stderr).unwrap())

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use engine::cli::{self, Command, Typed};
-use engine::config::{Config, RunFlags};
+use engine::config::Config;
 use engine::engine::Engine;
 
 const LOGS: usize = 100;
@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn config(data: &std::path::Path) -> Result<Config, Box<dyn std::error::Error>> {
     let args = ["engine", "run", "--tcp", "127.0.0.1:0", "--admin", "off", "--log-level", "error", "--data"];
     match cli::parse(args.map(Into::into).into_iter().chain([data.into()])) {
-        Typed::Command(Command::Run(args)) => Ok(Config::try_from(RunFlags::from(*args))?),
+        Typed::Command(Command::Run(args)) => Ok(args.resolve()?.config),
         other => Err(format!("{other:?}").into()),
     }
 }

@@ -16,9 +16,11 @@ use tokio::time::timeout;
 
 use crate::driver::uring::Mailbox;
 use crate::limits::{BUSY_WINDOW, SHARD_ANSWER};
-use crate::metrics::render::{ShardView, Snapshot, render};
+use crate::metrics::render::{Sealed, ShardView, Snapshot, render};
 use crate::metrics::{Limit, Load, Report, StorageState};
 use crate::shard::Command;
+use crate::store::keep::Kept;
+use crate::store::recover::Recovered;
 use crate::sys::DataDir;
 use crate::tls;
 
@@ -111,11 +113,52 @@ impl Busy {
     }
 }
 
+/// Sealed segments that recovery found.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SegmentsAtStart {
+    /// Not compressed.
+    pub sealed: u64,
+    /// Compressed.
+    pub packed: u64,
+}
+
+impl SegmentsAtStart {
+    /// All but the newest of each log are sealed.
+    #[must_use]
+    pub fn of(recovered: &Recovered) -> Self {
+        let newest = recovered.logs.len() + recovered.rejected.len();
+        Self { sealed: recovered.segments - newest as u64 - recovered.packed, packed: recovered.packed }
+    }
+}
+
+/// What became of sealed segments.
+#[derive(Debug, Default)]
+pub struct Segments {
+    /// How it began.
+    pub at_start: SegmentsAtStart,
+    /// What was done since.
+    pub kept: Arc<Kept>,
+}
+
+impl Segments {
+    fn now(&self) -> Sealed {
+        let [packed, retired_plain, retired_packed, retired_bytes] =
+            [&self.kept.packed, &self.kept.retired_plain, &self.kept.retired_packed, &self.kept.retired_bytes]
+                .map(|count| count.load(Ordering::Relaxed));
+        Sealed {
+            added: self.at_start.sealed,
+            removed: packed + retired_plain,
+            packed: (self.at_start.packed + packed).saturating_sub(retired_packed),
+            retired_bytes,
+        }
+    }
+}
+
 /// What is known once the engine serves.
 #[derive(Debug)]
 struct Serving {
     listeners: Vec<String>,
-    segments_sealed: u64,
+    segments: Segments,
     desks: Vec<Desk>,
 }
 
@@ -151,8 +194,10 @@ pub struct Progress {
 #[derive(Debug)]
 pub struct Watch {
     data: Arc<DataDir>,
-    limits: Vec<Limit>,
-    tls: Option<tls::Server>,
+    limits: Mutex<Vec<Limit>>,
+    tls: Vec<tls::Server>,
+    reloads: AtomicU64,
+    reloads_failed: AtomicU64,
     serving: OnceLock<Serving>,
     wait: Duration,
 }
@@ -160,13 +205,35 @@ pub struct Watch {
 impl Watch {
     /// An engine that is starting on this directory, within these limits, with these certificates if it speaks TLS.
     #[must_use]
-    pub fn new(data: Arc<DataDir>, limits: Vec<Limit>, tls: Option<tls::Server>) -> Self {
-        Self { data, limits, tls, serving: OnceLock::new(), wait: SHARD_ANSWER }
+    pub fn new(data: Arc<DataDir>, limits: Vec<Limit>, tls: Vec<tls::Server>) -> Self {
+        Self {
+            data,
+            limits: Mutex::new(limits),
+            tls,
+            reloads: AtomicU64::new(0),
+            reloads_failed: AtomicU64::new(0),
+            serving: OnceLock::new(),
+            wait: SHARD_ANSWER,
+        }
+    }
+
+    /// The configuration, or a file that it names, was read again, or that failed.
+    pub fn count_reload(&self, ok: bool) {
+        let count = if ok { &self.reloads } else { &self.reloads_failed };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// From now on this limit is in force instead of the one of its name.
+    pub fn set_limit(&self, limit: Limit) {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = limits.iter_mut().find(|old| old.name == limit.name) {
+            *old = limit;
+        }
     }
 
     /// From now on the engine serves: on these listeners, with these shards, and with what recovery found.
-    pub fn serve(&self, listeners: Vec<String>, segments_sealed: u64, desks: Vec<Desk>) {
-        let serving = Serving { listeners, segments_sealed, desks };
+    pub fn serve(&self, listeners: Vec<String>, segments: Segments, desks: Vec<Desk>) {
+        let serving = Serving { listeners, segments, desks };
         self.serving.set(serving).expect("an engine starts once");
     }
 
@@ -197,10 +264,11 @@ impl Watch {
         render(&Snapshot {
             listeners: self.serving.get().map_or(&[], |serving| &serving.listeners),
             shards: shards.collect(),
-            segments_recovered_sealed: self.serving.get().map_or(0, |serving| serving.segments_sealed),
-            certificate_expiry: self.tls.as_ref().and_then(tls::Server::first_expiry),
+            sealed: self.serving.get().map_or_else(Sealed::default, |serving| serving.segments.now()),
+            certificate_expiry: self.tls.iter().filter_map(tls::Server::first_expiry).min(),
             disk_free_bytes: self.data.free_bytes().ok(),
-            limits: &self.limits,
+            config_reloads: (self.reloads.load(Ordering::Relaxed), self.reloads_failed.load(Ordering::Relaxed)),
+            limits: &self.limits.lock().unwrap_or_else(PoisonError::into_inner),
         })
     }
 
@@ -270,7 +338,7 @@ mod tests {
     fn watch() -> (tempfile::TempDir, Watch) {
         let folder = tempfile::tempdir().unwrap();
         let data = Arc::new(DataDir::open(&folder.path().join("data")).unwrap());
-        (folder, Watch { wait: WAIT, ..Watch::new(data, Vec::new(), None) })
+        (folder, Watch { wait: WAIT, ..Watch::new(data, Vec::new(), Vec::new()) })
     }
 
     fn desk() -> (Reporter, Desk) {
@@ -299,7 +367,7 @@ mod tests {
         let ((alive, first), (_silent, second), (ended, third)) = (desk(), desk(), desk());
         alive.post(answering(LAST));
         ended.end(Report::default());
-        watch.serve(Vec::new(), 0, vec![first, second, third]);
+        watch.serve(Vec::new(), Segments::default(), vec![first, second, third]);
         let silent = Verdict::bad("shard 1 has not answered for 50ms; it stands still");
         assert_eq!(block_on(watch.health()), silent);
         assert_eq!(block_on(watch.readiness()), silent);
@@ -311,7 +379,7 @@ mod tests {
     fn a_late_answer_hides_no_later_one() {
         let (_folder, watch) = watch();
         let (reporter, desk) = desk();
-        watch.serve(Vec::new(), 0, vec![desk]);
+        watch.serve(Vec::new(), Segments::default(), vec![desk]);
         for (ticket, unwritten_bytes) in [(7, 1), (6, 2)] {
             reporter.post(Report { unwritten_bytes, ..answering(ticket) });
         }
@@ -322,7 +390,7 @@ mod tests {
     fn an_old_answer_answers_no_new_question() {
         let (_folder, watch) = watch();
         let (reporter, desk) = desk();
-        watch.serve(Vec::new(), 0, vec![desk]);
+        watch.serve(Vec::new(), Segments::default(), vec![desk]);
         assert!(!block_on(watch.health()).good);
         // The question is still open, and is not asked twice.
         let desk = &watch.serving.get().unwrap().desks[0];

@@ -1,11 +1,9 @@
-//! Certificates and keys in their files: reading them, and noticing that they have changed.
+//! Certificates and keys in their files.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt as _;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
+use super::files::{Stamp, read, stamp, wrong};
 use crate::error::ConfigError;
 use crate::limits::CERTIFICATE_FILE_BYTES_MAX;
 use crate::tls::{BadPair, Credentials};
@@ -17,10 +15,9 @@ pub struct CertificateFiles {
     pub pairs: Vec<(PathBuf, PathBuf)>,
     /// Authorities that clients must have a certificate of.
     pub client_ca: Option<PathBuf>,
+    /// Where they are a listener's own, as `FILE:LINE`; `None` for those of the flags.
+    pub place: Option<String>,
 }
-
-/// Which file it is, when it was changed, and how long it is; `None` if it cannot be looked at.
-type Stamp = Option<(u64, SystemTime, u64)>;
 
 impl CertificateFiles {
     /// Reads all of them.
@@ -30,17 +27,17 @@ impl CertificateFiles {
     pub fn load(&self) -> Result<Credentials, ConfigError> {
         let mut credentials = Credentials::default();
         for (certificate, key) in &self.pairs {
-            let (chain, private) = (read("--cert", certificate)?, read("--key", key)?);
+            let (chain, private) = (self.read("--cert", certificate)?, self.read("--key", key)?);
             let added = credentials.add(&chain, &private);
             added.map_err(|bad| match bad {
-                BadPair::Certificate(problem) => wrong("--cert", certificate, problem),
-                BadPair::Key(problem) => wrong("--key", key, problem),
+                BadPair::Certificate(problem) => self.wrong("--cert", certificate, problem),
+                BadPair::Key(problem) => self.wrong("--key", key, problem),
             })?;
         }
         if let Some(path) = &self.client_ca {
             let flag = "--client-ca";
-            let added = credentials.require_clients(&read(flag, path)?);
-            added.map_err(|problem| wrong(flag, path, problem))?;
+            let added = credentials.require_clients(&self.read(flag, path)?);
+            added.map_err(|problem| self.wrong(flag, path, problem))?;
         }
         Ok(credentials)
     }
@@ -48,29 +45,23 @@ impl CertificateFiles {
     /// Something that differs once one of the files has changed.
     #[must_use]
     pub fn stamps(&self) -> Vec<Stamp> {
-        let stamp = |path: &PathBuf| {
-            let meta = fs::metadata(path).ok()?;
-            Some((meta.ino(), meta.modified().ok()?, meta.len()))
-        };
         let pairs = self.pairs.iter().flat_map(|(certificate, key)| [certificate, key]);
-        pairs.chain(&self.client_ca).map(stamp).collect()
+        pairs.chain(&self.client_ca).map(|path| stamp(path)).collect()
     }
-}
 
-fn wrong(flag: &'static str, path: &Path, problem: &str) -> ConfigError {
-    ConfigError { flag, problem: format!("{}: {problem}", path.display()) }
-}
-
-fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, ConfigError> {
-    let unreadable = |error: io::Error| {
-        wrong(flag, path, &format!("cannot be read; give a PEM file that this user may read ({error})"))
-    };
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(CERTIFICATE_FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > CERTIFICATE_FILE_BYTES_MAX {
-        let problem = format!("is larger than {CERTIFICATE_FILE_BYTES_MAX} bytes; give a PEM file");
-        return Err(wrong(flag, path, &problem));
+    /// What an error about one of them is about.
+    fn subject(&self, flag: &'static str) -> Cow<'static, str> {
+        match &self.place {
+            Some(place) => format!("{place}: {}", flag.trim_start_matches('-').replace('-', "_")).into(),
+            None => flag.into(),
+        }
     }
-    Ok(bytes)
+
+    fn wrong(&self, flag: &'static str, path: &Path, problem: &str) -> ConfigError {
+        wrong(self.subject(flag), path, problem)
+    }
+
+    fn read(&self, flag: &'static str, path: &Path) -> Result<Vec<u8>, ConfigError> {
+        read(self.subject(flag), path, CERTIFICATE_FILE_BYTES_MAX, "a PEM file")
+    }
 }

@@ -3,69 +3,63 @@
 //! What cannot be used changes nothing: new handshakes go on with what was read before, and the reason is said. A pair is
 //! replaced in two steps by nearly everybody; between them it does not fit, and the second step puts it right.
 
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 
-use super::no_resources;
-use crate::config::CertificateFiles;
+use super::files::{Source, Watched};
+use crate::config::{CertificateFiles, Stamp};
 use crate::diag::{Level, log, quoted};
-use crate::error::{ConfigError, EngineError};
-use crate::limits::CERTIFICATE_WATCH;
+use crate::error::ConfigError;
 use crate::tls::{Credentials, Server};
 
-/// What TLS clients are shown, and the thread that keeps it up to date.
+/// A set of files, and what TLS clients are shown of it.
 #[derive(Debug)]
 pub(super) struct Certificates {
+    files: CertificateFiles,
+    stamps: Vec<Stamp>,
     server: Server,
-    /// The thread lives as long as somebody can ask it.
-    reloads: Sender<()>,
 }
 
 impl Certificates {
-    pub(super) fn load(files: CertificateFiles) -> Result<Self, EngineError> {
-        let stamps = files.stamps();
-        let server = Server::new(load(&files)?);
-        let (reloads, asked) = channel();
-        let shown = server.clone();
-        let work = move || {
-            let mut stamps = stamps;
-            loop {
-                let asked = match asked.recv_timeout(CERTIFICATE_WATCH) {
-                    Ok(()) => true,
-                    Err(RecvTimeoutError::Timeout) => false,
-                    Err(RecvTimeoutError::Disconnected) => return,
-                };
-                let now = files.stamps();
-                if asked || now != stamps {
-                    // Looked at before they are read: a change meanwhile is seen the next time.
-                    stamps = now;
-                    renew(&files, &shown);
-                }
-            }
+    /// One for each set, in their order.
+    pub(super) fn load(sets: &[CertificateFiles]) -> Result<Vec<Self>, ConfigError> {
+        let load = |files: &CertificateFiles| {
+            let stamps = files.stamps();
+            let server = Server::new(load(files)?);
+            Ok(Self { files: files.clone(), stamps, server })
         };
-        std::thread::Builder::new().name("certificates".into()).spawn(work).map_err(no_resources)?;
-        Ok(Self { server, reloads })
+        sets.iter().map(load).collect()
     }
 
     pub(super) fn server(&self) -> &Server {
         &self.server
     }
 
-    /// Where to ask for them to be read again.
-    pub(super) fn reloads(&self) -> Sender<()> {
-        self.reloads.clone()
+    /// Keeps what clients are shown like the files.
+    pub(super) fn watched(self) -> Watched {
+        let stamps = self.stamps.clone();
+        Watched::new(Box::new(self), stamps)
     }
 }
 
-fn renew(files: &CertificateFiles, server: &Server) {
-    match load(files) {
-        Ok(credentials) => {
-            server.replace(credentials);
-            log(Level::Info, format_args!("certificates read again pairs={}", files.pairs.len()));
+impl Source for Certificates {
+    fn stamps(&self) -> Vec<Stamp> {
+        self.files.stamps()
+    }
+
+    fn renew(&mut self) -> bool {
+        match load(&self.files) {
+            Ok(credentials) => {
+                self.server.replace(credentials);
+                log(Level::Info, format_args!("certificates read again pairs={}", self.files.pairs.len()));
+                true
+            }
+            Err(error) => {
+                log(Level::Warn, format_args!("certificates kept as they were error={}", quoted(&error)));
+                false
+            }
         }
-        Err(error) => log(Level::Warn, format_args!("certificates kept as they were error={}", quoted(&error))),
     }
 }
 

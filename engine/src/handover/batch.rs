@@ -9,7 +9,7 @@
 
 use crate::buf::{BufferPool, WriteBuf, class_for};
 use crate::limits::{HANDOVER_BATCH_BYTES, STAGING_BYTES_MIN};
-use crate::wire::{Entry, Token};
+use crate::wire::{Entry, Reject, Token};
 
 const HEADER_BYTES: usize = 25;
 const COUNTS_AT: usize = 17;
@@ -28,10 +28,46 @@ pub enum RunKind {
     WholeOfExisting,
     /// First pieces of their long lines.
     FirstOfExisting,
+    /// Whole lines that were rejected and are kept, the token says nothing: [`Reject::NoToken`].
+    NoToken,
+    /// The same: [`Reject::UnknownToken`].
+    UnknownToken,
+    /// The same: [`Reject::TooManyTokens`].
+    TooManyTokens,
 }
 
 impl RunKind {
-    const ALL: [Self; 5] = [Self::Whole, Self::First, Self::Further, Self::WholeOfExisting, Self::FirstOfExisting];
+    const ALL: [Self; 8] = [
+        Self::Whole,
+        Self::First,
+        Self::Further,
+        Self::WholeOfExisting,
+        Self::FirstOfExisting,
+        Self::NoToken,
+        Self::UnknownToken,
+        Self::TooManyTokens,
+    ];
+
+    /// Lines that were rejected for this reason, one of [`Reject::NO_LOG`].
+    #[must_use]
+    pub fn rejected(reason: Reject) -> Self {
+        match reason {
+            Reject::UnknownToken => Self::UnknownToken,
+            Reject::TooManyTokens => Self::TooManyTokens,
+            _ => Self::NoToken,
+        }
+    }
+
+    /// Why they were rejected, if they are no entries.
+    #[must_use]
+    pub fn reason(self) -> Option<Reject> {
+        match self {
+            Self::NoToken => Some(Reject::NoToken),
+            Self::UnknownToken => Some(Reject::UnknownToken),
+            Self::TooManyTokens => Some(Reject::TooManyTokens),
+            _ => None,
+        }
+    }
 
     /// The same of a sender that makes no logs.
     #[must_use]
@@ -39,7 +75,7 @@ impl RunKind {
         match self {
             Self::Whole | Self::WholeOfExisting => Self::WholeOfExisting,
             Self::First | Self::FirstOfExisting => Self::FirstOfExisting,
-            Self::Further => Self::Further,
+            other => other,
         }
     }
 
@@ -269,6 +305,19 @@ mod tests {
             lane.returned();
         }
         assert_eq!((pool.used(), lane.outstanding()), (0, 0));
+    }
+
+    #[test]
+    fn rejected_lines_come_out_with_their_reason() {
+        let mut pool = BufferPool::new(1 << 20);
+        let mut lane = Lane::new(HANDOVER_BATCH_BYTES);
+        for reason in Reject::NO_LOG {
+            lane.add(token(0), RunKind::rejected(reason), b"a line"[..].into(), &mut pool);
+        }
+        let batches: Vec<Batch> = lane.publish().collect();
+        let reasons: Vec<_> = batches.iter().flat_map(Batch::runs).map(|run| run.kind.reason()).collect();
+        assert_eq!(reasons, Reject::NO_LOG.map(Some));
+        assert!(RunKind::ALL.iter().filter(|kind| kind.reason().is_none()).count() == 5);
     }
 
     #[test]

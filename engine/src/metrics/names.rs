@@ -68,6 +68,11 @@ pub const CONNECTIONS_TOTAL: Family = family(
     "Connections taken (accepted), closed at once because their address had as many as it may (refused), and accepts that \
      failed and were tried again.",
 );
+/// No labels.
+pub const ACCEPT_PAUSES: Family = counter(
+    "engine_accept_pauses",
+    "Times that a shard stopped accepting, because --connections-max were open, until one of them ended.",
+);
 /// `proto`
 pub const RECEIVED_BYTES: Family = family(
     Kind::Counter,
@@ -116,7 +121,10 @@ pub const ENTRY_BYTES: Family = family(
     "Bytes of those entries with the LF of each: what segments grow by.",
 );
 /// `reason`
-pub const REJECTED_LINES: Family = counter("engine_rejected_lines", "Lines of which nothing is stored, by reason.");
+pub const REJECTED_LINES: Family = counter("engine_rejected_lines", "Lines that became no entry, by reason.");
+/// No labels.
+pub const REJECTED_KEPT_LINES: Family =
+    counter("engine_rejected_kept_lines", "Those of them that --rejected keep has stored below _rejected.");
 /// No labels.
 pub const SPLIT_LINES: Family = counter("engine_split_lines", "Lines longer than --line-bytes-max.");
 /// No labels.
@@ -157,7 +165,13 @@ pub const ENTRY_DELAY_SECONDS: Family = family(
     "From received to written. One sample per batch: its first entry, which waited longest.",
 );
 /// `state`
-pub const SEGMENTS: Family = gauge("engine_segments", "Segments: active (being appended to) and sealed ones.");
+pub const SEGMENTS: Family =
+    gauge("engine_segments", "Segments: active (being appended to), sealed, and compressed ones.");
+/// No labels.
+pub const RETAINED_BYTES: Family = counter(
+    "engine_retained_bytes",
+    "Bytes on disk of the segments that --retain-bytes and --retain-age have deleted.",
+);
 /// No labels.
 pub const OPEN_FILES: Family = gauge("engine_open_files", "Segments that are open now.");
 /// No labels.
@@ -187,6 +201,12 @@ pub const SHARD_BUSY_RATIO: Family = family(
 pub const RING_OVERFLOW: Family =
     counter("engine_ring_overflow", "Turns of the shard that found its completion queue overflown; nothing is lost.");
 
+/// `result`
+pub const CONFIG_RELOADS: Family = counter(
+    "engine_config_reloads",
+    "Reads again: of the configuration (SIGHUP), of each set of certificates and of the token list (SIGHUP, or a change of \
+     the file): used (ok), or something was wrong and all stayed as it was (failed).",
+);
 /// `name`
 pub const LIMIT: Family = gauge(
     "engine_limit",
@@ -194,10 +214,11 @@ pub const LIMIT: Family = gauge(
 );
 
 /// Every metric, in the order of the text.
-pub const ALL: [Family; 32] = [
+pub const ALL: &[Family] = &[
     BUILD,
     CONNECTIONS,
     CONNECTIONS_TOTAL,
+    ACCEPT_PAUSES,
     RECEIVED_BYTES,
     LINES,
     TLS_HANDSHAKES,
@@ -209,6 +230,7 @@ pub const ALL: [Family; 32] = [
     ENTRIES,
     ENTRY_BYTES,
     REJECTED_LINES,
+    REJECTED_KEPT_LINES,
     SPLIT_LINES,
     SPLIT_PIECES,
     BACKPRESSURE_SECONDS,
@@ -218,6 +240,7 @@ pub const ALL: [Family; 32] = [
     POISONED_SEGMENTS,
     ENTRY_DELAY_SECONDS,
     SEGMENTS,
+    RETAINED_BYTES,
     OPEN_FILES,
     FILE_CACHE_MISSES,
     LOGS,
@@ -226,5 +249,6 @@ pub const ALL: [Family; 32] = [
     STORAGE_STATE,
     SHARD_BUSY_RATIO,
     RING_OVERFLOW,
+    CONFIG_RELOADS,
     LIMIT,
 ];

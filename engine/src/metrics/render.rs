@@ -22,6 +22,19 @@ pub struct ShardView<'a> {
     pub busy_ratio: f64,
 }
 
+/// What the control side knows of sealed segments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sealed {
+    /// Those that were there at the start and not compressed.
+    pub added: u64,
+    /// Those that were compressed or deleted since.
+    pub removed: u64,
+    /// Those that are compressed.
+    pub packed: u64,
+    /// Bytes on disk of those that were deleted.
+    pub retired_bytes: u64,
+}
+
 /// All that the text says.
 #[derive(Clone, Debug)]
 pub struct Snapshot<'a> {
@@ -29,12 +42,14 @@ pub struct Snapshot<'a> {
     pub listeners: &'a [String],
     /// Every shard; none while the engine starts.
     pub shards: Vec<ShardView<'a>>,
-    /// Sealed segments that recovery found.
-    pub segments_recovered_sealed: u64,
+    /// What the control side knows of sealed segments.
+    pub sealed: Sealed,
     /// When the first certificate expires, in Unix time; where TLS is spoken, and if it is known.
     pub certificate_expiry: Option<i64>,
     /// Free space, if it could be asked.
     pub disk_free_bytes: Option<u64>,
+    /// How often the configuration was read again, and how often that failed.
+    pub config_reloads: (u64, u64),
     /// The limits in force.
     pub limits: &'a [Limit],
 }
@@ -69,6 +84,10 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
     tls(&mut text, snapshot);
     shards(&mut text, snapshot);
     storage(&mut text, snapshot);
+    let (ok, failed) = snapshot.config_reloads;
+    let mut reloads = text.family(&names::CONFIG_RELOADS);
+    reloads.sample(&[("result", "ok")], ok);
+    reloads.sample(&[("result", "failed")], failed);
     limits(&mut text, snapshot);
     text.0.push_str("# EOF\n");
     text.0
@@ -89,6 +108,7 @@ fn connections(text: &mut Text, snapshot: &Snapshot<'_>) {
         samples.sample(&[("listener", listener), ("result", "refused")], refused);
         samples.sample(&[("listener", listener), ("result", "failed")], failed);
     }
+    text.family(&names::ACCEPT_PAUSES).sample(&[], snapshot.sum(|report| report.counters.accept_pauses));
 }
 
 fn lines(text: &mut Text, snapshot: &Snapshot<'_>) {
@@ -112,6 +132,7 @@ fn lines(text: &mut Text, snapshot: &Snapshot<'_>) {
     for reason in Reject::ALL {
         samples.sample(&[("reason", reason.name())], snapshot.sum(|report| report.counters.rejected(reason)));
     }
+    text.family(&names::REJECTED_KEPT_LINES).sample(&[], snapshot.sum(|report| report.counters.kept_lines));
     text.family(&names::SPLIT_LINES).sample(&[], snapshot.sum(|report| report.counters.split_lines));
     text.family(&names::SPLIT_PIECES).sample(&[], snapshot.sum(|report| report.counters.split_pieces));
 }
@@ -147,10 +168,14 @@ fn storage(text: &mut Text, snapshot: &Snapshot<'_>) {
     text.family(&names::SYNC_SECONDS).histogram(&snapshot.histogram(|report| &report.sync_seconds));
     text.family(&names::POISONED_SEGMENTS).sample(&[], snapshot.sum(|report| report.segments_poisoned));
     text.family(&names::ENTRY_DELAY_SECONDS).histogram(&snapshot.histogram(|report| &report.entry_delay_seconds));
-    let sealed = snapshot.segments_recovered_sealed + snapshot.sum(|report| report.segments_sealed);
+    // The shards may have answered before the control side did something with what they sealed since.
+    let sealed = snapshot.sealed.added + snapshot.sum(|report| report.segments_sealed);
+    let sealed = sealed.saturating_sub(snapshot.sealed.removed);
     let mut samples = text.family(&names::SEGMENTS);
     samples.sample(&[("state", "active")], snapshot.sum(|report| report.segments_active));
     samples.sample(&[("state", "sealed")], sealed);
+    samples.sample(&[("state", "compressed")], snapshot.sealed.packed);
+    text.family(&names::RETAINED_BYTES).sample(&[], snapshot.sealed.retired_bytes);
     text.family(&names::OPEN_FILES).sample(&[], snapshot.sum(|report| report.open_files));
     text.family(&names::FILE_CACHE_MISSES).sample(&[], snapshot.sum(|report| report.file_cache_misses));
     text.family(&names::LOGS).sample(&[], snapshot.sum(|report| report.logs));
@@ -294,9 +319,10 @@ mod tests {
         render(&Snapshot {
             listeners: &["127.0.0.1:10000".to_owned()],
             shards,
-            segments_recovered_sealed: 5,
+            sealed: Sealed { added: 7, removed: 2, packed: 1, retired_bytes: 99 },
             certificate_expiry: Some(4_102_444_800),
             disk_free_bytes: Some(7),
+            config_reloads: (2, 1),
             limits: &[Limit::new("shards", 2_u16), Limit::new("linger", Duration::from_millis(5))],
         })
     }
@@ -329,6 +355,7 @@ mod tests {
             "engine_storage_state{state=\"low\"} 1",
             "engine_storage_state{state=\"ok\"} 0",
             "engine_disk_free_bytes 7",
+            "engine_config_reloads_total{result=\"failed\"} 1",
             "engine_limit{name=\"shards\"} 2",
             "engine_limit{name=\"linger_seconds\"} 0.005",
             "# UNIT engine_disk_free_bytes bytes",

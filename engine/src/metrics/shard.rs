@@ -18,6 +18,8 @@ pub struct Counters {
     pub connections: u64,
     /// Connections closed at once, because their address had as many as it may.
     pub connections_refused: u64,
+    /// Times that accepting stopped because as many connections as may be were open.
+    pub accept_pauses: u64,
     /// Bytes received, in connections and datagrams.
     pub received_bytes: u64,
     /// Those of them that came by UDP.
@@ -42,6 +44,8 @@ pub struct Counters {
     pub split_lines: u64,
     /// Stored pieces of such lines after the first.
     pub split_pieces: u64,
+    /// Rejected lines that are kept.
+    pub kept_lines: u64,
     /// Writes that completed, short ones too.
     pub batches: u64,
     /// TLS connections that waited because as many handshakes as may be were in progress.
@@ -112,6 +116,7 @@ impl Counters {
         let Self {
             connections,
             connections_refused,
+            accept_pauses,
             received_bytes,
             udp_received_bytes,
             tls_received_bytes,
@@ -124,6 +129,7 @@ impl Counters {
             entry_bytes,
             split_lines,
             split_pieces,
+            kept_lines,
             batches,
             tls_handshakes_waited,
             tls_broken,
@@ -132,6 +138,7 @@ impl Counters {
         } = other;
         self.connections += connections;
         self.connections_refused += connections_refused;
+        self.accept_pauses += accept_pauses;
         self.received_bytes += received_bytes;
         self.udp_received_bytes += udp_received_bytes;
         self.tls_received_bytes += tls_received_bytes;
@@ -144,6 +151,7 @@ impl Counters {
         self.entry_bytes += entry_bytes;
         self.split_lines += split_lines;
         self.split_pieces += split_pieces;
+        self.kept_lines += kept_lines;
         self.batches += batches;
         self.tls_handshakes_waited += tls_handshakes_waited;
         self.tls_broken += tls_broken;
@@ -167,10 +175,11 @@ impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "connections={} connections_refused={} received_bytes={} lines={} entries={} entry_bytes={} split_lines={} \
+            "connections={} connections_refused={} accept_pauses={} received_bytes={} lines={} entries={} entry_bytes={} split_lines={} \
              split_pieces={} batches={}",
             self.connections,
             self.connections_refused,
+            self.accept_pauses,
             self.received_bytes,
             self.lines,
             self.entries,
@@ -189,6 +198,7 @@ impl fmt::Display for Counters {
             write!(f, " tls_handshakes.{}={}", result.name(), self.handshakes(result))?;
         }
         write!(f, " tls_handshakes_waited={} tls_broken={}", self.tls_handshakes_waited, self.tls_broken)?;
+        write!(f, " kept_lines={}", self.kept_lines)?;
         for reason in Reject::ALL {
             write!(f, " rejected.{}={}", reason.name(), self.rejected(reason))?;
         }

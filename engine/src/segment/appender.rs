@@ -10,12 +10,14 @@
 //! `written + in flight + staged = assigned` until a roll is staged; a roll begins only when the old segment is whole.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use super::{Offset, Position, journal};
+use super::index::{Batch as Written, IndexBlock, OpenBlock};
+use super::{LogName, Offset, Position};
 use crate::buf::{BufferPool, WriteBuf, class_for};
 use crate::limits::{ROLL_GAP, STAGING_BYTES_MAX, STAGING_BYTES_MIN};
 use crate::time::Time;
-use crate::wire::{Entry, Token};
+use crate::wire::Entry;
 
 /// A file that the driver opened: an index into its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,6 +34,8 @@ pub enum AppendOp {
         close: Option<FileId>,
         /// A poisoned segment has this name.
         replaces: bool,
+        /// The last block of that one's index.
+        sealed: Option<IndexBlock>,
     },
     /// Open the existing segment for writing.
     Open {
@@ -39,6 +43,8 @@ pub enum AppendOp {
         base: Offset,
         /// Its length; any other length is an error.
         length: Position,
+        /// Whether no block has begun that its last bytes belong to: its index should know of all of them.
+        indexed: bool,
     },
     /// Write the rest of `buf` at `position`.
     Write {
@@ -51,6 +57,15 @@ pub enum AppendOp {
     },
 }
 
+/// When a segment ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentLimits {
+    /// Before it grows past this many bytes.
+    pub bytes: u64,
+    /// With the first batch that begins this long after its first entry.
+    pub age: Duration,
+}
+
 /// What an append changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
@@ -60,6 +75,20 @@ pub enum Appended {
     Grown,
     /// A batch is full and waits to be written.
     Full,
+}
+
+/// What follows from a write that ended.
+#[derive(Debug)]
+pub enum Wrote {
+    /// It was short: the write that continues at the exact byte.
+    Rest(AppendOp),
+    /// The buffer is done.
+    Whole {
+        /// What it brought.
+        batch: Written,
+        /// Blocks of the index that it closed: the one before it, for its time; its own, for its size.
+        closed: [Option<IndexBlock>; 2],
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +118,7 @@ pub struct Restaged {
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about the segment at hand")]
 pub struct Appender {
-    token: Token,
+    name: LogName,
     base: Offset,
     written: Position,
     /// End of the last batch that was written whole.
@@ -111,25 +140,29 @@ pub struct Appender {
     class: u8,
     filling: Option<WriteBuf>,
     full: VecDeque<Batch>,
+    /// The segment does not roll before, whatever its size: `tail -F` keeps up.
     roll_from: Time,
+    /// It rolls with the first batch that begins then or later, whatever its size.
+    roll_at: Time,
+    block: OpenBlock,
 }
 
 impl Appender {
     /// A log that has no segment yet.
     #[must_use]
-    pub fn new(token: Token) -> Self {
-        Self::at(token, Offset::START, Position::START, File::Absent)
+    pub fn new(name: impl Into<LogName>) -> Self {
+        Self::at(name.into(), Offset::START, Position::START, File::Absent)
     }
 
-    /// A log whose newest segment ends at `length`.
+    /// A log whose newest segment ends at `length`, and is old at `roll_at`.
     #[must_use]
-    pub fn resume(token: Token, base: Offset, length: Position) -> Self {
-        Self::at(token, base, length, File::Closed)
+    pub fn resume(name: LogName, base: Offset, length: Position, roll_at: Time) -> Self {
+        Self { roll_at, ..Self::at(name, base, length, File::Closed) }
     }
 
-    fn at(token: Token, base: Offset, written: Position, file: File) -> Self {
+    fn at(name: LogName, base: Offset, written: Position, file: File) -> Self {
         Self {
-            token,
+            name,
             base,
             written,
             recorded: written,
@@ -146,13 +179,20 @@ impl Appender {
             filling: None,
             full: VecDeque::new(),
             roll_from: Time::default(),
+            roll_at: Time::default(),
+            block: OpenBlock::default(),
         }
+    }
+
+    /// Ends the segment with the next entry, if it has any.
+    pub fn roll_next(&mut self) {
+        self.roll_at = Time::default();
     }
 
     /// The log's name.
     #[must_use]
-    pub fn token(&self) -> Token {
-        self.token
+    pub fn name(&self) -> LogName {
+        self.name
     }
 
     /// Offset of the first byte of the segment at hand.
@@ -173,6 +213,12 @@ impl Appender {
         self.recorded
     }
 
+    /// Whether bytes of a batch that is not whole are in the segment at hand, or may be.
+    #[must_use]
+    pub fn has_begun_a_batch(&self) -> bool {
+        self.writing || self.written > self.recorded
+    }
+
     /// The segment, if it is open.
     #[must_use]
     pub fn file(&self) -> Option<FileId> {
@@ -186,14 +232,6 @@ impl Appender {
     #[must_use]
     pub fn has_file(&self) -> bool {
         !matches!(self.file, File::Absent | File::Opening { create: true })
-    }
-
-    /// The batch in this buffer, whose last `count` bytes have just been written.
-    #[must_use]
-    pub fn batch(&self, buf: &WriteBuf, count: usize) -> journal::Batch {
-        let end = self.written.0 + count as u64;
-        let position = Position(end - buf.content().len() as u64);
-        journal::Batch::of(position, buf.content(), buf.since().as_nanos() / 1000)
     }
 
     /// Whether entries wait for a write that is not under way.
@@ -247,17 +285,17 @@ impl Appender {
 
     /// Whether so many bytes more leave the segment within its size.
     #[must_use]
-    pub fn fits(&self, bytes: usize, segment_bytes: u64) -> bool {
-        self.assigned + bytes as u64 <= segment_bytes
+    pub fn fits(&self, bytes: usize, segment: SegmentLimits) -> bool {
+        self.assigned + bytes as u64 <= segment.bytes
     }
 
     /// Stages an entry and the LF that ends it.
     #[inline]
-    pub fn append(&mut self, entry: Entry<'_>, segment_bytes: u64, pool: &mut BufferPool, now: Time) -> Appended {
+    pub fn append(&mut self, entry: Entry<'_>, segment: SegmentLimits, pool: &mut BufferPool, now: Time) -> Appended {
         let needed = entry.len() + 1;
         if let Some(buf) = &mut self.filling
             && buf.room() >= needed
-            && self.assigned + needed as u64 <= segment_bytes
+            && self.assigned + needed as u64 <= segment.bytes
         {
             buf.push(entry.head);
             buf.push(entry.tail);
@@ -265,16 +303,26 @@ impl Appender {
             self.assigned += needed as u64;
             return Appended::Gathering;
         }
-        self.append_slowly(entry, segment_bytes, pool, now)
+        self.append_slowly(entry, segment, pool, now)
     }
 
     #[inline(never)]
-    fn append_slowly(&mut self, entry: Entry<'_>, segment_bytes: u64, pool: &mut BufferPool, now: Time) -> Appended {
+    fn append_slowly(
+        &mut self,
+        entry: Entry<'_>,
+        segment: SegmentLimits,
+        pool: &mut BufferPool,
+        now: Time,
+    ) -> Appended {
         let class = self.filling.as_ref().map(WriteBuf::class);
         let batches = self.full.len();
         let needed = entry.len() + 1;
-        if self.assigned > 0 && self.assigned + needed as u64 > segment_bytes && now >= self.roll_from {
+        let is_over = self.assigned + needed as u64 > segment.bytes || now >= self.roll_at;
+        if self.assigned > 0 && is_over && now >= self.roll_from {
             self.stage_roll(now);
+        }
+        if self.assigned == 0 {
+            self.roll_at = now + segment.age;
         }
         for part in [entry.head, entry.tail, b"\n"] {
             self.stage(part, needed, pool, now);
@@ -347,11 +395,11 @@ impl Appender {
             File::Closed if self.next_opens_segment() => Some(self.start_roll(None)),
             File::Closed => {
                 self.file = File::Opening { create: false };
-                Some(AppendOp::Open { base: self.base, length: self.written })
+                Some(AppendOp::Open { base: self.base, length: self.written, indexed: self.block.is_empty() })
             }
             File::Absent => {
                 self.file = File::Opening { create: true };
-                Some(AppendOp::Create { base: self.base, close: None, replaces: self.replaces })
+                Some(AppendOp::Create { base: self.base, close: None, replaces: self.replaces, sealed: None })
             }
             File::Opening { .. } => None,
         }
@@ -366,15 +414,18 @@ impl Appender {
             Some(batch) => batch.opens_segment = false,
             None => self.filling_opens_segment = false,
         }
+        let sealed = self.block.close(self.base, self.written);
         self.base = self.written.in_log(self.base).expect("a log of 16 EiB fits no disk");
         self.written = Position::START;
         self.recorded = Position::START;
         self.file = File::Opening { create: true };
-        AppendOp::Create { base: self.base, close, replaces: self.replaces }
+        AppendOp::Create { base: self.base, close, replaces: self.replaces, sealed }
     }
 
     /// What is kept of the segment is written again, in the one that begins where that is not known to be good.
     fn leave_poisoned(&mut self) {
+        // The index of what stays is made up for from the text.
+        self.block = OpenBlock::default();
         let (mut bytes, mut capacity) = (0, 0);
         if let Some(batch) = self.full.front_mut().filter(|batch| batch.buf.is_begun()) {
             if self.retains {
@@ -474,20 +525,20 @@ impl Appender {
         }
     }
 
-    /// `count` bytes of the buffer in flight are in the file. Returns the write that continues at the exact byte, if
-    /// the buffer is not done.
-    ///
-    /// With `retains`, the buffer stays until [`Appender::release`].
-    pub fn wrote(&mut self, mut buf: WriteBuf, count: usize, retains: bool, pool: &mut BufferPool) -> Option<AppendOp> {
+    /// `count` bytes of the buffer in flight are in the file. With `retains`, a buffer that is done stays until
+    /// [`Appender::release`].
+    pub fn wrote(&mut self, mut buf: WriteBuf, count: usize, retains: bool, pool: &mut BufferPool) -> Wrote {
         self.retains = retains;
         buf.advance(count);
         self.written = Position(self.written.0 + count as u64);
         if !buf.rest().is_empty() {
             return match self.file {
-                File::Open(file) => Some(AppendOp::Write { file, position: self.written, buf }),
+                File::Open(file) => Wrote::Rest(AppendOp::Write { file, position: self.written, buf }),
                 _ => unreachable!("a file is not closed while a write is in flight"),
             };
         }
+        let batch = Written::of(buf.content(), buf.since());
+        let closed = self.index(&batch, buf.content());
         // A large batch announces large ones. Where small ones are written because memory is short, the next begins with
         // less of it, and grows if it may.
         let bytes = buf.content().len();
@@ -501,7 +552,19 @@ impl Appender {
             pool.give(buf);
         }
         self.writing = false;
-        None
+        Wrote::Whole { batch, closed }
+    }
+
+    fn index(&mut self, batch: &Written, bytes: &[u8]) -> [Option<IndexBlock>; 2] {
+        let mut closed = [None; 2];
+        if self.block.is_over(batch.since) {
+            closed[0] = self.block.close(self.base, Position(self.written.0 - batch.len));
+        }
+        self.block.add(batch, bytes);
+        if self.block.is_full() {
+            closed[1] = self.block.close(self.base, self.written);
+        }
+        closed
     }
 
     /// The write failed: the buffer waits again, in front.
@@ -517,8 +580,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::wire::Token;
 
-    const SEGMENT_BYTES: u64 = 3000;
+    const SEGMENT: SegmentLimits = SegmentLimits { bytes: 3000, age: Duration::from_hours(1) };
 
     /// What the segments of a log must hold, entry by entry, however slowly they are written.
     #[derive(Debug)]
@@ -531,7 +595,7 @@ mod tests {
         fn append(&mut self, entry: &[u8], now: Time) {
             let last = self.segments.last().expect("there is always one");
             let bytes = (last.len() + entry.len() + 1) as u64;
-            if !last.is_empty() && bytes > SEGMENT_BYTES && now >= self.roll_from {
+            if !last.is_empty() && bytes > SEGMENT.bytes && now >= self.roll_from {
                 self.segments.push(Vec::new());
                 self.roll_from = now + ROLL_GAP;
             }
@@ -547,6 +611,7 @@ mod tests {
         segments: BTreeMap<u64, Vec<u8>>,
         open: Option<u64>,
         in_flight: Option<AppendOp>,
+        blocks: Vec<IndexBlock>,
     }
 
     impl Disk {
@@ -557,7 +622,12 @@ mod tests {
                 assert_eq!(close.take().is_some(), self.open.take().is_some());
             }
             match self.in_flight.take() {
-                None => self.in_flight = appender.start(),
+                None => {
+                    self.in_flight = appender.start();
+                    if let Some(AppendOp::Create { sealed: Some(block), .. }) = self.in_flight {
+                        self.blocks.push(block);
+                    }
+                }
                 Some(AppendOp::Create { .. } | AppendOp::Open { .. }) if refuses => appender.open_failed(),
                 Some(AppendOp::Create { base, .. }) => {
                     let end = self.segments.last_key_value().map_or(0, |(base, bytes)| base + bytes.len() as u64);
@@ -566,7 +636,7 @@ mod tests {
                     self.open = Some(base.0);
                     appender.opened(FileId(0));
                 }
-                Some(AppendOp::Open { base, length }) => {
+                Some(AppendOp::Open { base, length, .. }) => {
                     assert_eq!(self.segments[&base.0].len() as u64, length.0);
                     self.open = Some(base.0);
                     appender.opened(FileId(0));
@@ -577,10 +647,60 @@ mod tests {
                     assert_eq!(position.0, bytes.len() as u64);
                     let count = 1 + random % buf.rest().len();
                     bytes.extend(&buf.rest()[..count]);
-                    self.in_flight = appender.wrote(buf, count, false, pool);
+                    match appender.wrote(buf, count, false, pool) {
+                        Wrote::Rest(op) => self.in_flight = Some(op),
+                        Wrote::Whole { closed, .. } => self.blocks.extend(closed.into_iter().flatten()),
+                    }
                 }
             }
         }
+
+        /// Blocks tile every segment, but for the end of the last one, and say what is there.
+        fn check_blocks(&self, seed: u64) {
+            let newest = *self.segments.last_key_value().expect("there is one").0;
+            for (&base, bytes) in &self.segments {
+                let mut end = 0;
+                for block in self.blocks.iter().filter(|block| block.base.0 == base) {
+                    assert_eq!(block.start.0, end, "seed {seed}");
+                    let bytes = &bytes[usize::try_from(end).expect("small")..];
+                    end = block.end.0;
+                    let bytes = &bytes[..usize::try_from(end - block.start.0).expect("small")];
+                    let (lines, crc32c) = (super::super::index::count_lines(bytes), crc32c::crc32c(bytes));
+                    assert_eq!((block.lines, block.crc32c), (lines, crc32c), "seed {seed}");
+                }
+                assert!(end == bytes.len() as u64 || base == newest, "seed {seed}: {end} of {}", bytes.len());
+            }
+        }
+    }
+
+    #[test]
+    fn an_old_segment_rolls_with_the_next_entry() {
+        let mut pool = BufferPool::new(1 << 20);
+        let token = Token::from_bytes([7; 16]);
+        let mut appender = Appender::resume(token.into(), Offset(0), Position(0), Time::default());
+        let mut disk = Disk::default();
+        disk.segments.insert(0, Vec::new());
+        let at = |seconds| Time::new(Duration::from_secs(seconds));
+        let mut append = |appender: &mut Appender, disk: &mut Disk, seconds| {
+            appender.append(b"a"[..].into(), SEGMENT, &mut pool, at(seconds));
+            while disk.in_flight.is_some() || appender.has_staged() {
+                disk.finish(appender, &mut pool, 1);
+            }
+            disk.segments.len()
+        };
+        // The age counts from a segment's first entry, and an empty one never rolls.
+        assert_eq!(append(&mut appender, &mut disk, 5000), 1);
+        assert_eq!(append(&mut appender, &mut disk, 8599), 1);
+        assert_eq!(append(&mut appender, &mut disk, 8600), 2);
+        assert_eq!(append(&mut appender, &mut disk, 8601), 2);
+        appender.roll_next();
+        assert_eq!(append(&mut appender, &mut disk, 8602), 3);
+        assert_eq!(append(&mut appender, &mut disk, 8603), 3);
+        let mut resumed = Appender::resume(token.into(), Offset(0), Position(2), at(9));
+        let mut disk = Disk::default();
+        disk.segments.insert(0, b"a\n".to_vec());
+        assert_eq!(append(&mut resumed, &mut disk, 8), 1);
+        assert_eq!(append(&mut resumed, &mut disk, 9), 2);
     }
 
     #[test]
@@ -601,7 +721,7 @@ mod tests {
                 let length = if random() % 100 == 0 { random() % (2 * STAGING_BYTES_MAX) } else { random() % 900 };
                 let entry = format!("{number} {}", "z".repeat(length));
                 now = now + Duration::from_millis(u64::try_from(random() % 60).expect("it is small"));
-                appender.append(entry.as_bytes().into(), SEGMENT_BYTES, &mut pool, now);
+                appender.append(entry.as_bytes().into(), SEGMENT, &mut pool, now);
                 model.append(entry.as_bytes(), now);
                 if random() % slow == 0 {
                     disk.finish(&mut appender, &mut pool, random());
@@ -613,6 +733,7 @@ mod tests {
             while disk.in_flight.is_some() || appender.has_staged() {
                 disk.finish(&mut appender, &mut pool, random());
             }
+            disk.check_blocks(seed);
             assert!(disk.segments.into_values().eq(model.segments), "seed {seed}");
             assert_eq!(pool.used(), 0, "seed {seed}");
         }

@@ -18,7 +18,7 @@
 //! **A table counts once it is complete.** The lengths in `Active` records are on the disk only if a `Checkpoint` follows
 //! in the same file: a running shard writes its table while it goes on, and the checkpoint after a sync.
 
-use super::{Offset, Position};
+use super::{Offset, Position, index};
 use crate::wire::Token;
 
 /// Bytes of a record.
@@ -158,9 +158,21 @@ impl Batch {
         Self {
             position,
             length: narrow(bytes.len()),
-            lines: narrow(memchr::memchr_iter(b'\n', bytes).count()),
+            lines: index::count_lines(bytes),
             time_micros,
             crc: crc32c::crc32c(bytes),
+        }
+    }
+
+    /// A write that was looked at already, and ended here.
+    #[must_use]
+    pub fn ending(end: Position, batch: &index::Batch) -> Self {
+        Self {
+            position: Position(end.0 - batch.len),
+            length: u32::try_from(batch.len).expect("a batch is below 4 GiB"),
+            lines: batch.lines,
+            time_micros: batch.since.as_nanos() / 1000,
+            crc: batch.crc32c,
         }
     }
 

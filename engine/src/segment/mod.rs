@@ -1,8 +1,9 @@
 //! Names and numbers of a log's files. No I/O.
 //!
 //! ```text
-//! DATA/LOCK  META  _journal/  _quarantine/
+//! DATA/LOCK  META  _journal/  _quarantine/  _rejected/<reason>/
 //! DATA/<token>/00000000000000000000.log     offset 0 ..= 99     position 0 ..= 99
+//!              00000000000000000000.idx     its index; see index.rs
 //!              00000000000000000100.log     offset 100 ..       position 0 ..
 //!              current                      hard link to the newest of them
 //! ```
@@ -10,13 +11,17 @@
 //! so that names sort like numbers. `base + size` is the base of the next segment.
 
 mod appender;
+pub mod index;
 pub mod journal;
 pub mod meta;
 
-pub use appender::{AppendOp, Appended, Appender, FileId, Restaged};
+pub use appender::{AppendOp, Appended, Appender, FileId, Restaged, SegmentLimits, Wrote};
+pub use index::IndexBlock;
 pub use meta::Meta;
 
-use crate::wire::Token;
+use std::fmt;
+
+use crate::wire::{Reject, Token};
 
 /// Hard link to the active segment, for `tail -F`.
 pub const CURRENT: &str = "current";
@@ -32,11 +37,61 @@ pub const META_NEW: &str = "META.new";
 pub const JOURNAL: &str = "_journal";
 /// Directory of the bytes that recovery could not vouch for.
 pub const QUARANTINE: &str = "_quarantine";
+/// Directory of the lines that named no log, where they are kept: a log for each reason.
+pub const REJECTED: &str = "_rejected";
 
 /// Names in the data directory that begin with this are the engine's own and never a log.
 const RESERVED_PREFIX: char = '_';
 const BASE_DIGITS: usize = 20;
 const SUFFIX: &str = ".log";
+const INDEX_SUFFIX: &str = ".idx";
+const PACKED_SUFFIX: &str = ".log.zst";
+const PACKING_SUFFIX: &str = ".log.zst.tmp";
+
+/// Which log: where in the data directory its segments are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LogName {
+    /// The entries of a token.
+    Token(Token),
+    /// Whole lines that were rejected for one of [`Reject::NO_LOG`].
+    Rejected(Reject),
+}
+
+impl LogName {
+    /// The token, if it is one's log.
+    #[must_use]
+    pub fn token(self) -> Option<Token> {
+        match self {
+            Self::Token(token) => Some(token),
+            Self::Rejected(_) => None,
+        }
+    }
+
+    /// For log lines and errors: without a whole token.
+    #[must_use]
+    pub fn shortened(self) -> String {
+        match self {
+            Self::Token(token) => token.shortened(),
+            Self::Rejected(_) => self.to_string(),
+        }
+    }
+}
+
+impl From<Token> for LogName {
+    fn from(token: Token) -> Self {
+        Self::Token(token)
+    }
+}
+
+impl fmt::Display for LogName {
+    /// The path in the data directory.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token(token) => token.fmt(f),
+            Self::Rejected(reason) => write!(f, "{REJECTED}/{}", reason.name()),
+        }
+    }
+}
 
 /// Ordinal of a byte in its log, from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,18 +130,59 @@ pub fn segment_name(base: Offset) -> String {
     format!("{:0BASE_DIGITS$}{SUFFIX}", base.0)
 }
 
+/// File name of that segment's index.
+#[must_use]
+pub fn index_name(base: Offset) -> String {
+    format!("{:0BASE_DIGITS$}{INDEX_SUFFIX}", base.0)
+}
+
+/// File name of that segment when it is compressed.
+#[must_use]
+pub fn packed_name(base: Offset) -> String {
+    format!("{:0BASE_DIGITS$}{PACKED_SUFFIX}", base.0)
+}
+
+/// The same while it is made; renamed to [`packed_name`].
+#[must_use]
+pub fn packing_name(base: Offset) -> String {
+    format!("{:0BASE_DIGITS$}{PACKING_SUFFIX}", base.0)
+}
+
 /// The base of the segment with this file name; `None` for every other name.
 #[must_use]
 pub fn parse_segment_name(name: &str) -> Option<Offset> {
-    let digits = name.strip_suffix(SUFFIX)?;
+    parse_base(name, SUFFIX)
+}
+
+/// The base of the segment whose index has this file name.
+#[must_use]
+pub fn parse_index_name(name: &str) -> Option<Offset> {
+    parse_base(name, INDEX_SUFFIX)
+}
+
+/// The base of the segment that is compressed in the file of this name.
+#[must_use]
+pub fn parse_packed_name(name: &str) -> Option<Offset> {
+    parse_base(name, PACKED_SUFFIX)
+}
+
+/// The base of the segment whose compression this file was to become.
+#[must_use]
+pub fn parse_packing_name(name: &str) -> Option<Offset> {
+    parse_base(name, PACKING_SUFFIX)
+}
+
+fn parse_base(name: &str, suffix: &str) -> Option<Offset> {
+    let digits = name.strip_suffix(suffix)?;
     let is_base = digits.len() == BASE_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
     if is_base { digits.parse().ok().map(Offset) } else { None }
 }
 
 /// File name in [`QUARANTINE`] of what was cut off a segment at this position.
 #[must_use]
-pub fn quarantine_name(token: Token, base: Offset, position: Position) -> String {
-    format!("{token}-{:0BASE_DIGITS$}-{}", base.0, position.0)
+pub fn quarantine_name(log: LogName, base: Offset, position: Position) -> String {
+    let log = log.to_string().replace('/', "-");
+    format!("{log}-{:0BASE_DIGITS$}-{}", base.0, position.0)
 }
 
 /// Whether a name in the data directory is the engine's own and not a log's.
@@ -106,6 +202,9 @@ mod tests {
         assert_eq!(names[0], "00000000000000000000.log");
         assert!(names.is_sorted());
         assert_eq!(names.each_ref().map(|name| parse_segment_name(name)), bases.map(Some));
+        assert_eq!(bases.map(index_name).each_ref().map(|name| parse_index_name(name)), bases.map(Some));
+        assert_eq!(bases.map(packed_name).each_ref().map(|name| parse_packed_name(name)), bases.map(Some));
+        assert_eq!(bases.map(packing_name).each_ref().map(|name| parse_packing_name(name)), bases.map(Some));
     }
 
     #[test]
@@ -125,6 +224,16 @@ mod tests {
         ] {
             assert_eq!(parse_segment_name(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn rejected_lines_have_a_place_of_their_own() {
+        let name = LogName::Rejected(Reject::NoToken);
+        assert_eq!((name.to_string(), is_reserved(REJECTED)), ("_rejected/no_token".into(), true));
+        let cut = quarantine_name(name, Offset(7), Position(3));
+        assert_eq!(cut, "_rejected-no_token-00000000000000000007-3");
+        let token = Token::from_bytes([0xab; 16]);
+        assert_eq!((LogName::from(token).shortened(), name.shortened()), ("abababab…".into(), name.to_string()));
     }
 
     #[test]

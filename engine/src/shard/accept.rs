@@ -49,15 +49,17 @@ impl Shard {
         debug_assert!(self.connections[slot].is_none(), "a number is used again only after its connection closed");
         self.open_connections += 1;
         self.config.connections.take_anyway();
+        let ListenerConfig { framing, tls, ref proxy_from } = self.config.listeners[listener.0 as usize];
+        let is_proxy = from.is_some_and(|from| proxy_from.iter().any(|network| network.contains(from)));
         let counters = &mut self.listener_counters[listener.0 as usize];
         counters.open += 1;
-        if from.is_some_and(|from| !self.config.per_address.take(from)) {
-            counters.refused += 1;
+        let counted_for = from.filter(|_| !is_proxy);
+        if counted_for.is_some_and(|from| !self.config.per_address.take(from)) {
             return self.turn_away(id, listener);
         }
         counters.accepted += 1;
-        let ListenerConfig { framing, tls } = self.config.listeners[listener.0 as usize];
-        self.connections[slot] = Some(Connection::new(listener, framing, from));
+        let header = is_proxy.then(Box::default);
+        self.connections[slot] = Some(Connection { header, ..Connection::new(listener, framing, counted_for) });
         self.counters.connections += 1;
         if tls {
             self.open_tls(id);
@@ -71,11 +73,9 @@ impl Shard {
     #[cold]
     fn turn_away(&mut self, id: ConnectionId, listener: ListenerId) {
         self.connections[id.0 as usize] = Some(Connection::turned_away(listener));
-        self.counters.connections_refused += 1;
+        self.tell_crowded(listener);
         // By a reset, so that the peer learns of it before it has sent much.
         self.ops.push_back(Op::Close { connection: id, reset: true });
-        let notice = |seen| Notice::Closed { reason: "connections_per_ip", seen };
-        self.notices.extend(self.crowding.again(self.now).map(notice));
     }
 
     pub(super) fn closed(&mut self, id: ConnectionId) {
@@ -88,6 +88,14 @@ impl Shard {
 
     pub(super) fn stop_accepting(&mut self) {
         self.stop_accepts(|_| true);
+    }
+
+    /// Newcomers wait in the accept queue from now on.
+    fn pause_accepting(&mut self) {
+        if !std::mem::replace(&mut self.accept_paused, true) {
+            self.counters.accept_pauses += 1;
+            self.notices.extend(self.pausing.again(self.now).map(|seen| Notice::AcceptPaused { seen }));
+        }
     }
 
     fn stop_accepts(&mut self, which: impl Fn(bool) -> bool) {
@@ -113,8 +121,9 @@ impl Shard {
         if self.config.connections.is_exhausted() {
             // The connection that ends next may be another shard's.
             self.crowded_until = self.now + ACCEPT_RETRY;
-            return;
+            return self.pause_accepting();
         }
+        self.accept_paused = false;
         for (index, state) in self.listeners.iter_mut().enumerate() {
             if *state == Listener::Idle {
                 *state = Listener::Accepting { many };

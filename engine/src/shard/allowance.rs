@@ -15,38 +15,44 @@ pub struct Allowance(Arc<Account>);
 
 #[derive(Debug)]
 struct Account {
-    max: usize,
+    max: AtomicUsize,
     used: AtomicUsize,
-    pace: Option<Pace>,
+    pace: Pace,
 }
 
 impl Allowance {
     /// At most `max` things.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self::with_pace(max, None)
+        Self::paced(max, 0, 0)
     }
 
     /// The same; once there are `unpaced` of them, only `per_second` are taken in a second, and after a rest as many at
-    /// once.
+    /// once. 0 is no pace.
     #[must_use]
     pub fn paced(max: usize, unpaced: usize, per_second: u32) -> Self {
-        let gap = Duration::from_secs(1) / per_second;
-        Self::with_pace(max, Some(Pace { unpaced, gap, earned: AtomicU64::new(0) }))
+        let pace = Pace { unpaced, gap: AtomicU64::new(gap(per_second)), earned: AtomicU64::new(0) };
+        Self(Arc::new(Account { max: AtomicUsize::new(max), used: AtomicUsize::new(0), pace }))
     }
 
-    fn with_pace(max: usize, pace: Option<Pace>) -> Self {
-        Self(Arc::new(Account { max, used: AtomicUsize::new(0), pace }))
+    /// From now on there may be so many; what is there already stays.
+    pub fn set_max(&self, max: usize) {
+        self.0.max.store(max, Ordering::Relaxed);
+    }
+
+    /// From now on so many are taken in a second; 0 is no pace.
+    pub fn set_pace(&self, per_second: u32) {
+        self.0.pace.gap.store(gap(per_second), Ordering::Relaxed);
     }
 
     /// Takes one, if one is left, and if it is not too soon for it.
     #[must_use]
     pub fn take(&self, now: Time) -> bool {
         let Account { max, used, pace } = &*self.0;
-        let before = used.load(Ordering::Relaxed);
-        let one_more = |used: usize| (used < *max).then_some(used + 1);
-        before < *max
-            && pace.as_ref().is_none_or(|pace| before < pace.unpaced || pace.take(now))
+        let (before, max) = (used.load(Ordering::Relaxed), max.load(Ordering::Relaxed));
+        let one_more = |used: usize| (used < max).then_some(used + 1);
+        before < max
+            && (before < pace.unpaced || pace.take(now))
             && used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
@@ -63,7 +69,7 @@ impl Allowance {
     /// How many are left.
     #[must_use]
     pub fn left(&self) -> usize {
-        self.0.max.saturating_sub(self.0.used.load(Ordering::Relaxed))
+        self.0.max.load(Ordering::Relaxed).saturating_sub(self.0.used.load(Ordering::Relaxed))
     }
 
     /// Whether none is left.
@@ -80,27 +86,56 @@ impl Allowance {
 struct Pace {
     /// Of so many things none is paced.
     unpaced: usize,
-    gap: Duration,
+    /// In nanoseconds; 0: nothing is paced.
+    gap: AtomicU64,
     /// In nanoseconds.
     earned: AtomicU64,
 }
 
+fn gap(per_second: u32) -> u64 {
+    1_000_000_000_u64.checked_div(per_second.into()).unwrap_or(0)
+}
+
 impl Pace {
     fn take(&self, now: Time) -> bool {
+        let gap = Duration::from_nanos(self.gap.load(Ordering::Relaxed));
+        if gap.is_zero() {
+            return true;
+        }
         let latest = now + Duration::from_secs(1);
         let later = |earned: u64| {
-            let earned = Time::new(Duration::from_nanos(earned)).max(now) + self.gap;
+            let earned = Time::new(Duration::from_nanos(earned)).max(now) + gap;
             (earned <= latest).then(|| earned.as_nanos())
         };
         self.earned.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later).is_ok()
     }
 }
 
+/// Bytes of rejected lines that may still be kept, of all shards. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct RejectedRoom(Arc<AtomicU64>);
+
+impl RejectedRoom {
+    /// Room for so many bytes.
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(bytes)))
+    }
+
+    /// Takes room, if so much is left.
+    #[must_use]
+    pub fn take(&self, bytes: u64) -> bool {
+        // Mostly there is none: then all shards read what nobody writes.
+        self.0.load(Ordering::Relaxed) >= bytes
+            && self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+    }
+}
+
 /// How many connections one address may have, and how many it has. Clones are the same one.
 #[derive(Clone, Debug)]
 pub struct PerAddress {
-    /// 0: no limit, and nothing is counted.
-    max: usize,
+    /// 0: no limit; counted all the same, since there may be one later.
+    max: Arc<AtomicUsize>,
     /// Addresses without a connection are not in it.
     open: Arc<Mutex<HashMap<PeerAddress, usize>>>,
 }
@@ -109,27 +144,27 @@ impl PerAddress {
     /// At most `max` connections of one address; 0 is no limit.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { max, open: Arc::default() }
+        Self { max: Arc::new(AtomicUsize::new(max)), open: Arc::default() }
+    }
+
+    /// From now on at most `max` connections of one address; those that are open stay.
+    pub fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
     }
 
     /// Counts one more connection of this address, if it may have one.
     #[must_use]
     pub fn take(&self, address: PeerAddress) -> bool {
-        if self.max == 0 {
-            return true;
-        }
+        let max = self.max.load(Ordering::Relaxed);
         let mut open = self.open.lock().expect("no panic happens under this lock");
         let count = open.entry(address.counted_as()).or_insert(0);
-        let allowed = *count < self.max;
+        let allowed = max == 0 || *count < max;
         *count += usize::from(allowed);
         allowed
     }
 
     /// A connection that was counted has ended.
     pub fn give_back(&self, address: PeerAddress) {
-        if self.max == 0 {
-            return;
-        }
         let mut open = self.open.lock().expect("no panic happens under this lock");
         if let Entry::Occupied(mut count) = open.entry(address.counted_as()) {
             *count.get_mut() -= 1;
@@ -146,6 +181,13 @@ mod tests {
 
     fn at(millis: u64) -> Time {
         Time::new(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn room_for_rejected_lines_is_taken_whole_or_not() {
+        let room = RejectedRoom::new(10);
+        let other = room.clone();
+        assert!(room.take(7) && !other.take(4) && other.take(3) && !room.take(1));
     }
 
     #[test]
@@ -175,6 +217,26 @@ mod tests {
         // A clock that is behind takes nothing that was not earned.
         assert_eq!(taken(at(59_000)), 0);
         assert_eq!(taken(at(60_399)), 1);
+    }
+
+    #[test]
+    fn a_limit_may_change_while_things_are_there() {
+        let allowance = Allowance::paced(20, 0, 5);
+        assert_eq!((0..100).filter(|_| allowance.take(at(0))).count(), 5);
+        allowance.set_pace(0);
+        assert_eq!((0..100).filter(|_| allowance.take(at(0))).count(), 15);
+        allowance.set_max(10);
+        assert!(allowance.is_exhausted());
+        (0..11).for_each(|_| allowance.give_back());
+        assert_eq!(allowance.left(), 1);
+        allowance.set_pace(1);
+        assert!(allowance.take(at(3000)));
+        let (per_address, address) = (PerAddress::new(0), PeerAddress::v4([192, 0, 2, 1]));
+        assert!((0..9).all(|_| per_address.take(address)));
+        per_address.set_max(9);
+        assert!(!per_address.take(address), "what came without a limit counts too");
+        per_address.give_back(address);
+        assert!(per_address.take(address));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! One client's stream: what the shard remembers of it between receives.
 
+use super::ingest::Pieces;
 use super::logs::Destination;
 use super::op::{ListenerId, PeerAddress};
+use super::proxied::Header;
 use super::secure::Secure;
 use crate::framing::{Framing, LineDecoder};
 use crate::time::Time;
@@ -47,12 +49,14 @@ pub(super) struct Connection {
     /// Until then it gets one buffer at a time.
     pub(super) rationed_until: Time,
     pub(super) decoder: LineDecoder,
+    /// What a proxy has to say first, until it has.
+    pub(super) header: Option<Box<Header>>,
     /// What stands between the bytes and the decoder, where TLS is spoken.
     pub(super) tls: Option<Box<Secure>>,
     /// The token of the last line and where it went: consecutive lines often share it.
     pub(super) last: Option<(Token, Destination)>,
     /// Where the further pieces of the line in progress go.
-    pub(super) pieces_to: Option<(Token, Destination)>,
+    pub(super) pieces_to: Option<Pieces>,
 }
 
 impl Connection {
@@ -66,6 +70,7 @@ impl Connection {
             brought: Brought::default(),
             rationed_until: Time::default(),
             decoder: LineDecoder::new(framing),
+            header: None,
             tls: None,
             last: None,
             pieces_to: None,

@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 
-use super::ingest::Ingest;
+use super::ingest::{Ingest, Pieces};
 use super::logs::Destination;
 use super::op::{Datagrams, Notice, Op, ReceivedDatagrams, UdpId};
 use super::{Recurring, Shard};
@@ -56,7 +56,7 @@ pub(super) struct Udp {
     connection_bytes: usize,
     /// The token of the last line and where it went.
     last: Option<(Token, Destination)>,
-    pieces_to: Option<(Token, Destination)>,
+    pieces_to: Option<Pieces>,
 }
 
 impl Udp {
@@ -72,6 +72,11 @@ impl Udp {
             last: None,
             pieces_to: None,
         }
+    }
+
+    /// The next line asks anew where its token's entries go.
+    pub(super) fn forget_last(&mut self) {
+        self.last = None;
     }
 
     /// A connection's bytes were taken.
@@ -137,7 +142,8 @@ impl Shard {
             && let Some(datagrams) = self.udp.waiting.pop_front()
         {
             share = share.saturating_sub(datagrams.buf.len().max(DATAGRAM_COST_BYTES));
-            if self.config.udp_creates {
+            // Who keeps a list has said which logs there are.
+            if self.config.udp_creates || self.logs.known().is_some() {
                 self.ingest_datagrams::<true>(&datagrams);
             } else {
                 self.ingest_datagrams::<false>(&datagrams);

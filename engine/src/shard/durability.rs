@@ -19,7 +19,7 @@
 //! still in memory: it goes into a new segment, which begins where the poisoned one is known to be good. Else the new one
 //! begins where the poisoned one ends, and the operator is told of the range in between.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::time::Duration;
 
@@ -243,6 +243,9 @@ impl Logs {
         while let Some(id) = durability.dirty.pop() {
             let log = &mut self.all[id.0 as usize];
             log.dirty = false;
+            if log.segment.poisoned {
+                continue;
+            }
             let (segment, end) = (log.segment, log.recorded());
             durability.covered.push(Covered {
                 log: id,
@@ -252,6 +255,21 @@ impl Logs {
                 end,
                 closed: false,
             });
+        }
+    }
+
+    /// Segments of which no whole batch is covered, but bytes of one that was begun: they may be among those that are lost.
+    #[cold]
+    fn cover_begun(&mut self) {
+        let covered: BTreeSet<SegmentNumber> = self.durability.covered.iter().map(|segment| segment.number).collect();
+        for (index, log) in self.all.iter().enumerate() {
+            let Segment { number, base, synced, poisoned } = log.segment;
+            let is_current = log.is_journaled() && log.appender.base() == base && log.has_segment();
+            if is_current && !poisoned && log.appender.has_begun_a_batch() && !covered.contains(&number) {
+                let id = LogId(u32::try_from(index).expect("tokens_max fits a u32"));
+                let end = log.recorded();
+                self.durability.covered.push(Covered { log: id, number, base, synced, end, closed: false });
+            }
         }
     }
 
@@ -278,6 +296,7 @@ impl Logs {
                 self.durability.barrier = Barrier::Asking { below };
                 // The file system does not tell of the same loss twice: what was written since is asked too.
                 self.cover();
+                self.cover_begun();
                 let mut sync = Sync { whole: false, ..sync };
                 self.name_open(&mut sync);
                 return ops.push_back(Op::Sync(sync));
@@ -318,11 +337,11 @@ impl Logs {
             log.segment.synced = covered.end;
         }
         self.retained_bytes -= log.appender.release(covered.base, covered.end, &mut self.pool);
-        let token = log.appender.token();
+        let name = log.appender.name();
         self.durability.cuts.retain(|cut| {
             let is_safe = cut.log == covered.log && cut.base != covered.base && covered.end >= cut.until;
             if is_safe {
-                ops.push_back(Op::CutSegment { token, base: cut.base, length: cut.length });
+                ops.push_back(Op::CutSegment { name, base: cut.base, length: cut.length });
             }
             !is_safe
         });
@@ -331,11 +350,14 @@ impl Logs {
     /// Those that failed are given up; of those that could not be asked nobody knows; if none failed, it may be any.
     fn poison_failed(&mut self, sync: &Sync, asked: bool, notices: &mut VecDeque<Notice>) {
         let mut covered = std::mem::take(&mut self.durability.covered);
+        let mut given_up = BTreeSet::new();
         for segment in covered.drain(..) {
             let was_asked = !segment.closed && sync.segments.iter().any(|(log, _)| *log == segment.log);
             let none_failed = sync.failed.is_empty() && asked;
             if !was_asked || none_failed || sync.failed.contains(&segment.log) {
-                notices.extend(self.poison(segment));
+                if given_up.insert(segment.number) {
+                    notices.extend(self.poison(segment));
+                }
             } else if asked {
                 // Its bytes are good. Whether its name is on the disk the next barrier tells.
                 let log = &mut self.all[segment.log.0 as usize];
@@ -354,38 +376,44 @@ impl Logs {
     fn poison(&mut self, covered: Covered) -> Option<Notice> {
         let Covered { log: id, number, base, synced, end, .. } = covered;
         let log = &mut self.all[id.0 as usize];
-        let is_current = log.segment.number == number && log.appender.base() == base;
-        let (from, to) = match (is_current, self.durability.retains()) {
-            (true, _) if log.appender.is_poisoned() => return None,
+        let is_newest = log.segment.number == number && log.segment.base == base;
+        if is_newest && std::mem::replace(&mut log.segment.poisoned, true) {
+            return None;
+        }
+        let is_current = is_newest && log.appender.base() == base;
+        let (name, is_journaled) = (log.appender.name(), log.is_journaled());
+        let (from, to) = match (is_current, is_journaled && self.durability.retains()) {
             // All of it that is not synced is in memory.
             (true, true) => (synced, synced),
             (true, false) => (synced, log.appender.length()),
             // The log has gone on in another segment: nothing can be put in between.
             (false, _) => (synced, end),
         };
-        let (token, length) = (log.appender.token(), if is_current { log.appender.length() } else { end });
+        let length = if is_current { log.appender.length() } else { end };
         if is_current {
             log.appender.poison();
             self.make_due(id);
         } else {
             self.retained_bytes -= log.appender.release(base, end, &mut self.pool);
         }
+        self.durability.poisoned += 1;
+        let notice = Some(Notice::Poisoned { name, base, from, to });
+        let Some(token) = name.token() else { return notice };
         if from < to {
             let offset = Offset(base.0 + from.0);
             let doubt = self.durability.doubts.entry(id).or_insert(offset);
             *doubt = offset.min(*doubt);
             self.journal.add(JournalEntry::Doubt { token, from: *doubt }, &mut self.pool);
         }
-        self.durability.poisoned += 1;
         self.journal.add(JournalEntry::Poison { number, synced, length }, &mut self.pool);
-        Some(Notice::Poisoned { token, base, from, to })
+        notice
     }
 
     /// The log goes on in another segment. What is not synced of this one only the file system as a whole covers.
     pub(super) fn leave(&mut self, id: LogId) {
         let log = &self.all[id.0 as usize];
-        let (Segment { number, base, synced }, end) = (log.segment, log.recorded());
-        if log.has_segment() && synced < end {
+        let (Segment { number, base, synced, .. }, end) = (log.segment, log.recorded());
+        if log.is_journaled() && log.has_segment() && !log.segment.poisoned && synced < end {
             self.durability.left.push(Covered { log: id, number, base, synced, end, closed: true });
             self.durability.needs_whole();
         }
@@ -395,7 +423,7 @@ impl Logs {
     #[cold]
     pub(super) fn poison_written(&mut self, id: LogId) -> Option<Notice> {
         let log = &self.all[id.0 as usize];
-        let Segment { number, base, synced } = log.segment;
+        let Segment { number, base, synced, .. } = log.segment;
         self.poison(Covered { log: id, number, base, synced, end: log.appender.length(), closed: false })
     }
 

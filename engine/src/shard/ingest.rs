@@ -20,13 +20,22 @@ pub enum Oversize {
     Truncate,
 }
 
+/// Where the further pieces of a long line go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pieces {
+    /// To the log of the first.
+    Log(Token, Destination),
+    /// To the lines that were rejected for this reason and are kept.
+    Rejected(Reject),
+}
+
 /// The sink of one connection, or of datagrams, for the length of one call. Some senders make logs, others do not.
 pub(super) struct Ingest<'a, const MAKES_LOGS: bool> {
     pub(super) logs: &'a mut Logs,
     pub(super) counters: &'a mut Counters,
     pub(super) outgoing: &'a mut Outgoing,
     pub(super) last: &'a mut Option<(Token, Destination)>,
-    pub(super) pieces_to: &'a mut Option<(Token, Destination)>,
+    pub(super) pieces_to: &'a mut Option<Pieces>,
     pub(super) oversize: Oversize,
     pub(super) now: Time,
 }
@@ -35,32 +44,34 @@ impl<const MAKES_LOGS: bool> LineSink for Ingest<'_, MAKES_LOGS> {
     #[inline]
     fn line(&mut self, line: &[u8], token: Option<&Token>) {
         match token {
-            Some(token) => self.entry(line, 0, *token),
+            Some(token) if self.knows(*token) => self.entry(line, 0, *token),
+            Some(_) => _ = self.turn_away(Reject::UnknownToken, line),
             None => self.search(line),
         }
     }
 
     fn first_piece(&mut self, piece: &[u8]) -> bool {
-        let Some((at, token)) = deciding_token(piece) else {
-            self.counters.reject(Reject::NoToken);
-            return false;
-        };
-        let destination = match self.route(token) {
-            Ok(destination) => destination,
+        let decided = deciding_token(piece, |token| self.knows(token));
+        let routed = decided.and_then(|(at, token)| Ok((at, token, self.route(token)?)));
+        let (at, token, destination) = match routed {
+            Ok(routed) => routed,
             Err(reason) => {
-                self.counters.reject(reason);
-                return false;
+                *self.pieces_to = Some(Pieces::Rejected(reason));
+                return self.turn_away(reason, piece) && self.oversize == Oversize::Split;
             }
         };
         self.counters.lines += 1;
         self.store(token, destination, RunKind::First, remove_token(piece, at));
-        *self.pieces_to = Some((token, destination));
+        *self.pieces_to = Some(Pieces::Log(token, destination));
         self.oversize == Oversize::Split
     }
 
     fn further_piece(&mut self, piece: &[u8]) {
-        let (token, destination) = self.pieces_to.expect("further pieces follow a first one that was stored");
-        self.store(token, destination, RunKind::Further, piece.into());
+        match self.pieces_to.expect("further pieces follow a first one that was stored") {
+            Pieces::Log(token, destination) => self.store(token, destination, RunKind::Further, piece.into()),
+            // The line was counted with its first piece.
+            Pieces::Rejected(reason) => _ = self.logs.keep(reason, piece.into(), self.outgoing, self.now),
+        }
     }
 
     fn memory(&mut self) -> &mut BufferPool {
@@ -69,7 +80,7 @@ impl<const MAKES_LOGS: bool> LineSink for Ingest<'_, MAKES_LOGS> {
 }
 
 impl<const MAKES_LOGS: bool> Ingest<'_, MAKES_LOGS> {
-    /// Takes a line whose token is at `at`.
+    /// Takes a line whose token is known and at `at`.
     #[inline]
     fn entry(&mut self, line: &[u8], at: usize, token: Token) {
         let entry = remove_token(line, at);
@@ -81,19 +92,36 @@ impl<const MAKES_LOGS: bool> Ingest<'_, MAKES_LOGS> {
                 self.counters.lines += 1;
                 self.store(token, destination, RunKind::Whole, entry);
             }
-            Err(reason) => self.counters.reject(reason),
+            Err(reason) => _ = self.turn_away(reason, line),
         }
     }
 
     /// Takes a line that does not begin with a token.
     #[inline(never)]
     fn search(&mut self, line: &[u8]) {
-        match deciding_token(line) {
-            Some((at, token)) => self.entry(line, at, token),
-            None if is_blank(line) => self.counters.reject(Reject::Empty),
-            None if line == KEEPALIVE => self.counters.reject(Reject::Keepalive),
-            None => self.counters.reject(Reject::NoToken),
+        match deciding_token(line, |token| self.knows(token)) {
+            Ok((at, token)) => self.entry(line, at, token),
+            Err(_) if is_blank(line) => self.counters.reject(Reject::Empty),
+            Err(_) if line == KEEPALIVE => self.counters.reject(Reject::Keepalive),
+            Err(reason) => _ = self.turn_away(reason, line),
         }
+    }
+
+    /// Counts a line that names no log; keeps it, where that is asked for: then `true`.
+    #[cold]
+    #[inline(never)]
+    fn turn_away(&mut self, reason: Reject, line: &[u8]) -> bool {
+        self.counters.reject(reason);
+        let kept = self.logs.keep(reason, line.into(), self.outgoing, self.now);
+        self.counters.kept_lines += u64::from(kept);
+        kept
+    }
+
+    /// Whether the token may name a log.
+    #[inline]
+    fn knows(&self, token: Token) -> bool {
+        let Some(known) = self.logs.known() else { return true };
+        self.last.is_some_and(|(last, _)| last == token) || known.contains(token)
     }
 
     #[inline]
@@ -124,7 +152,18 @@ impl<const MAKES_LOGS: bool> Ingest<'_, MAKES_LOGS> {
 }
 
 /// Takes entries that another shard received and counted as lines: the owner of their log counts what becomes of them.
-pub(super) fn absorb(run: Run<'_>, logs: &mut Logs, counters: &mut Counters, now: Time) {
+/// Rejected ones are kept, where that is asked for, as long as something may be handed on to yet another shard.
+pub(super) fn absorb(
+    run: Run<'_>,
+    logs: &mut Logs,
+    counters: &mut Counters,
+    outgoing: Option<&mut Outgoing>,
+    now: Time,
+) {
+    if let Some(reason) = run.kind.reason() {
+        let log = logs.rejected_log(reason);
+        return logs.append_run(log, run.bytes, now);
+    }
     let log = match run.kind {
         // These make no log: if the first piece was rejected, they go with it.
         RunKind::Further => logs.find(run.token).ok_or(None),
@@ -139,19 +178,44 @@ pub(super) fn absorb(run: Run<'_>, logs: &mut Logs, counters: &mut Counters, now
             count(counters, run.kind, run.entries, run.bytes.len() as u64);
             logs.append_run(log, run.bytes, now);
         }
-        Err(Some(reason)) => counters.reject_counted(reason, run.entries),
+        Err(Some(reason)) => {
+            counters.reject_counted(reason, run.entries);
+            if let Some(outgoing) = outgoing {
+                keep_run(run, reason, logs, counters, outgoing, now);
+            }
+        }
         Err(None) => {}
+    }
+}
+
+/// The lines are gone, but each entry with its token in front of it is a line that says the same.
+#[cold]
+fn keep_run(
+    run: Run<'_>,
+    reason: Reject,
+    logs: &mut Logs,
+    counters: &mut Counters,
+    outgoing: &mut Outgoing,
+    now: Time,
+) {
+    let head = format!("{} ", run.token);
+    for entry in run.bytes.split_inclusive(|&byte| byte == b'\n') {
+        let tail = entry.strip_suffix(b"\n").unwrap_or(entry);
+        let kept = logs.keep(reason, Entry { head: head.as_bytes(), tail }, outgoing, now);
+        counters.kept_lines += u64::from(kept);
     }
 }
 
 /// Counts entries that were taken.
 #[inline]
 pub(super) fn count(counters: &mut Counters, kind: RunKind, entries: u64, bytes: u64) {
-    counters.entries += entries;
-    counters.entry_bytes += bytes;
     match kind {
         RunKind::Whole | RunKind::WholeOfExisting => {}
         RunKind::First | RunKind::FirstOfExisting => counters.split_lines += entries,
         RunKind::Further => counters.split_pieces += entries,
+        // No entries: they were counted where they were rejected.
+        RunKind::NoToken | RunKind::UnknownToken | RunKind::TooManyTokens => return,
     }
+    counters.entries += entries;
+    counters.entry_bytes += bytes;
 }

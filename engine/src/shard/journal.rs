@@ -15,6 +15,7 @@
 use std::collections::VecDeque;
 use std::io;
 
+use super::logs::is_for_good;
 use super::op::{JournalId, Notice, Op};
 use crate::buf::{BufferPool, WriteBuf};
 use crate::handover::ShardId;
@@ -310,6 +311,14 @@ impl Journal {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 self.unwritten = Some(buf);
                 return None;
+            }
+            // Nothing more can be written to this file: another begins, whose table says what these records said.
+            Err(error) if is_for_good(&error) => {
+                self.written += (buf.content().len() / RECORD_BYTES) as u64;
+                pool.give(buf);
+                self.renew();
+                self.enter(ops);
+                return self.refused(error, now);
             }
             result => {
                 self.unwritten = Some(buf);

@@ -14,21 +14,23 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::allowance::Allowance;
+use super::allowance::{Allowance, RejectedRoom};
 use super::by_class::ByClass;
 use super::durability::{Durability, SyncLevel};
 use super::journal::Journal;
 use super::op::{Notice, Op};
+use super::outgoing::Outgoing;
 use crate::buf::{BufferPool, WriteBuf};
-use crate::handover::ShardId;
+use crate::handover::{RunKind, ShardId};
 use crate::limits::{OPENS_IN_FLIGHT_MAX, STORAGE_RETRY, WRITES_IN_FLIGHT_MAX};
 use crate::metrics::Histogram;
-use crate::route::{LogId, Route, Router};
+use crate::route::{KnownTokens, LogId, Route, Router};
 use crate::scan;
-use crate::segment::journal::{JournalEntry, SegmentNumber};
-use crate::segment::{AppendOp, Appended, Appender, FileId, Offset, Position};
+use crate::segment::journal::{Batch, JournalEntry, SegmentNumber};
+use crate::segment::{AppendOp, Appended, Appender, FileId, LogName, Offset, Position, SegmentLimits, Wrote};
 use crate::time::Time;
 use crate::wire::{Entry, Reject, Token};
 
@@ -48,6 +50,8 @@ pub struct Resumed {
     pub sealed: bool,
     /// What follows this offset may be lost, although it can still be read.
     pub doubt: Option<Offset>,
+    /// How long ago it was made.
+    pub age: Duration,
 }
 
 /// What the logs of a shard are allowed.
@@ -55,10 +59,14 @@ pub struct Resumed {
 pub struct LogLimits {
     /// A busy log is written at most this often.
     pub linger: Duration,
-    /// A segment rolls before it grows past this many bytes.
-    pub segment_bytes: u64,
+    /// When a segment rolls.
+    pub segment: SegmentLimits,
     /// Logs of all shards.
     pub tokens: Allowance,
+    /// Tokens that may name a log; `None`: every token may.
+    pub known: Option<Arc<KnownTokens>>,
+    /// Where lines that name no log are kept: room for them.
+    pub rejected: Option<RejectedRoom>,
     /// Segments open at once.
     pub open_files_max: usize,
 }
@@ -95,9 +103,16 @@ pub(super) struct Segment {
     pub(super) base: Offset,
     /// So much of it is on the disk.
     pub(super) synced: Position,
+    /// It is given up: whatever is synced later says nothing of it.
+    pub(super) poisoned: bool,
 }
 
 impl Log {
+    /// Whether the journal tells of it. Of rejected lines it does not: their text has to do.
+    pub(super) fn is_journaled(&self) -> bool {
+        self.appender.name().token().is_some()
+    }
+
     /// Whether a segment of it was made.
     pub(super) fn has_segment(&self) -> bool {
         self.appender.base() != self.segment.base || self.appender.has_file()
@@ -134,6 +149,8 @@ pub(super) struct Logs {
     limits: LogLimits,
     router: Router,
     pub(super) all: Vec<Log>,
+    /// The logs of rejected lines, in the order of [`Reject::NO_LOG`].
+    rejected: [Option<LogId>; Reject::NO_LOG.len()],
     pub(super) pool: BufferPool,
     pub(super) journal: Journal,
     pub(super) durability: Durability,
@@ -180,6 +197,7 @@ impl Logs {
             limits,
             router,
             all: Vec::new(),
+            rejected: [None; Reject::NO_LOG.len()],
             pool: BufferPool::new(buffer_bytes),
             journal,
             durability: Durability::new(sync),
@@ -199,26 +217,57 @@ impl Logs {
         }
     }
 
+    /// A busy log is written at most this often from now on. What lingers is moved with it, so that `cooling` stays sorted.
+    pub(super) fn set_linger(&mut self, linger: Duration) {
+        let before = std::mem::replace(&mut self.limits.linger, linger);
+        let moved = |at: Time| Time::new((at + linger).since(Time::new(before)));
+        self.all.iter_mut().for_each(|log| log.quiet_from = moved(log.quiet_from));
+        self.cooling.iter_mut().for_each(|(at, _)| *at = moved(*at));
+    }
+
+    /// Tokens that may name a log; `None`: every token may.
+    #[inline]
+    pub(super) fn known(&self) -> Option<&KnownTokens> {
+        self.limits.known.as_deref()
+    }
+
+    /// From now on only these tokens name logs. What remembers where a token's entries go must forget it. Logs of other
+    /// tokens stay, with what is staged for them.
+    pub(super) fn know(&mut self, known: Arc<KnownTokens>) {
+        self.limits.known = Some(known);
+    }
+
     /// Adds a log that recovery found.
-    pub(super) fn resume(&mut self, token: Token, Resumed { base, length, synced, sealed, doubt }: Resumed) {
-        self.limits.tokens.take_anyway();
-        let mut appender = Appender::resume(token, base, length);
+    pub(super) fn resume(&mut self, name: LogName, newest: Resumed) {
+        let Resumed { base, length, synced, sealed, doubt, age } = newest;
+        let roll_at = Time::new(self.limits.segment.age.saturating_sub(age));
+        let mut appender = Appender::resume(name, base, length, roll_at);
         if sealed {
             appender.seal();
         }
-        let id = self.add(token, appender);
-        let log = &mut self.all[id.0 as usize];
-        // As recovery has counted them in the journal that it began.
-        log.segment = Segment { number: self.journal.number(), base, synced };
-        if synced < length {
-            log.dirty = true;
-            self.durability.add_dirty(id);
+        let id = self.push(appender);
+        match name {
+            LogName::Token(token) => {
+                self.limits.tokens.take_anyway();
+                self.router.insert(token, id);
+                let log = &mut self.all[id.0 as usize];
+                // As recovery has counted them in the journal that it began.
+                log.segment = Segment { number: self.journal.number(), base, synced, poisoned: false };
+                if synced < length {
+                    log.dirty = true;
+                    self.durability.add_dirty(id);
+                }
+                self.durability.doubts.extend(doubt.map(|from| (id, from)));
+            }
+            LogName::Rejected(reason) => {
+                *self.rejected_slot(reason) = Some(id);
+                self.all[id.0 as usize].segment = Segment { base, synced, ..Segment::default() };
+            }
         }
-        self.durability.doubts.extend(doubt.map(|from| (id, from)));
         self.measured.segments_active += 1;
     }
 
-    fn add(&mut self, token: Token, appender: Appender) -> LogId {
+    fn push(&mut self, appender: Appender) -> LogId {
         let id = LogId(u32::try_from(self.all.len()).expect("tokens_max fits a u32"));
         self.all.push(Log {
             appender,
@@ -233,8 +282,47 @@ impl Logs {
             quiet_from: Time::default(),
             write_began: Time::default(),
         });
-        self.router.insert(token, id);
         id
+    }
+
+    fn rejected_slot(&mut self, reason: Reject) -> &mut Option<LogId> {
+        let index = Reject::NO_LOG.iter().position(|kept| *kept == reason);
+        &mut self.rejected[index.expect("only lines that name no log are kept")]
+    }
+
+    /// The log of the lines that were rejected for this reason, which this shard owns.
+    #[cold]
+    pub(super) fn rejected_log(&mut self, reason: Reject) -> LogId {
+        if let Some(log) = *self.rejected_slot(reason) {
+            return log;
+        }
+        let log = self.push(Appender::new(LogName::Rejected(reason)));
+        *self.rejected_slot(reason).insert(log)
+    }
+
+    /// Keeps a line that was rejected, or a piece of one, if such lines are kept and there is room: then `true`.
+    #[cold]
+    pub(super) fn keep(&mut self, reason: Reject, line: Entry<'_>, outgoing: &mut Outgoing, now: Time) -> bool {
+        let fits = |room: &RejectedRoom| room.take(line.len() as u64 + 1);
+        if !self.limits.rejected.as_ref().is_some_and(fits) {
+            return false;
+        }
+        if let Some(owner) = self.rejected_owner() {
+            outgoing.add(owner, Token::from_bytes([0; 16]), RunKind::rejected(reason), line, &mut self.pool);
+        } else {
+            let log = self.rejected_log(reason);
+            self.append(log, line, now);
+        }
+        true
+    }
+
+    fn rejected_owner(&self) -> Option<ShardId> {
+        self.router.foreign_owner(LogName::Rejected(Reject::NoToken))
+    }
+
+    /// Whether lines that are rejected here may have to go to another shard.
+    pub(super) fn hands_on_rejected(&self) -> bool {
+        self.limits.rejected.is_some() && self.rejected_owner().is_some()
     }
 
     /// Where the token's entries go; to a new log, if this sender makes logs and there may be one more.
@@ -259,7 +347,16 @@ impl Logs {
     #[cold]
     #[inline(never)]
     fn create(&mut self, token: Token, now: Time) -> Option<LogId> {
-        self.limits.tokens.take(now).then(|| self.add(token, Appender::new(token)))
+        self.limits.tokens.take(now).then(|| {
+            let log = self.push(Appender::new(token));
+            self.router.insert(token, log);
+            log
+        })
+    }
+
+    /// Every segment that has entries ends with the next one.
+    pub(super) fn roll_all(&mut self) {
+        self.all.iter_mut().for_each(|log| log.appender.roll_next());
     }
 
     /// Stages an entry.
@@ -267,14 +364,14 @@ impl Logs {
     pub(super) fn append(&mut self, id: LogId, entry: Entry<'_>, now: Time) {
         self.unwritten_bytes += entry.len() as u64 + 1;
         let appender = &mut self.all[id.0 as usize].appender;
-        if appender.append(entry, self.limits.segment_bytes, &mut self.pool, now) != Appended::Gathering {
+        if appender.append(entry, self.limits.segment, &mut self.pool, now) != Appended::Gathering {
             self.changed(id, now);
         }
     }
 
     /// Stages entries that another shard received, an LF after each.
     pub(super) fn append_run(&mut self, id: LogId, mut bytes: &[u8], now: Time) {
-        let fits = self.all[id.0 as usize].appender.fits(bytes.len(), self.limits.segment_bytes);
+        let fits = self.all[id.0 as usize].appender.fits(bytes.len(), self.limits.segment);
         while let Some(entries) = bytes.strip_suffix(b"\n") {
             // Where a segment may end, it ends at an entry: they go one by one.
             let end = if fits { None } else { scan::find_lf(entries) };
@@ -403,7 +500,7 @@ impl Logs {
     }
 
     fn issue(&mut self, log: LogId, op: AppendOp, now: Time, ops: &mut VecDeque<Op>) {
-        let token = self.all[log.0 as usize].appender.token();
+        let name = self.all[log.0 as usize].appender.name();
         let op = match op {
             AppendOp::Write { file, position, buf } => {
                 self.writes_in_flight += 1;
@@ -411,18 +508,19 @@ impl Logs {
                 self.writing_bytes += buf.capacity();
                 Op::Write { log, file, position, buf }
             }
-            AppendOp::Open { base, length } => {
+            AppendOp::Open { base, length, indexed } => {
                 self.opens_in_flight += 1;
-                Op::OpenSegment { log, token, base, length }
+                Op::OpenSegment { log, name, base, length, indexed }
             }
-            AppendOp::Create { base, close, replaces } => {
+            AppendOp::Create { base, close, replaces, sealed } => {
                 self.opens_in_flight += 1;
+                ops.extend(sealed.map(|block| Op::Index { name, block }));
                 self.leave(log);
                 if let Some(file) = close {
                     self.open.retain(|&open| open != log);
                     self.close(log, file, ops);
                 }
-                Op::CreateSegment { log, token, base, replaces }
+                Op::CreateSegment { log, name, base, replaces }
             }
         };
         ops.push_back(op);
@@ -430,7 +528,7 @@ impl Logs {
 
     fn close(&mut self, id: LogId, file: FileId, ops: &mut VecDeque<Op>) {
         let log = &self.all[id.0 as usize];
-        if log.segment.synced < log.recorded() {
+        if log.is_journaled() && log.segment.synced < log.recorded() {
             self.durability.needs_whole();
         }
         ops.push_back(Op::CloseSegment(file));
@@ -497,7 +595,7 @@ impl Logs {
         self.troubled.push_back((now + STORAGE_RETRY, id));
         let told = std::mem::replace(&mut log.trouble_told, true);
         self.measured.logs_refused += u64::from(!told);
-        (!told).then_some(Notice::LogRefused { token: log.appender.token(), error })
+        (!told).then_some(Notice::LogRefused { name: log.appender.name(), error })
     }
 
     /// The driver wrote, or could not. A write that is not complete goes on at once.
@@ -528,21 +626,25 @@ impl Logs {
         };
         self.unwritten_bytes -= count as u64;
         let since = buf.since();
-        let whole = buf.rest().len() == count;
-        if whole {
-            let batch = appender.batch(&buf, count);
-            self.journal.add(JournalEntry::Batch { number: log.segment.number, batch }, &mut self.pool);
-            if !std::mem::replace(&mut log.dirty, true) {
-                self.durability.add_dirty(id);
+        let is_journaled = appender.name().token().is_some();
+        let retains = is_journaled && self.durability.retains();
+        let capacity = buf.capacity();
+        match appender.wrote(buf, count, retains, &mut self.pool) {
+            Wrote::Rest(rest) => self.issue(id, rest, now, ops),
+            Wrote::Whole { batch, closed } => {
+                let (name, end) = (appender.name(), appender.length());
+                ops.extend(closed.into_iter().flatten().map(|block| Op::Index { name, block }));
+                self.retained_bytes += if retains { capacity } else { 0 };
+                if is_journaled {
+                    let batch = Batch::ending(end, &batch);
+                    self.journal.add(JournalEntry::Batch { number: log.segment.number, batch }, &mut self.pool);
+                    if !std::mem::replace(&mut log.dirty, true) {
+                        self.durability.add_dirty(id);
+                    }
+                }
+                self.measured.entry_delay_seconds.observe(now.since(since));
+                self.requeue(id);
             }
-        }
-        let retains = self.durability.retains();
-        self.retained_bytes += if whole && retains { buf.capacity() } else { 0 };
-        if let Some(rest) = appender.wrote(buf, count, retains, &mut self.pool) {
-            self.issue(id, rest, now, ops);
-        } else {
-            self.measured.entry_delay_seconds.observe(now.since(since));
-            self.requeue(id);
         }
         // An interrupted write says nothing about the storage.
         if count > 0 { self.accepted_again() } else { None }
@@ -550,10 +652,12 @@ impl Logs {
 
     /// A segment was made: it has a number from now on.
     fn record_made(&mut self, id: LogId) {
-        let number = self.journal.number();
         let log = &mut self.all[id.0 as usize];
-        let (token, base) = (log.appender.token(), log.appender.base());
-        log.segment = Segment { number, base, synced: Position::START };
+        let base = log.appender.base();
+        log.segment = Segment { base, ..Segment::default() };
+        let Some(token) = log.appender.name().token() else { return };
+        let number = self.journal.number();
+        log.segment.number = number;
         self.durability.needs_whole();
         self.journal.add(JournalEntry::Open { number, token, base }, &mut self.pool);
     }
@@ -581,14 +685,14 @@ impl Logs {
                 break;
             };
             // One without a segment yet has its own record later, and so has one whose segment is given up.
-            if log.has_segment() && !log.appender.is_poisoned() {
+            let token = log.appender.name().token();
+            if let Some(token) = token.filter(|_| log.has_segment() && !log.segment.poisoned) {
                 let Segment { number, base, .. } = log.segment;
-                let (token, length) = (log.appender.token(), log.recorded());
+                let length = log.recorded();
                 self.journal.add(JournalEntry::Active { number, token, base, length }, &mut self.pool);
             }
             let id = LogId(u32::try_from(index).expect("tokens_max fits a u32"));
-            if let Some(&from) = self.durability.doubts.get(&id) {
-                let token = self.all[index].appender.token();
+            if let (Some(&from), Some(token)) = (self.durability.doubts.get(&id), token) {
                 self.journal.add(JournalEntry::Doubt { token, from }, &mut self.pool);
             }
             self.journal.table_reached(Some(index + 1));
@@ -669,9 +773,9 @@ impl Logs {
         &self.measured
     }
 
-    /// Logs in all.
+    /// Logs of tokens.
     pub(super) fn count(&self) -> usize {
-        self.all.len()
+        self.all.len() - self.rejected.iter().flatten().count()
     }
 
     /// Segments that are open now.
@@ -708,7 +812,7 @@ impl Measured {
 }
 
 /// Whether a write will not succeed on this segment: unlike a full disk, which will have room again.
-fn is_for_good(error: &io::Error) -> bool {
+pub(super) fn is_for_good(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::ReadOnlyFilesystem || error.raw_os_error() == Some(EIO)
 }
 

@@ -31,22 +31,25 @@ mod journal;
 mod logs;
 mod op;
 mod outgoing;
+mod proxied;
 mod report;
 mod secure;
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-pub use allowance::{Allowance, PerAddress};
+pub use allowance::{Allowance, PerAddress, RejectedRoom};
 pub use durability::SyncLevel;
 pub use ingest::Oversize;
 pub use journal::JournalStart;
 pub use logs::{LogLimits, Resumed};
 pub use op::{
-    Command, Completion, ConnectionId, Datagrams, JournalId, ListenerId, Newcomer, Notice, Op, PeerAddress, Received,
-    ReceivedDatagrams, ShutdownSide, Sync, UdpId,
+    Change, Command, Completion, ConnectionId, Datagrams, JournalId, ListenerId, Newcomer, Notice, Op, PeerAddress,
+    Received, ReceivedDatagrams, ShutdownSide, Sync, UdpId,
 };
+pub use proxied::Cidr;
 
 use by_class::ByClass;
 use connection::{Brought, Connection, Life};
@@ -67,11 +70,11 @@ use crate::limits::{
     RATION, RECV_BUFFER_BYTES, RECV_BUFFER_PARTS,
 };
 use crate::metrics::{Counters, HandshakeResult, ListenerCounters};
-use crate::route::{Ownership, Router};
-
+use crate::route::{KnownTokens, Ownership, Router};
+use crate::segment::LogName;
 use crate::time::Time;
 use crate::tls;
-use crate::wire::{Reject, Token};
+use crate::wire::Reject;
 
 /// What a shard is allowed and told.
 #[derive(Clone, Debug)]
@@ -94,8 +97,8 @@ pub struct ShardConfig {
     pub drain_timeout: Duration,
     /// Listeners that the driver has.
     pub listeners: Vec<ListenerConfig>,
-    /// What TLS connections are shown; there if a listener speaks TLS.
-    pub tls: Option<tls::Server>,
+    /// What the connections of each listener are shown that speaks TLS, by its index.
+    pub tls: Vec<Option<tls::Server>>,
     /// TLS handshakes in progress at a time; past it connections wait for their turn.
     pub handshakes_max: usize,
     /// Receive buffers that the driver has.
@@ -115,25 +118,27 @@ pub struct ShardConfig {
 }
 
 /// What is spoken at a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerConfig {
     /// How its connections are cut into lines.
     pub framing: Framing,
     /// Whether they speak TLS.
     pub tls: bool,
+    /// Peers from here are proxies, which send a PROXY header first.
+    pub proxy_from: Arc<[Cidr]>,
 }
 
 impl ListenerConfig {
     /// Without TLS.
     #[must_use]
     pub fn plain(framing: Framing) -> Self {
-        Self { framing, tls: false }
+        Self { framing, tls: false, proxy_from: Arc::default() }
     }
 
     /// With TLS.
     #[must_use]
     pub fn tls(framing: Framing) -> Self {
-        Self { framing, tls: true }
+        Self { framing, tls: true, proxy_from: Arc::default() }
     }
 }
 
@@ -182,11 +187,14 @@ pub struct Shard {
     accept_from: Time,
     /// While all shards together have as many connections as may be, the next look waits until then.
     crowded_until: Time,
+    /// As many connections as may be are open, and this has been said.
+    accept_paused: bool,
     phase: Phase,
     ops: VecDeque<Op>,
     notices: VecDeque<Notice>,
     foreign: Recurring,
     crowding: Recurring,
+    pausing: Recurring,
     accept_failure: Recurring,
     /// A listener had to be closed with connections in its queue, or a socket with datagrams.
     abandoned_queue: bool,
@@ -261,11 +269,13 @@ impl Shard {
             backpressure: Stopwatch::default(),
             accept_from: Time::default(),
             crowded_until: Time::default(),
+            accept_paused: false,
             phase: Phase::Serving,
             ops: first_ops(&config),
             notices: VecDeque::new(),
             foreign: Recurring::default(),
             crowding: Recurring::default(),
+            pausing: Recurring::default(),
             accept_failure: Recurring::default(),
             abandoned_queue: false,
             now: Time::default(),
@@ -276,8 +286,8 @@ impl Shard {
     }
 
     /// Adds a log that recovery found.
-    pub fn resume_log(&mut self, token: Token, newest: Resumed) {
-        self.logs.resume(token, newest);
+    pub fn resume_log(&mut self, name: LogName, newest: Resumed) {
+        self.logs.resume(name, newest);
     }
 
     /// Takes one completion.
@@ -308,13 +318,26 @@ impl Shard {
             }
             Completion::Sent { message: Message::Finished, .. } => self.finished += 1,
             Completion::Command(Command::Drain) => self.drain(),
+            Completion::Command(Command::Know(known)) => self.know(known),
+            Completion::Command(Command::Roll) => self.logs.roll_all(),
             Completion::Command(Command::Report { ticket }) => {
                 self.notices.push_back(Notice::Report(Box::new(self.report(ticket))));
             }
+            Completion::Command(Command::Change(change)) => self.change(change),
             Completion::Command(Command::DiskLow(low)) => {
                 self.disk_low = low;
                 self.notices.push_back(Notice::DiskLow(low));
             }
+        }
+    }
+
+    /// Goes on with other settings.
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::Linger(linger) => self.logs.set_linger(linger),
+            Change::DrainTimeout(timeout) => self.config.drain_timeout = timeout,
+            Change::HandshakesMax(max) => self.config.handshakes_max = max,
+            Change::UdpCreates(creates) => self.config.udp_creates = creates,
         }
     }
 
@@ -406,6 +429,16 @@ impl Shard {
         self.logs.pool.used()
     }
 
+    /// Swaps the list of tokens. A long line goes on as its first piece was judged.
+    #[cold]
+    fn know(&mut self, known: Arc<KnownTokens>) {
+        self.logs.know(known);
+        for connection in self.connections.iter_mut().flatten() {
+            connection.last = None;
+        }
+        self.udp.forget_last();
+    }
+
     fn budget(&self, parts: usize) -> usize {
         self.config.buffer_bytes / BUDGET_PARTS * parts
     }
@@ -472,8 +505,12 @@ impl Shard {
     fn ingest(&mut self, id: ConnectionId, buf: &mut RecvBuf) {
         self.counters.received_bytes += buf.len() as u64;
         self.udp.connections_took(buf.len());
-        if self.speaks_tls(id) {
-            self.counters.tls_received_bytes += buf.len() as u64;
+        let tls = self.speaks_tls(id);
+        self.counters.tls_received_bytes += if tls { buf.len() as u64 } else { 0 };
+        if self.connection(id).is_some_and(|connection| connection.header.is_some()) {
+            self.take_header(id, buf);
+        }
+        if tls {
             self.ingest_tls(id, buf);
             return self.relieve();
         }
@@ -505,6 +542,7 @@ impl Shard {
 
     /// The stream ended at an arbitrary byte: an unterminated rest is dropped and counted; so is what `lost` says of.
     fn cut(&mut self, id: ConnectionId, lost: bool) {
+        self.lose_header(id);
         if self.end_handshake(id, HandshakeResult::Left) {
             return self.stop_taking(id);
         }
@@ -526,6 +564,7 @@ impl Shard {
             Foreign::Tls => Reject::TlsOnPlain,
             Foreign::BadFrame => Reject::BadFrame,
             Foreign::NotTls => Reject::PlainOnTls,
+            Foreign::BadProxy => Reject::BadProxy,
         };
         self.reject_of(id, reason);
         self.with_sink(id, |connection, sink| connection.decoder.abandon(&mut sink.logs.pool));
@@ -651,12 +690,16 @@ impl Shard {
 
     /// Copies a batch that another shard sent and sends its memory home, if there is one and room for it.
     fn take_incoming(&mut self) -> bool {
-        if self.full {
+        // What is rejected here may have to go on, to the one shard that hands on nothing: so nobody waits in a circle.
+        let hands_on = self.logs.hands_on_rejected();
+        if self.full || (hands_on && self.outgoing.is_over(self.budget(1), HANDOVER_BATCHES_MAX)) {
             return false;
         }
         let Some((from, batch)) = self.incoming.pop_front() else { return false };
         for run in batch.runs() {
-            absorb(run, &mut self.logs, &mut self.counters, self.now);
+            // At the end the others may have been told that nothing more comes.
+            let outgoing = (!self.phase.flushes()).then_some(&mut self.outgoing);
+            absorb(run, &mut self.logs, &mut self.counters, outgoing, self.now);
         }
         self.ops.push_back(Op::Send { to: from, message: Message::Returned(batch) });
         self.full |= self.logs.pool.used() >= self.config.buffer_bytes;

@@ -1,14 +1,16 @@
 //! What a shard asks of its driver, and what it is told. No file descriptor, no clock, no system call appears here.
 
+use core::net::IpAddr;
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::buf::{RecvBuf, WriteBuf};
 use crate::handover::{Message, ShardId};
 use crate::metrics::Report;
-use crate::route::LogId;
+use crate::route::{KnownTokens, LogId};
 use crate::segment::journal::journal_name;
-use crate::segment::{FileId, Offset, Position};
-use crate::wire::Token;
+use crate::segment::{FileId, IndexBlock, LogName, Offset, Position};
 
 /// A listener: an index into the driver's table, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +46,15 @@ impl PeerAddress {
             bytes[8..].fill(0);
         }
         Self(bytes)
+    }
+}
+
+impl From<IpAddr> for PeerAddress {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => Self::v4(address.octets()),
+            IpAddr::V6(address) => Self(address.octets()),
+        }
     }
 }
 
@@ -144,7 +155,7 @@ pub enum Op {
         /// For the answer.
         log: LogId,
         /// The log's name.
-        token: Token,
+        name: LogName,
         /// Offset of its first byte.
         base: Offset,
         /// A poisoned segment has this name, and moves to the quarantine.
@@ -155,11 +166,20 @@ pub enum Op {
         /// For the answer.
         log: LogId,
         /// The log's name.
-        token: Token,
+        name: LogName,
         /// Offset of its first byte.
         base: Offset,
         /// The length it must have.
         length: Position,
+        /// Whether its index should know of all its bytes: what it lacks is made up for from the text, if that is little.
+        indexed: bool,
+    },
+    /// Order: a block for the index of a segment, the next one of that segment. It may be lost: the index is a hint.
+    Index {
+        /// The log's name.
+        name: LogName,
+        /// What to note.
+        block: IndexBlock,
     },
     /// [`Completion::Written`]: writes the rest of `buf` at `position`.
     Write {
@@ -204,7 +224,7 @@ pub enum Op {
     /// Order: cuts a poisoned segment whose end is also in the next one. If that fails, recovery does it.
     CutSegment {
         /// The log.
-        token: Token,
+        name: LogName,
         /// Offset of the segment's first byte.
         base: Offset,
         /// So much of it stays.
@@ -372,17 +392,37 @@ pub enum Completion {
 }
 
 /// What the control side tells a shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Finish what is under way and end; a second one cuts the drain short.
     Drain,
     /// Free space fell below `--disk-free-min` (true) or is back above it (false).
     DiskLow(bool),
+    /// From now on only these tokens name logs. Every shard is told; lines that cross from one to another on the way are
+    /// judged by the one that received them.
+    Know(Arc<KnownTokens>),
+    /// Every segment that has entries ends before the next entry of its log.
+    Roll,
     /// [`Notice::Report`]: say how it stands.
     Report {
         /// For the answer.
         ticket: u64,
     },
+    /// A setting is another one from now on.
+    Change(Change),
+}
+
+/// A setting that a running shard can take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// `--linger`, also for entries that linger already.
+    Linger(Duration),
+    /// `--drain-timeout`, for a drain that is still to come.
+    DrainTimeout(Duration),
+    /// `--handshakes-max`; those in progress go on.
+    HandshakesMax(usize),
+    /// `--udp-creates`
+    UdpCreates(bool),
 }
 
 /// Something that the operator should hear of; the driver hands it to the log.
@@ -416,6 +456,11 @@ pub enum Notice {
     },
     /// Receiving datagrams failed and is tried again.
     UdpFailed(io::Error),
+    /// As many connections as may be are open: newcomers wait until one ends.
+    AcceptPaused {
+        /// Times since the last such notice, this one included.
+        seen: u64,
+    },
     /// Accepting failed and is tried again.
     AcceptFailed(io::Error),
     /// A write or a creation failed: reading stops, everything is kept, one operation is retried.
@@ -423,7 +468,7 @@ pub enum Notice {
     /// A log cannot be opened for a reason of its own: its entries wait, and it is retried.
     LogRefused {
         /// The log.
-        token: Token,
+        name: LogName,
         /// Why.
         error: io::Error,
     },
@@ -434,7 +479,7 @@ pub enum Notice {
     /// Nothing more is written to a segment, because a sync or a write of it failed.
     Poisoned {
         /// The log.
-        token: Token,
+        name: LogName,
         /// Offset of the segment's first byte.
         base: Offset,
         /// From here …

@@ -81,6 +81,7 @@ mod tests {
     use crate::handover::ShardId;
     use crate::metrics::ListenerCounters;
     use crate::route::Ownership;
+    use crate::segment::SegmentLimits;
     use crate::shard::{
         Allowance, Command, JournalStart, ListenerConfig, LogLimits, Notice, Oversize, PerAddress, ShardConfig,
         SyncLevel,
@@ -97,7 +98,7 @@ mod tests {
             per_address: PerAddress::new(0),
             drain_timeout: Duration::from_secs(1),
             listeners: vec![ListenerConfig::plain(Framing::Lf); 2],
-            tls: None,
+            tls: Vec::new(),
             handshakes_max: 1,
             udp_sockets: 0,
             udp_buffers: 8,
@@ -105,8 +106,10 @@ mod tests {
             recv_buffers: 8,
             logs: LogLimits {
                 linger: Duration::from_millis(5),
-                segment_bytes: 256 << 20,
+                segment: SegmentLimits { bytes: 256 << 20, age: Duration::from_hours(24) },
                 tokens: Allowance::new(10),
+                known: None,
+                rejected: None,
                 open_files_max: 10,
             },
             journal: JournalStart::first(),
@@ -115,7 +118,7 @@ mod tests {
     }
 
     fn ask(sim: &mut Sim, ticket: u64) -> Report {
-        sim.command(Command::Report { ticket });
+        sim.command(&Command::Report { ticket });
         let mut report = None;
         sim.run_until(|sim| {
             let mut answers = sim.notices().iter().rev();
@@ -146,7 +149,7 @@ mod tests {
         assert_eq!(report.listeners.iter().map(|listener| (listener.open, listener.accepted)).max(), Some((1, 1)));
         sim.close(peer);
         sim.run_until(|sim| sim.ending(peer) != Ending::Open && sim.is_gone(peer));
-        sim.command(Command::Drain);
+        sim.command(&Command::Drain);
         sim.run_until(|sim| sim.outcome().is_some());
         let report = sim.shard().report(3);
         assert!(report.draining && report.listeners.iter().all(|listener| listener.open == 0));

@@ -82,19 +82,20 @@ impl Shard {
     pub(super) fn begin_handshakes(&mut self) {
         while self.handshakes.in_progress < self.config.handshakes_max || self.phase != Phase::Serving {
             let Some(id) = self.handshakes.waiting.pop_front() else { return };
-            let Some(server) = self.config.tls.clone() else { return };
+            let Some(listener) = self.connection(id).map(|connection| connection.listener) else { continue };
+            let Some(Some(server)) = self.config.tls.get(listener.0 as usize) else { continue };
+            let session = Session::new(server);
             let deadline = Some(self.deadline(id));
             let leaves = matches!(self.phase, Phase::Waiting { .. });
             let Some(connection) = self.connection(id) else { continue };
             let leave = if leaves { Leave::Wanted } else { Leave::Stay };
-            let session = Session::new(&server);
             connection.tls = Some(Box::new(Secure { session, sending: false, handshaking: true, deadline, leave }));
             self.handshakes.in_progress += 1;
             self.ops.push_back(Op::Receive(id));
         }
     }
 
-    fn deadline(&mut self, id: ConnectionId) -> Time {
+    pub(super) fn deadline(&mut self, id: ConnectionId) -> Time {
         let deadline = self.now + HANDSHAKE_TIMEOUT;
         self.handshakes.deadlines.push_back((deadline, id));
         deadline
@@ -190,6 +191,7 @@ impl Shard {
 
     /// The stream has ended: in order, or within a record.
     pub(super) fn end_of_stream(&mut self, id: ConnectionId) {
+        self.lose_header(id);
         if self.ends_in_order(id) {
             self.end(id);
         }
@@ -286,7 +288,7 @@ impl Shard {
     /// Ends handshakes, and connections that had their last word, whose time is over.
     pub(super) fn expire_handshakes(&mut self) {
         while let Some(&(at, id)) = self.handshakes.deadlines.front() {
-            let current = self.secure(id).is_some_and(|secure| secure.deadline == Some(at));
+            let current = self.deadline_of(id).is_some_and(|deadline| *deadline == Some(at));
             if current && at > self.now {
                 return;
             }
@@ -297,17 +299,29 @@ impl Shard {
         }
     }
 
+    /// The deadline of a connection, where there may be one: of its handshake, or of its PROXY header.
+    fn deadline_of(&mut self, id: ConnectionId) -> Option<&mut Option<Time>> {
+        match self.connection(id)? {
+            Connection { tls: Some(tls), .. } => Some(&mut tls.deadline),
+            Connection { header: Some(header), .. } => Some(&mut header.deadline),
+            _ => None,
+        }
+    }
+
     #[cold]
     fn expire(&mut self, id: ConnectionId) {
         let waits_for_us = |connection: &mut Connection| {
             connection.life == Life::Open && (connection.held > 0 || !connection.receiving)
         };
         let deadline = if self.connection(id).is_some_and(waits_for_us) { Some(self.deadline(id)) } else { None };
-        if let Some(secure) = self.secure(id) {
-            secure.deadline = deadline;
+        if let Some(slot) = self.deadline_of(id) {
+            *slot = deadline;
         }
         if deadline.is_some() {
             return;
+        }
+        if !self.speaks_tls(id) {
+            return self.refuse_header(id);
         }
         if self.end_handshake(id, HandshakeResult::Timeout) {
             self.tell_failed(format!("not made in {HANDSHAKE_TIMEOUT:?}"));

@@ -117,8 +117,8 @@ pub fn begin(
     for shard in (0..ownership.shards()).map(ShardId) {
         let mut start = JournalStart { run, generation, ..beginning.start() };
         let mut draft = JournalDraft::new(run, start.header(shard));
-        let own = logs.iter().filter(|log| ownership.owner(log.token) == shard);
-        table(&mut draft, &own);
+        let own = logs.iter().filter_map(|log| Some((log.name.token()?, log)));
+        table(&mut draft, &own.filter(|(token, _)| ownership.owner(*token) == shard));
         (start.sequence, start.length) = (draft.sequence, draft.length());
         let journal = JournalId { shard, generation };
         write(data, journal, &draft.bytes).map_err(file_error(&path.join(journal.name()), "written"))?;
@@ -138,10 +138,10 @@ impl Beginning {
 
 /// The shard's segments: first what is on the disk of each, then what was synced since the last checkpoint, then what may
 /// be in memory alone. The newest ones are numbered in the order of the logs, from 0; the others from the other end.
-fn table<'a>(draft: &mut JournalDraft, logs: &(impl Iterator<Item = &'a RecoveredLog> + Clone)) {
-    let newest = (0..).zip(logs.clone()).map(|(number, log)| (number, log.token, &log.newest));
-    let doubts = logs.clone().filter_map(|log| Some((log.token, log.doubt?)));
-    let earlier = logs.clone().flat_map(|log| log.earlier.iter().map(|segment| (log.token, segment)));
+fn table<'a>(draft: &mut JournalDraft, logs: &(impl Iterator<Item = (Token, &'a RecoveredLog)> + Clone)) {
+    let newest = (0..).zip(logs.clone()).map(|(number, (token, log))| (number, token, &log.newest));
+    let doubts = logs.clone().filter_map(|(token, log)| Some((token, log.doubt?)));
+    let earlier = logs.clone().flat_map(|(token, log)| log.earlier.iter().map(move |segment| (token, segment)));
     let earlier = (0..).zip(earlier).map(|(number, (token, segment))| (u32::MAX - number, token, segment));
     let all: Vec<(SegmentNumber, Token, &RecoveredSegment)> =
         newest.chain(earlier).map(|(number, token, segment)| (SegmentNumber(number), token, segment)).collect();

@@ -3,9 +3,14 @@
 //! `recover` makes the data directory ready before an engine listens, `journals` begins what it records; `reader` shows logs while one may be writing.
 
 pub mod journals;
+pub mod keep;
+pub mod list;
+pub mod look_up;
 pub mod reader;
 pub mod recover;
+mod segment_file;
 pub mod show;
+pub mod verify;
 
 use std::fs::File;
 use std::io;
@@ -13,7 +18,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::FileError;
-use crate::segment::{CURRENT, CURRENT_NEW, Offset, parse_segment_name};
+use crate::segment::{
+    CURRENT, CURRENT_NEW, Offset, parse_index_name, parse_packed_name, parse_packing_name, parse_segment_name,
+};
 use crate::sys::file::Dir;
 use crate::wire::Token;
 
@@ -23,8 +30,16 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// The names in a log's directory, sorted out.
 #[derive(Debug, Default)]
 struct LogFiles {
-    /// Bases of the segments, ascending.
+    /// Bases of the segments, ascending, each once.
     bases: Vec<Offset>,
+    /// Those of them that are there as text, ascending.
+    plain: Vec<Offset>,
+    /// Those of them that are there compressed, ascending; of one whose compression is about to be finished both.
+    packed: Vec<Offset>,
+    /// Compressions that were not finished.
+    packing: Vec<Offset>,
+    /// Segments, there or not, that have an index.
+    indexes: Vec<Offset>,
     current: bool,
     current_new: bool,
     /// Names that are none of ours.
@@ -38,14 +53,37 @@ impl LogFiles {
             match entry.name.as_str() {
                 CURRENT => files.current = true,
                 CURRENT_NEW => files.current_new = true,
-                name => match parse_segment_name(name) {
-                    Some(base) => files.bases.push(base),
-                    None => files.unknown += 1,
-                },
+                name => files.add(name),
             }
         }
+        files.plain.sort_unstable();
+        files.packed.sort_unstable();
+        files.bases = [&files.plain[..], &files.packed].concat();
         files.bases.sort_unstable();
+        files.bases.dedup();
         Ok(files)
+    }
+
+    fn is_plain(&self, base: Offset) -> bool {
+        self.plain.binary_search(&base).is_ok()
+    }
+
+    fn is_packed(&self, base: Offset) -> bool {
+        self.packed.binary_search(&base).is_ok()
+    }
+
+    fn add(&mut self, name: &str) {
+        if let Some(base) = parse_segment_name(name) {
+            self.plain.push(base);
+        } else if let Some(base) = parse_packed_name(name) {
+            self.packed.push(base);
+        } else if let Some(base) = parse_packing_name(name) {
+            self.packing.push(base);
+        } else if let Some(base) = parse_index_name(name) {
+            self.indexes.push(base);
+        } else {
+            self.unknown += 1;
+        }
     }
 }
 
@@ -56,13 +94,18 @@ fn log_token(name: &str) -> Option<Token> {
 
 /// Where the whole lines among the first `len` bytes end: after the last LF. The rest may be long.
 fn whole_lines_end(file: &File, len: u64, chunk: &mut [u8]) -> io::Result<u64> {
+    last_lf(len, chunk, |part, position| file.read_exact_at(part, position))
+}
+
+/// The same for bytes that `read` fills in.
+fn last_lf(len: u64, chunk: &mut [u8], mut read: impl FnMut(&mut [u8], u64) -> io::Result<()>) -> io::Result<u64> {
     let mut end = len;
     // Nearly every file ends with LF: one byte tells.
     let mut step = 1;
     while end > 0 {
         let part = chunk_of(&mut chunk[..step], end);
         let start = end - part.len() as u64;
-        file.read_exact_at(part, start)?;
+        read(part, start)?;
         if let Some(lf) = memchr::memrchr(b'\n', part) {
             return Ok(start + lf as u64 + 1);
         }

@@ -21,8 +21,8 @@ use crate::error::{StartError, shown};
 use crate::segment::journal::parse_journal_name;
 use crate::segment::meta::{FORMAT, FORMAT_OLDEST, MetaError, NodeId};
 use crate::segment::{
-    CURRENT, CURRENT_NEW, JOURNAL, LOCK, META, META_NEW, Meta, Offset, Position, QUARANTINE, is_reserved,
-    quarantine_name, segment_name,
+    CURRENT, CURRENT_NEW, JOURNAL, LOCK, LogName, META, META_NEW, Meta, Offset, Position, QUARANTINE, REJECTED,
+    index_name, is_reserved, quarantine_name, segment_name,
 };
 use crate::shard::JournalId;
 use crate::wire::Token;
@@ -211,8 +211,8 @@ impl DataDir {
     /// # Errors
     /// Those of the system calls; `AlreadyExists` when there is a segment of that base that is not empty. An empty one
     /// is what an earlier try left behind.
-    pub fn create_segment(&self, token: Token, base: Offset) -> io::Result<OwnedFd> {
-        let dir = self.root.dir_or_new(&token.to_string())?;
+    pub fn create_segment(&self, log: impl Into<LogName>, base: Offset) -> io::Result<OwnedFd> {
+        let dir = self.log_dir(log.into(), Dir::dir_or_new)?;
         let name = segment_name(base);
         let file = dir.file_or_new(&name, Access::Write)?;
         let len = file.metadata()?.len();
@@ -228,21 +228,21 @@ impl DataDir {
     ///
     /// # Errors
     /// Those of the system calls; `InvalidData` when its length is not the expected one: somebody else touched it.
-    pub fn open_segment(&self, token: Token, base: Offset, expected_len: u64) -> io::Result<OwnedFd> {
-        open_at_length(&self.root.dir(&token.to_string())?, &segment_name(base), expected_len)
+    pub fn open_segment(&self, log: impl Into<LogName>, base: Offset, expected_len: u64) -> io::Result<OwnedFd> {
+        open_at_length(&self.log_dir(log.into(), Dir::dir)?, &segment_name(base), expected_len)
     }
 
-    /// Moves a segment out of the way whose name is needed again, although it may hold something.
+    /// Moves a segment out of the way whose name is needed again, although it may hold something. Its index goes.
     ///
     /// # Errors
     /// Those of the system calls; none if there is no such segment.
-    pub fn quarantine_segment(&self, token: Token, base: Offset) -> io::Result<()> {
-        let (dir, name) = (self.root.dir(&token.to_string())?, segment_name(base));
+    pub fn quarantine_segment(&self, log: LogName, base: Offset) -> io::Result<()> {
+        let (dir, name) = (self.log_dir(log, Dir::dir)?, segment_name(base));
         if dir.stat(&name)?.is_none() {
             return Ok(());
         }
         let quarantine = self.root.dir_or_new(QUARANTINE)?;
-        let whole = quarantine_name(token, base, Position::START);
+        let whole = quarantine_name(log, base, Position::START);
         let mut number = 1_u64;
         let free = loop {
             let name = if number == 1 { whole.clone() } else { format!("{whole}-{number}") };
@@ -251,6 +251,7 @@ impl DataDir {
             }
             number += 1;
         };
+        dir.unlink(&index_name(base))?;
         dir.rename_into(&name, &quarantine, &free)?;
         quarantine.sync()?;
         dir.sync()
@@ -260,8 +261,8 @@ impl DataDir {
     ///
     /// # Errors
     /// Those of the system calls.
-    pub fn cut_segment(&self, token: Token, base: Offset, length: u64) -> io::Result<()> {
-        let file = self.root.dir(&token.to_string())?.file(&segment_name(base), Access::Write)?;
+    pub fn cut_segment(&self, log: LogName, base: Offset, length: u64) -> io::Result<()> {
+        let file = self.log_dir(log, Dir::dir)?.file(&segment_name(base), Access::Write)?;
         file.set_len(length)?;
         file.sync_all()
     }
@@ -297,6 +298,17 @@ impl DataDir {
     /// As [`DataDir::open_segment`].
     pub fn open_journal(&self, journal: JournalId, expected_len: u64) -> io::Result<OwnedFd> {
         open_at_length(&self.root.dir(JOURNAL)?, &journal.name(), expected_len)
+    }
+
+    /// The directory of a log; `open` opens a directory in another one, and may make it.
+    ///
+    /// # Errors
+    /// Those of `open`.
+    pub fn log_dir(&self, log: LogName, open: impl Fn(&Dir, &str) -> io::Result<Dir>) -> io::Result<Dir> {
+        match log {
+            LogName::Token(token) => open(&self.root, &token.to_string()),
+            LogName::Rejected(reason) => open(&open(&self.root, REJECTED)?, reason.name()),
+        }
     }
 
     /// Bytes that this user can still write to the file system.

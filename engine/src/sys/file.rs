@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 
 /// Directories: the owner, and a group of readers.
@@ -189,6 +189,16 @@ impl Dir {
         }
     }
 
+    /// When the file of this name was made; `None` if the file system does not say.
+    ///
+    /// # Errors
+    /// Those of statx.
+    pub fn born(&self, name: &str) -> io::Result<Option<SystemTime>> {
+        let stat = fs::statx(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BTIME)?;
+        let known = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+        Ok(known.then(|| time(stat.stx_btime.tv_sec, i64::from(stat.stx_btime.tv_nsec))))
+    }
+
     /// Gives a file of this directory a second name.
     ///
     /// # Errors
@@ -293,16 +303,19 @@ impl From<FileType> for Kind {
 
 impl From<&fs::Stat> for Stat {
     fn from(stat: &fs::Stat) -> Self {
-        // A time before 1970 is nobody's last write; the epoch says so too.
-        let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
-        let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
         Self {
             kind: FileType::from_raw_mode(stat.st_mode).into(),
             inode: stat.st_ino,
             len: u64::try_from(stat.st_size).unwrap_or(0),
-            modified: SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds),
+            modified: time(stat.st_mtime, stat.st_mtime_nsec),
         }
     }
+}
+
+/// A time before 1970 is nobody's; the epoch says so too.
+fn time(seconds: i64, nanoseconds: impl TryInto<u32>) -> SystemTime {
+    let seconds = u64::try_from(seconds).unwrap_or(0);
+    SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds.try_into().unwrap_or(0))
 }
 
 #[cfg(test)]

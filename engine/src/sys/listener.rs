@@ -1,7 +1,7 @@
 //! Listening sockets: binding them so that a restart succeeds and a second engine does not, and ending them exactly.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -122,10 +122,7 @@ pub fn accept_now(listener: &impl AsFd) -> io::Result<OwnedFd> {
 /// Who a connection is of; `None` if the peer has left again.
 pub fn peer_address(connection: &impl AsFd) -> Option<PeerAddress> {
     let address = SockRef::from(connection).peer_addr().ok()?.as_socket()?;
-    Some(match address.ip() {
-        IpAddr::V4(address) => PeerAddress::v4(address.octets()),
-        IpAddr::V6(address) => PeerAddress(address.octets()),
-    })
+    Some(address.ip().into())
 }
 
 /// Makes the close of a connection a reset: a peer that waits on a closed window would hang for 40 s otherwise.

@@ -4,6 +4,7 @@ pub mod affinity;
 pub mod data_dir;
 pub mod file;
 pub mod host;
+pub mod index_file;
 pub mod listener;
 mod min_ttl;
 mod socket_option;

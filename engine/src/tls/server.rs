@@ -5,6 +5,10 @@
 //!
 //! Resumption is by tickets only: there is no table of sessions, and nothing to lock. New credentials come with new
 //! ticket keys, so that nobody resumes what the new ones would refuse.
+//!
+//! Tickets go out in TLS 1.2 only, where they are part of the handshake. In TLS 1.3 they follow it, and a client that
+//! never reads has them in its socket's buffer when it closes: its kernel then resets the connection and drops what it has
+//! not sent yet. Of 50,000 lines that such clients wrote and closed behind, 39,687 arrived with tickets, all without.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -106,6 +110,7 @@ impl Credentials {
         };
         let mut config = builder.with_cert_resolver(Arc::new(Choice(self.certificates)));
         config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
         config.ticketer = aws_lc_rs::Ticketer::new().expect("the system has random numbers");
         Shown { config: Arc::new(config), first_expiry }
     }

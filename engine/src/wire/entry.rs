@@ -52,7 +52,7 @@ impl<'a> From<&'a [u8]> for Entry<'a> {
 }
 
 /// Why a line stores nothing. Every rejected line has exactly one reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reject {
     /// Blank, or nothing but the token.
     Empty,
@@ -72,13 +72,15 @@ pub enum Reject {
     TlsOnPlain,
     /// The first bytes to a TLS listener are no TLS record.
     PlainOnTls,
+    /// No valid PROXY header where there has to be one.
+    BadProxy,
     /// The end of the connection cut the line short.
     Cut,
 }
 
 impl Reject {
     /// Every reason, in the order of the summary line.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Empty,
         Self::Keepalive,
         Self::NoToken,
@@ -88,8 +90,13 @@ impl Reject {
         Self::Http,
         Self::TlsOnPlain,
         Self::PlainOnTls,
+        Self::BadProxy,
         Self::Cut,
     ];
+
+    /// The reasons of lines that name no log, which `--rejected keep` keeps. Other protocols are never stored, and of what
+    /// was cut not all is there.
+    pub const NO_LOG: [Self; 3] = [Self::NoToken, Self::UnknownToken, Self::TooManyTokens];
 
     /// The reason's name in counters and log lines.
     #[must_use]
@@ -104,6 +111,7 @@ impl Reject {
             Self::Http => "http",
             Self::TlsOnPlain => "tls_on_plain",
             Self::PlainOnTls => "plain_on_tls",
+            Self::BadProxy => "bad_proxy",
             Self::Cut => "cut",
         }
     }

@@ -2,6 +2,8 @@
 
 pub mod entry;
 pub mod token;
+pub mod token_list;
 
 pub use entry::{Entry, Reject};
 pub use token::Token;
+pub use token_list::TokenList;

@@ -6,6 +6,7 @@
 
 pub mod captures;
 pub mod disk;
+pub mod fuzz;
 pub mod hostile;
 pub mod http;
 pub mod oracle;

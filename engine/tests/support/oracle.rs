@@ -106,13 +106,16 @@ pub struct Oracle {
     oversize: Oversize,
     /// Entries of each token (lower case), in order.
     pub entries: BTreeMap<String, Vec<Vec<u8>>>,
+    /// Lines that name no log, by reason: what `--rejected keep` keeps.
+    pub kept: BTreeMap<&'static str, Vec<u8>>,
     /// What was stored, split and rejected.
     pub counters: Counters,
 }
 
 impl Oracle {
     pub fn new(line_bytes_max: usize, oversize: Oversize) -> Self {
-        Self { known: None, line_bytes_max, oversize, entries: BTreeMap::new(), counters: Counters::default() }
+        let (entries, kept) = (BTreeMap::new(), BTreeMap::new());
+        Self { known: None, line_bytes_max, oversize, entries, kept, counters: Counters::default() }
     }
 
     /// The same where only these tokens are known.
@@ -228,6 +231,12 @@ impl Oracle {
         let Some(at) = find_token(first, self.known.as_ref()) else {
             let any = first.windows(TOKEN_BYTES).any(is_token);
             *(if any { &mut self.counters.unknown_token } else { &mut self.counters.no_token }) += 1;
+            let kept = self.kept.entry(if any { "unknown_token" } else { "no_token" }).or_default();
+            let pieces = if self.oversize == Oversize::Split { usize::MAX } else { 1 };
+            for piece in line.chunks(self.line_bytes_max).take(pieces) {
+                kept.extend(one_line(piece));
+                kept.push(b'\n');
+            }
             return;
         };
         let token = String::from_utf8(first[at..at + TOKEN_BYTES].to_ascii_lowercase()).unwrap();
@@ -251,9 +260,7 @@ impl Oracle {
 
     /// A stored entry is one line: an inner LF becomes U+2028, as clients do it.
     fn store(&mut self, token: &str, entry: &[u8]) {
-        let parts: Vec<&[u8]> = entry.split(|&byte| byte == b'\n').collect();
-        let entry = parts.join("\u{2028}".as_bytes());
-        self.entries.entry(token.to_owned()).or_default().push(entry);
+        self.entries.entry(token.to_owned()).or_default().push(one_line(entry));
         self.counters.entries += 1;
     }
 
@@ -271,6 +278,12 @@ impl Oracle {
         }
         false
     }
+}
+
+/// With U+2028 in place of every LF.
+fn one_line(bytes: &[u8]) -> Vec<u8> {
+    let parts: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').collect();
+    parts.join("\u{2028}".as_bytes())
 }
 
 fn is_blank(bytes: &[u8]) -> bool {

@@ -95,7 +95,11 @@ impl Engine {
 
     /// The same with a command that runs the binary, and whose stderr is captured.
     pub fn start_by(mut command: Command, data: &Path, args: &[&str]) -> Self {
-        command.args(["run", "--tcp", "127.0.0.1:0", "--data"]).arg(data).args(args).stdout(Stdio::null());
+        command.args(["run", "--data"]).arg(data).args(args).stdout(Stdio::null());
+        // A configuration file has its own listeners.
+        if !args.contains(&"--config") {
+            command.args(["--tcp", "127.0.0.1:0"]);
+        }
         if !args.contains(&"--admin") {
             command.args(["--admin", "off"]);
         }
@@ -146,6 +150,16 @@ impl Engine {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Processor time of all threads of the process.
+    pub fn processor_time(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let nanos = tasks.map(|task| {
+            let schedstat = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap();
+            schedstat.split(' ').next().unwrap().parse::<u64>().unwrap()
+        });
+        Duration::from_nanos(nanos.sum())
     }
 
     /// The data directory.

@@ -109,8 +109,9 @@ pub fn credentials(pairs: &[&Pair]) -> Credentials {
 
 /// The same shard, with TLS on all of its listeners.
 pub fn over_tls(config: ShardConfig, server: &Server) -> ShardConfig {
-    let listeners = config.listeners.iter().map(|listener| ListenerConfig::tls(listener.framing)).collect();
-    ShardConfig { listeners, tls: Some(server.clone()), ..config }
+    let listeners: Vec<_> =
+        config.listeners.iter().map(|listener| ListenerConfig { tls: true, ..listener.clone() }).collect();
+    ShardConfig { tls: vec![Some(server.clone()); listeners.len()], listeners, ..config }
 }
 
 /// A client: plain text in, records out, and back.

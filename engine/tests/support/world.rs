@@ -8,8 +8,8 @@ use engine::framing::Framing;
 use engine::handover::ShardId;
 use engine::metrics::Counters;
 use engine::route::Ownership;
-use engine::segment::Offset;
 use engine::segment::journal::{Batch, Journal, JournalEntry, RECORD_BYTES};
+use engine::segment::{Offset, SegmentLimits};
 use engine::shard::{
     Allowance, Command, JournalStart, ListenerConfig, LogLimits, Notice, PerAddress, ShardConfig, SyncLevel,
 };
@@ -29,7 +29,7 @@ pub fn config(line_bytes_max: usize) -> ShardConfig {
         per_address: PerAddress::new(0),
         drain_timeout: Duration::from_secs(1),
         listeners: vec![ListenerConfig::plain(Framing::Lf)],
-        tls: None,
+        tls: Vec::new(),
         handshakes_max: 100,
         recv_buffers: 8,
         udp_sockets: 0,
@@ -37,8 +37,10 @@ pub fn config(line_bytes_max: usize) -> ShardConfig {
         udp_creates: false,
         logs: LogLimits {
             linger: Duration::from_millis(5),
-            segment_bytes: 256 << 20,
+            segment: SegmentLimits { bytes: 256 << 20, age: Duration::from_hours(24) },
             tokens: Allowance::new(2000),
+            known: None,
+            rejected: None,
             open_files_max: 100,
         },
         journal: JournalStart::first(),
@@ -231,7 +233,7 @@ impl Expected {
 }
 
 /// Where a stream's last frame begins, its length included, and what is there of it, if that is not all.
-fn unfinished_frame(stream: &[u8]) -> Option<(usize, &[u8])> {
+pub fn unfinished_frame(stream: &[u8]) -> Option<(usize, &[u8])> {
     let mut at = 0;
     loop {
         let (length, digits) = frame_length(&stream[at..])?;
@@ -273,19 +275,21 @@ pub fn assert_conserved(counters: &Counters, case: &str) {
     assert_eq!(counters.lines + counters.split_pieces, counters.entries + rejected, "{case}: lines have two fates");
 }
 
-/// Segments form an unbroken chain, end with a line end each, and `current` names the last.
+/// Segments form an unbroken chain, end with a line end each, and `current` names the last; all others are indexed whole.
 #[track_caller]
 pub fn assert_chained(sim: &Sim, case: &str) {
     // The bytes of an entry may go on in the next segment where a disk fails in the middle of it.
     let is_poisoned = sim.notices().iter().any(|notice| matches!(notice, Notice::Poisoned { .. }));
     for token in sim.tokens() {
         let mut end = None;
+        let last = sim.segments(token).last().map(|(base, _)| base);
         for (base, bytes) in sim.segments(token) {
+            let indexed = sim.indexed(token, base).0;
+            assert!(Some(base) == last || is_poisoned || indexed == bytes.len() as u64, "{case}: indexed up to {indexed}");
             assert_eq!(*end.get_or_insert(base.0), base.0, "{case}: a gap between segments");
             assert!(bytes.ends_with(b"\n") || is_poisoned, "{case}: a segment ends inside an entry");
             end = Some(base.0 + bytes.len() as u64);
         }
-        let last = sim.segments(token).last().map(|(base, _)| base);
         assert_eq!(sim.current(token), last, "{case}: current");
     }
 }
@@ -342,7 +346,7 @@ pub fn assert_journaled(sim: &Sim, case: &str) {
 
 /// Drains: peers in `polite` close when they see the engine's half close, the others wait to be cut.
 pub fn drain(sim: &mut Sim, polite: &[PeerId]) {
-    sim.command(Command::Drain);
+    sim.command(&Command::Drain);
     finish_drain(sim, polite);
 }
 

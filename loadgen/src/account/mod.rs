@@ -22,6 +22,9 @@
 //! So `sent = stored + lost + (in flight - beyond)`. Entries of other runs, and lines that nobody made here, are counted
 //! apart and judged by nobody.
 //!
+//! Memory: a bit for each entry, and four bytes for each pair of connection and token, of which there may be
+//! [`PAIRS_MAX`](crate::plan::PAIRS_MAX).
+//!
 //! | module | for |
 //! | --- | --- |
 //! | this one | takes entries, in the order in which each log holds them, while the run goes on or after it |
@@ -47,6 +50,8 @@ pub struct Account {
     by_token: Vec<Tally>,
     /// Damaged entries that name this run and a connection that it does not have.
     damaged_elsewhere: u64,
+    /// Different entries of this run.
+    pub found: u64,
     /// Intact entries of other runs.
     pub other_runs: u64,
     /// Lines that no run made, or that are damaged beyond recognition.
@@ -69,8 +74,9 @@ pub struct Found {
 struct Seen {
     /// A bit for each sequence that stands somewhere.
     bits: Vec<u64>,
-    /// For each token, the sequence after the highest that its log has shown; as long as the last token seen needs.
-    next: Vec<u64>,
+    /// For each token, one more than the highest sequence that its log has shown; as long as the last token seen needs.
+    /// The very last sequence counts as the one before it, which at most hides that these two changed places.
+    next: Vec<u32>,
 }
 
 impl Account {
@@ -84,6 +90,7 @@ impl Account {
             by_connection: vec![Tally::default(); connections],
             by_token: vec![Tally::default(); plan.tokens.list.len()],
             damaged_elsewhere: 0,
+            found: 0,
             other_runs: 0,
             unknown: 0,
         }
@@ -125,6 +132,7 @@ impl Account {
         let token = self.plan.token_of(connection, sequence);
         let seen = &mut self.connections[connection as usize];
         let is_first = seen.mark(sequence);
+        self.found += u64::from(is_first);
         let is_in_its_log = log == Some(token);
         let is_late = is_in_its_log && !seen.advance(token, sequence) && is_first;
         for tally in [Some(&mut self.by_connection[connection as usize]), log.map(|log| &mut self.by_token[log])] {
@@ -184,9 +192,9 @@ impl Seen {
             self.next.resize(token + 1, 0);
         }
         let next = &mut self.next[token];
-        let is_later = u64::from(sequence) >= *next;
+        let is_later = sequence >= *next;
         if is_later {
-            *next = u64::from(sequence) + 1;
+            *next = sequence.saturating_add(1);
         }
         is_later
     }

@@ -210,7 +210,7 @@ mod tests {
     use crate::payload::render::tests::stored;
     use crate::plan::Plan;
     use crate::plan::tests::plan;
-    use crate::sender::{ConnectionOutcome, Ending};
+    use crate::sender::{Amount, ConnectionOutcome, Ending};
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -237,10 +237,19 @@ mod tests {
             bytes_sent: SENT * 100,
             bytes_acknowledged: ACKNOWLEDGED * 100 + 99,
             entries_behind: 0,
+            warmup: Amount::default(),
             ending: Ending::ByReceiver,
             attempts: vec![attempt],
         };
-        Outcome { elapsed: Duration::ZERO, sending: Duration::ZERO, suite: None, connections: vec![connection; 2] }
+        Outcome {
+            elapsed: Duration::ZERO,
+            sending: Duration::ZERO,
+            acknowledging: Duration::ZERO,
+            stopped: None,
+            waited: None,
+            suite: None,
+            connections: vec![connection; 2],
+        }
     }
 
     /// Three tokens; of connection 0 all that was acknowledged is stored, of connection 1 what `change` leaves of it.

@@ -8,6 +8,8 @@
 //! What is behind the last LF is read again the next time: a receiver that was killed in the middle of a line may cut
 //! it off when it comes back, and then something else stands there.
 //!
+//! What a log held before the run is left out: reading begins behind the last whole line of its newest segment.
+//!
 //! Left out: compressed segments. What a run wrote is read right after it, when none is compressed yet.
 
 use std::fs::{self, File};
@@ -58,6 +60,25 @@ impl Log {
 
     pub(super) fn single(path: PathBuf, token: usize) -> Self {
         Self { place: Place::Single(path), token: Some(token), file: None, position: 0, rest_bytes: 0 }
+    }
+
+    /// Leaves out all that it holds by now.
+    pub(super) fn skip(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        if let Place::Segments { directory, base } = &mut self.place {
+            let Some(newest) = segments(directory, 0)?.pop() else { return Ok(()) };
+            *base = newest;
+        }
+        if !self.open()? {
+            return Ok(());
+        }
+        // Open again when there is something to read: of ten thousand logs few may be of the run.
+        let Some(file) = self.file.take() else { return Ok(()) };
+        let end = file.metadata()?.len();
+        let from = end.saturating_sub(buffer.len() as u64);
+        let tail = &mut buffer[..(end - from) as usize];
+        file.read_exact_at(tail, from)?;
+        self.position = memchr::memrchr(b'\n', tail).map_or(from, |last| from + last as u64 + 1);
+        Ok(())
     }
 
     /// Where its files appear.
@@ -206,6 +227,46 @@ mod tests {
         assert_eq!(read.torn, "fi");
         log.finish(&mut buffer, &mut read).unwrap();
         assert_eq!((read.lines.as_str(), read.torn.as_str()), ("one\nTWO\nthree\nfour\nsix\n", "fise"));
+    }
+
+    #[test]
+    fn what_was_there_is_left_out_and_what_rolls_is_not() {
+        let data = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(data.path().join(name), text).unwrap();
+        let (mut buffer, mut read) = (vec![0; READ_BYTES], Read::default());
+        write("00000000000000000000.log", "old\n");
+        write("00000000000000000004.log", "old as well\nbeg");
+        let mut logs = [(); 2].map(|()| Log::segments(data.path().to_owned(), Some(0)));
+        for log in &mut logs {
+            log.skip(&mut buffer).unwrap();
+        }
+        assert!(!logs[0].read_all(&mut buffer, &mut read).unwrap());
+        write("00000000000000000004.log", "old as well\nbegun\n");
+        assert!(logs[0].read(&mut buffer, &mut read).unwrap());
+        assert_eq!(read.lines, "begun\n");
+        // A segment that was gone before this one opened it hides none of the later ones.
+        fs::remove_file(data.path().join("00000000000000000004.log")).unwrap();
+        write("00000000000000000022.log", "new\n");
+        for log in &mut logs {
+            read.lines.clear();
+            assert!(log.read_all(&mut buffer, &mut read).unwrap());
+            assert_eq!(read.lines, "new\n");
+        }
+        let mut empty = Log::segments(data.path().join("none"), Some(0));
+        fs::create_dir(data.path().join("none")).unwrap();
+        empty.skip(&mut buffer).unwrap();
+        fs::write(data.path().join("none/00000000000000000000.log"), "first\n").unwrap();
+        read.lines.clear();
+        assert!(empty.read_all(&mut buffer, &mut read).unwrap());
+        assert_eq!(read.lines, "first\n");
+        let file = data.path().join("single");
+        fs::write(&file, "old\n").unwrap();
+        let mut single = Log::single(file.clone(), 0);
+        single.skip(&mut buffer).unwrap();
+        fs::write(&file, "old\nnew\n").unwrap();
+        read.lines.clear();
+        assert!(single.read_all(&mut buffer, &mut read).unwrap());
+        assert_eq!(read.lines, "new\n");
     }
 
     #[test]

@@ -39,8 +39,8 @@ use crate::tokens::{Token, parse_token};
 use files::{Lines, Log, READ_BYTES, segment_base};
 use watch::{Change, Watches};
 
-/// Missing entries are given up when nothing has been written for this long.
-const STALLED: Duration = Duration::from_secs(2);
+/// How long to go on following when the sending is over and something always comes; [`Follower::finish`] reads the rest.
+const LINGER: Duration = Duration::from_secs(2);
 /// When nothing is missing any more, how long to look for what should not come.
 const SETTLED: Duration = Duration::from_millis(100);
 /// How often to look then.
@@ -75,7 +75,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// A follower that has read all that is there already.
+    /// A follower that has read nothing yet.
     ///
     /// # Errors
     ///
@@ -96,8 +96,17 @@ impl Follower {
             };
             follower.logs = plan.tokens.list.iter().enumerate().map(single).collect();
         }
-        follower.read_all()?;
+        follower.discover()?;
         Ok(follower)
+    }
+
+    /// Leaves out what its logs hold by now.
+    ///
+    /// # Errors
+    ///
+    /// When a directory or file cannot be read.
+    pub fn skip_history(&mut self) -> io::Result<()> {
+        self.logs.iter_mut().try_for_each(|log| log.skip(&mut self.buffer))
     }
 
     /// Reads what appears, and times it, until told to stop and nothing has come for a while.
@@ -125,7 +134,7 @@ impl Follower {
             let is_quiet = !watches.wait(QUIET, |change| changed.note(change))?;
             if stop.load(Ordering::Relaxed) {
                 // Others may write to the same directory for ever.
-                if is_quiet || stopped.get_or_insert_with(Instant::now).elapsed() >= STALLED {
+                if is_quiet || stopped.get_or_insert_with(Instant::now).elapsed() >= LINGER {
                     return Ok(());
                 }
             }
@@ -135,20 +144,26 @@ impl Follower {
         }
     }
 
-    /// Reads all logs until nothing acknowledged is missing and no more comes, or nothing has come for two seconds.
+    /// Reads all logs until nothing acknowledged is missing and no more comes, or until no entry of the run has come for
+    /// [`Plan::finish_wait`]: a receiver may collect what it stores.
     ///
     /// # Errors
     ///
     /// When a directory or file cannot be read.
     pub fn finish(mut self, outcome: &Outcome) -> io::Result<Account> {
+        let give_up = self.reader.plan.finish_wait;
         let mut last_news = Instant::now();
+        let mut is_complete = None;
         loop {
-            if self.read_all()? {
-                last_news = Instant::now();
+            let found = self.reader.account.found;
+            self.read_all()?;
+            // Others may write to the same directory for ever.
+            if self.reader.account.found > found {
+                (last_news, is_complete) = (Instant::now(), None);
                 continue;
             }
-            let enough = if self.reader.account.is_complete(outcome) { SETTLED } else { STALLED };
-            if last_news.elapsed() >= enough {
+            let is_complete = *is_complete.get_or_insert_with(|| self.reader.account.is_complete(outcome));
+            if last_news.elapsed() >= if is_complete { SETTLED.min(give_up) } else { give_up } {
                 return self.close();
             }
             std::thread::sleep(POLL);
@@ -168,14 +183,13 @@ impl Follower {
         Ok(self.reader.account)
     }
 
-    /// Reads what is new in all logs; `false` if nothing is.
-    fn read_all(&mut self) -> io::Result<bool> {
+    /// Reads what is new in all logs.
+    fn read_all(&mut self) -> io::Result<()> {
         self.discover()?;
-        let mut has_news = false;
         for log in &mut self.logs {
-            has_news |= log.read_all(&mut self.buffer, &mut self.reader)?;
+            log.read_all(&mut self.buffer, &mut self.reader)?;
         }
-        Ok(has_news)
+        Ok(())
     }
 
     /// Looks for new logs in the data directory.
@@ -367,8 +381,7 @@ mod tests {
         write(std::str::from_utf8(&plan.tokens.list[1]).unwrap(), "one\n");
         write("ffffffff-ffff-4fff-bfff-ffffffffffff", "two\nthree");
         write("_journal", "four\n");
-        assert!(follower.read_all().unwrap());
-        assert!(!follower.read_all().unwrap());
+        follower.read_all().unwrap();
         assert_eq!(follower.reader.account.unknown, 2);
         assert_eq!(follower.close().unwrap().unknown, 3);
     }

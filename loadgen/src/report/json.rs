@@ -12,7 +12,7 @@ use crate::plan::{Arrival, Files, Plan, Proto, Rate, Stop};
 use crate::sender::{ConnectionOutcome, Ending};
 
 /// Version of the object: a field that changes its meaning or goes away makes the next one.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 /// Tokens that get a row of their own whether anything is wrong with them or not.
 const TOKENS_LISTED_MAX: usize = 1000;
 
@@ -40,8 +40,16 @@ impl Report {
             })).collect::<Vec<_>>(),
             "fail_if": self.verdicts().map(|verdict| verdict_json(&verdict)).collect::<Vec<_>>(),
             "seconds": self.seconds(),
-            "entries_per_second": self.entries_per_second(),
-            "megabytes_per_second": self.megabytes_per_second(),
+            "entries_per_second": self.window().map(|window| window.entries_per_second()),
+            "megabytes_per_second": self.window().map(|window| window.megabytes_per_second()),
+            "measured": self.window().map(|window| json!({
+                "from_seconds": window.from.as_secs_f64(),
+                "until_seconds": window.until.as_secs_f64(),
+                "entries": window.entries,
+                "bytes": window.bytes,
+            })),
+            "cut_short_seconds": self.outcome.stopped.map(|stopped| stopped.as_secs_f64()),
+            "waited_for_receiver": self.outcome.waited.filter(|_| self.plan.rate == Rate::Max),
             "achieved_rate": self.achieved_rate(),
             "bytes_sent": self.sum(|connection| connection.bytes_sent),
             "bytes_acknowledged": self.acknowledged(|connection| connection.bytes_acknowledged),
@@ -137,6 +145,7 @@ fn arguments(plan: &Plan) -> Value {
         "duration_seconds": duration,
         "entries": entries,
         "warmup_seconds": plan.warmup.as_secs_f64(),
+        "finish_wait_seconds": plan.finish_wait.as_secs_f64(),
         "connections": plan.connections,
         "threads": plan.threads,
         "reconnect": plan.reconnect,

@@ -13,6 +13,7 @@ pub mod progress;
 pub mod table;
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use crate::account::Settled;
 use crate::clock::RunClock;
@@ -20,7 +21,7 @@ use crate::condition::{Condition, Verdict};
 use crate::error::Exit;
 use crate::host::Host;
 use crate::latency::Latencies;
-use crate::plan::Plan;
+use crate::plan::{Plan, Rate};
 use crate::sender::{ConnectionOutcome, Ending, Outcome};
 use crate::validity::Finding;
 
@@ -86,26 +87,56 @@ impl Report {
         self.outcome.elapsed.as_secs_f64()
     }
 
-    /// What throughput is divided by: a receiver that ends a run early is no faster for it.
-    fn seconds_at_least_scheduled(&self) -> f64 {
-        self.outcome.elapsed.max(self.plan.scheduled().unwrap_or_default()).as_secs_f64()
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-    fn entries_per_second(&self) -> f64 {
-        self.sum(ConnectionOutcome::entries_acknowledged) as f64 / self.seconds_at_least_scheduled()
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-    fn megabytes_per_second(&self) -> f64 {
-        self.sum(|connection| connection.bytes_acknowledged) as f64 / MEGABYTE / self.seconds_at_least_scheduled()
+    /// What throughput is measured over; `None` if nothing was due behind the warm-up.
+    ///
+    /// It ends as it begins. At `--rate max` all sockets are full when the warm-up is over, so the end is that of the
+    /// sending. Without a warm-up they are empty, so the end is the last acknowledgement. So is that of a schedule, whose
+    /// end it may not precede: a receiver that ends a run early is no faster for it. The wait for the receiver's close is in
+    /// neither.
+    fn window(&self) -> Option<Window> {
+        let (plan, outcome) = (&self.plan, &self.outcome);
+        let until = if plan.rate == Rate::Max && !plan.warmup.is_zero() {
+            outcome.sending
+        } else {
+            outcome.acknowledging.max(outcome.scheduled(plan).unwrap_or_default())
+        };
+        let entries =
+            self.sum(|connection| connection.entries_acknowledged().saturating_sub(connection.warmup.entries));
+        let bytes = self.sum(|connection| connection.bytes_acknowledged.saturating_sub(connection.warmup.bytes));
+        (until > plan.warmup).then_some(Window { from: plan.warmup, until, entries, bytes })
     }
 
     /// Entries per second that the sockets accepted while the schedule lasted; `None` without one.
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     fn achieved_rate(&self) -> Option<f64> {
-        let seconds = self.plan.scheduled()?.max(self.outcome.sending).as_secs_f64();
+        let seconds = self.outcome.scheduled(&self.plan)?.max(self.outcome.sending).as_secs_f64();
         (seconds > 0.0).then(|| self.latencies.send.entries as f64 / seconds)
+    }
+}
+
+/// The part of a run that throughput is measured over, and what the receiver acknowledged of what was due in it; over UDP,
+/// what was sent.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    /// From the start of the run.
+    from: Duration,
+    until: Duration,
+    entries: u64,
+    bytes: u64,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates for people")]
+impl Window {
+    fn seconds(&self) -> f64 {
+        self.until.saturating_sub(self.from).as_secs_f64()
+    }
+
+    fn entries_per_second(&self) -> f64 {
+        self.entries as f64 / self.seconds()
+    }
+
+    fn megabytes_per_second(&self) -> f64 {
+        self.bytes as f64 / MEGABYTE / self.seconds()
     }
 }
 

@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use super::Report;
 use crate::account::Settled;
 use crate::latency::Latency;
-use crate::plan::{Arrival, Proto, Rate};
+use crate::plan::{Arrival, Plan, Proto, Rate};
 use crate::sender::{ConnectionOutcome, Ending};
 
 const PERCENTILES: [f64; 5] = [50.0, 90.0, 99.0, 99.9, 99.99];
@@ -19,7 +19,7 @@ impl fmt::Display for Report {
         self.fmt_latencies(f)?;
         self.fmt_entries(f)?;
         if let Some(account) = &self.account {
-            fmt_account(f, account, self.plan.is_lossy())?;
+            fmt_account(f, account, &self.plan)?;
         }
         for finding in &self.findings {
             let label = if finding.is_fatal { "INVALID" } else { "note" };
@@ -64,14 +64,21 @@ impl Report {
     }
 
     fn fmt_throughput(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "throughput    {:.0} entries/s{}, {:.1} MB/s in {:.3} s",
-            self.entries_per_second(),
-            if self.plan.is_lossy() { " sent" } else { "" },
-            self.megabytes_per_second(),
-            self.seconds()
-        )?;
+        match self.window() {
+            Some(window) => writeln!(
+                f,
+                "throughput    {:.0} entries/s{}, {:.1} MB/s, measured from {:.3} to {:.3} of {:.3} s",
+                window.entries_per_second(),
+                if self.plan.is_lossy() { " sent" } else { "" },
+                window.megabytes_per_second(),
+                window.from.as_secs_f64(),
+                window.until.as_secs_f64(),
+                self.seconds()
+            ),
+            None => {
+                writeln!(f, "throughput    not measured: all was over within the --warmup, in {:.3} s", self.seconds())
+            }
+        }?;
         let Some(achieved) = self.achieved_rate() else { return Ok(()) };
         let own = &self.latencies.send.own;
         writeln!(
@@ -141,9 +148,9 @@ fn fmt_row(f: &mut fmt::Formatter<'_>, name: &str, histogram: &Histogram<u64>) -
     writeln!(f, "{:>11}", milliseconds(histogram.max()))
 }
 
-fn fmt_account(f: &mut fmt::Formatter<'_>, account: &Settled, is_lossy: bool) -> fmt::Result {
+fn fmt_account(f: &mut fmt::Formatter<'_>, account: &Settled, plan: &Plan) -> fmt::Result {
     let total = account.total;
-    let verdict = match (total.is_clean(), is_lossy) {
+    let verdict = match (total.is_clean(), plan.is_lossy()) {
         (true, _) => "clean",
         (false, true) => "not clean, which UDP allows",
         (false, false) => "NOT CLEAN",
@@ -159,6 +166,10 @@ fn fmt_account(f: &mut fmt::Formatter<'_>, account: &Settled, is_lossy: bool) ->
             "in flight     {} entries were not acknowledged when their socket ended; {} of them are stored",
             total.in_flight, total.beyond
         )?;
+    }
+    if total.lost > 0 {
+        let wait = plan.finish_wait;
+        writeln!(f, "lost          is what had not come when nothing had been stored for {wait:?} (--finish-wait)")?;
     }
     if total.lost_at_cut > 0 {
         writeln!(

@@ -17,13 +17,14 @@ mod socket;
 
 use std::io;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::clock::{RunClock, nanos};
 use crate::error::RunError;
 use crate::host;
-use crate::latency::{Clock, Part, Recorder};
+use crate::latency::Part;
 use crate::plan::{Plan, Rate};
 use crate::send_times::SendTimes;
 use connection::{Connection, Shared};
@@ -40,7 +41,7 @@ pub enum Ending {
     Finished,
     /// The receiver closed or reset the connection before it had taken all.
     ByReceiver,
-    /// The receiver had not taken all after [`Plan::finish_wait`].
+    /// The receiver had taken nothing for [`Plan::finish_wait`], and not all.
     TimedOut,
 }
 
@@ -68,10 +69,21 @@ pub struct ConnectionOutcome {
     pub bytes_acknowledged: u64,
     /// Entries that the schedule held and that were not sent.
     pub entries_behind: u64,
+    /// Of what was sent: due within the warm-up.
+    pub warmup: Amount,
     /// How it ended.
     pub ending: Ending,
     /// Its sockets, in order; each carries on where the one before ended.
     pub attempts: Vec<Attempt>,
+}
+
+/// So much of what was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Entries of which at least a byte was sent.
+    pub entries: u64,
+    /// Bytes of their lines.
+    pub bytes: u64,
 }
 
 impl ConnectionOutcome {
@@ -95,10 +107,26 @@ pub struct Outcome {
     pub elapsed: Duration,
     /// From the start until the last entry was accepted by its socket.
     pub sending: Duration,
+    /// From the start until the receiver's TCP had acknowledged the last entry that it did acknowledge; over UDP like
+    /// `sending`.
+    pub acknowledging: Duration,
+    /// When the sending stopped because it was told to, if that was before its end.
+    pub stopped: Option<Duration>,
+    /// The part of the sending in which the busiest thread waited for something other than a core: at `--rate max`, for
+    /// the receiver. `None` where the kernel does not tell.
+    pub waited: Option<f64>,
     /// Protocol version and cipher suite, over TLS.
     pub suite: Option<String>,
     /// By connection.
     pub connections: Vec<ConnectionOutcome>,
+}
+
+impl Outcome {
+    /// How long the sending takes on the schedule, as far as it was not cut short; `None` without one.
+    #[must_use]
+    pub fn scheduled(&self, plan: &Plan) -> Option<Duration> {
+        plan.scheduled().map(|scheduled| self.stopped.map_or(scheduled, |stopped| stopped.min(scheduled)))
+    }
 }
 
 /// What a run shares with those who watch it.
@@ -108,6 +136,8 @@ pub struct Watch {
     pub parts: mpsc::Sender<Part>,
     /// Takes the actual send times, if a follower wants them.
     pub send_times: Option<Arc<SendTimes>>,
+    /// Set by whoever wants the sending to stop.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// A run whose connections are open and whose threads are ready.
@@ -120,11 +150,27 @@ pub struct Ready {
 #[derive(Debug)]
 struct Thread {
     go: mpsc::Sender<RunClock>,
-    handle: std::thread::JoinHandle<Result<Vec<Ended>, RunError>>,
+    handle: std::thread::JoinHandle<Result<ThreadEnded, RunError>>,
 }
 
-/// A connection that has ended, by its number, and when it had sent its last entry.
-type Ended = (u32, ConnectionOutcome, u64);
+/// What a thread comes to.
+#[derive(Debug, Default)]
+struct ThreadEnded {
+    connections: Vec<Ended>,
+    stopped: Option<u64>,
+    waited: Option<f64>,
+}
+
+/// A connection that has ended.
+#[derive(Debug)]
+struct Ended {
+    number: u32,
+    outcome: ConnectionOutcome,
+    /// When the last entry was accepted by the socket.
+    sent_at: u64,
+    /// When the last entry was acknowledged.
+    acknowledged_at: u64,
+}
 
 /// Opens all connections and starts all threads; nothing is sent yet.
 ///
@@ -140,10 +186,11 @@ pub fn prepare(plan: &Arc<Plan>, watch: &Watch) -> Result<Ready, RunError> {
         shares[(connection % plan.threads) as usize].push((connection, connected));
     }
     let (ready, is_ready) = mpsc::channel();
+    let progress = Arc::new(AtomicU64::new(0));
     let spawn = |share| {
         let (go, start) = mpsc::channel();
-        let (plan, watch, ready) = (Arc::clone(plan), watch.clone(), ready.clone());
-        let work = move || work(&plan, watch, share, &ready, &start);
+        let (plan, watch, ready, progress) = (Arc::clone(plan), watch.clone(), ready.clone(), Arc::clone(&progress));
+        let work = move || work(&plan, (watch, progress), share, &ready, &start);
         let handle = std::thread::Builder::new().name("sender".into()).spawn(work);
         handle.map(|handle| Thread { go, handle })
     };
@@ -175,7 +222,7 @@ pub struct Running {
     /// Its clock.
     pub clock: RunClock,
     suite: Option<String>,
-    handles: Vec<std::thread::JoinHandle<Result<Vec<Ended>, RunError>>>,
+    handles: Vec<std::thread::JoinHandle<Result<ThreadEnded, RunError>>>,
 }
 
 impl Running {
@@ -185,17 +232,24 @@ impl Running {
     ///
     /// When a connection could not be watched to its end.
     pub fn wait(self) -> Result<Outcome, RunError> {
-        let mut connections = Vec::new();
+        let mut threads = Vec::with_capacity(self.handles.len());
         for handle in self.handles {
-            connections.extend(handle.join().expect("a panic would have ended the process")?);
+            threads.push(handle.join().expect("a panic would have ended the process")?);
         }
-        connections.sort_by_key(|(number, ..)| *number);
-        let sending = connections.iter().map(|(.., last)| *last).max().unwrap_or(0);
+        let elapsed = Duration::from_nanos(self.clock.now());
+        let stopped = threads.iter().filter_map(|thread| thread.stopped).max().map(Duration::from_nanos);
+        let waited = threads.iter().map(|thread| thread.waited).reduce(|one, other| Some(one?.min(other?))).flatten();
+        let mut connections: Vec<_> = threads.into_iter().flat_map(|thread| thread.connections).collect();
+        connections.sort_by_key(|ended| ended.number);
+        let last = |at: fn(&Ended) -> u64| Duration::from_nanos(connections.iter().map(at).max().unwrap_or(0));
         Ok(Outcome {
-            elapsed: Duration::from_nanos(self.clock.now()),
-            sending: Duration::from_nanos(sending),
+            elapsed,
+            sending: last(|ended| ended.sent_at),
+            acknowledging: last(|ended| ended.acknowledged_at),
+            stopped,
+            waited,
             suite: self.suite,
-            connections: connections.into_iter().map(|(_, outcome, _)| outcome).collect(),
+            connections: connections.into_iter().map(|ended| ended.outcome).collect(),
         })
     }
 }
@@ -207,17 +261,18 @@ impl Running {
 /// When a connection or a ring cannot be made.
 pub fn run(plan: &Plan) -> Result<Outcome, RunError> {
     let (parts, _) = mpsc::channel();
-    prepare(&Arc::new(plan.clone()), &Watch { parts, send_times: None })?.start().wait()
+    let watch = Watch { parts, send_times: None, stop: Arc::default() };
+    prepare(&Arc::new(plan.clone()), &watch)?.start().wait()
 }
 
 /// One thread: its ring, its connections, and the wait for the start.
 fn work(
     plan: &Arc<Plan>,
-    watch: Watch,
+    watch: (Watch, Arc<AtomicU64>),
     share: Vec<(u32, Connected)>,
     ready: &mpsc::Sender<Result<(), RunError>>,
     start: &mpsc::Receiver<RunClock>,
-) -> Result<Vec<Ended>, RunError> {
+) -> Result<ThreadEnded, RunError> {
     let ring = runtime(share.len()).map_err(|error| {
         let problem = "io_uring: refused; likely kernel.io_uring_disabled or a seccomp profile, see README, Kernel";
         RunError::Environment(problem.into(), error)
@@ -230,7 +285,9 @@ fn work(
         share.into_iter().map(|(number, socket)| connection::Prepared::new(plan, number, socket)).collect();
     drop(ready.send(said));
     // Nobody starts a run that lacks a thread.
-    let (Some(runtime), Ok(clock)) = (runtime, start.recv()) else { return Ok(Vec::new()) };
+    let (Some(runtime), Ok(clock)) = (runtime, start.recv()) else {
+        return Ok(ThreadEnded::default());
+    };
     runtime.block_on(run_all(plan, watch, rendered, clock))
 }
 
@@ -245,14 +302,12 @@ fn runtime(connections: usize) -> io::Result<tokio_uring::Runtime> {
 
 async fn run_all(
     plan: &Arc<Plan>,
-    watch: Watch,
+    watch: (Watch, Arc<AtomicU64>),
     prepared: Vec<connection::Prepared>,
     clock: RunClock,
-) -> Result<Vec<Ended>, RunError> {
+) -> Result<ThreadEnded, RunError> {
     let failed = |error| RunError::Unexpected("connection: cannot be watched; see the kernel's log".into(), error);
-    let recorder = Recorder::new(Clock::Send, plan.warmup, watch.parts);
-    let shared = Shared::new(Arc::clone(plan), clock, recorder, watch.send_times).map_err(failed)?;
-    let shared = Rc::new(shared);
+    let shared = Rc::new(Shared::new(Arc::clone(plan), clock, watch, prepared.len()).map_err(failed)?);
     if plan.rate != Rate::Max {
         host::run_before_others(plan.threads, host::Work::Sends);
     }
@@ -263,20 +318,18 @@ async fn run_all(
     });
     let mut tasks = Vec::with_capacity(prepared.len());
     for prepared in prepared {
-        let number = prepared.number();
         let connection = Connection::new(Rc::clone(&shared), prepared).map_err(failed)?;
-        tasks.push((number, tokio_uring::spawn(connection.run())));
+        tasks.push(tokio_uring::spawn(connection.run()));
     }
-    let mut ended = Vec::with_capacity(tasks.len());
-    for (number, task) in tasks {
-        let (outcome, last) = task.await.map_err(|error| failed(io::Error::other(error)))??;
-        ended.push((number, outcome, last));
+    let mut connections = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        connections.push(task.await.map_err(|error| failed(io::Error::other(error)))??);
     }
     if let Some(pacer) = pacer {
         shared.pacer.end();
         pacer.await.map_err(|error| failed(io::Error::other(error)))?.map_err(failed)?;
     }
-    Ok(ended)
+    Ok(ThreadEnded { connections, stopped: shared.stopped.get(), waited: shared.waited.get() })
 }
 
 /// The end of a fixed duration, from the start.

@@ -19,6 +19,8 @@ use std::collections::BinaryHeap;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -33,8 +35,8 @@ use crate::clock::RunClock;
 const SPIN_NANOS: u64 = 100_000;
 /// The shortest and the longest rest on a shared core, half of what the generator may be late without a word.
 const REST_NANOS: [u64; 2] = [200_000, 500_000];
-/// How long to sleep if nobody waits for anything; a new waiter wakes the pacer.
-const IDLE_NANOS: u64 = 1_000_000_000;
+/// The longest sleep: then it looks whether the sending is to stop.
+const SLEEP_NANOS: u64 = 100_000_000;
 
 /// Wakes the connections of one thread when their next entry is due.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ pub(super) struct Pacer {
     /// When somebody last began to wait.
     last_waited: Cell<u64>,
     is_over: Cell<bool>,
+    /// Set by whoever wants the sending to stop: then nobody waits any more.
+    stop: Arc<AtomicBool>,
     waiting: RefCell<BinaryHeap<Waiting>>,
     /// The pacer's own, while it sleeps.
     sleeper: RefCell<Option<Waker>>,
@@ -81,7 +85,7 @@ impl Ord for Waiting {
 
 impl Pacer {
     /// A pacer for this thread, within its runtime.
-    pub(super) fn new(clock: RunClock, may_spin: bool) -> io::Result<Self> {
+    pub(super) fn new(clock: RunClock, may_spin: bool, stop: Arc<AtomicBool>) -> io::Result<Self> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
         let (waiting, sleeper) = (RefCell::default(), RefCell::default());
         Ok(Self {
@@ -91,17 +95,19 @@ impl Pacer {
             last_woken: Cell::new(0),
             last_waited: Cell::new(0),
             is_over: Cell::new(false),
+            stop,
             waiting,
             sleeper,
         })
     }
 
     /// Waits until a moment, in nanoseconds since the start; and for the end of a rest, unless that moment is long past.
+    /// Not if the sending is to stop.
     pub(super) async fn until(&self, due: u64) {
         let mut must_rest = !self.may_spin;
         poll_fn(|context| {
             let now = self.clock.now();
-            if now >= due && !must_rest || now > due + REST_NANOS[1] {
+            if now >= due && !must_rest || now > due + REST_NANOS[1] || self.stop.load(Ordering::Relaxed) {
                 return Poll::Ready(());
             }
             must_rest = false;
@@ -117,12 +123,15 @@ impl Pacer {
     pub(super) async fn run(&self) {
         while !self.is_over.get() {
             let now = self.clock.now();
+            if self.stop.load(Ordering::Relaxed) {
+                self.waiting.borrow_mut().drain().for_each(|waiting| waiting.waker.wake());
+            }
             let rested_at = if self.may_spin { 0 } else { self.rested_at() };
             if now < rested_at {
                 self.sleep_until(rested_at).await;
                 continue;
             }
-            let next = self.wake_until(now).unwrap_or(now + IDLE_NANOS);
+            let next = self.wake_until(now).unwrap_or(u64::MAX).min(now + SLEEP_NANOS);
             if !self.may_spin {
                 self.sleep_until(next).await;
             } else if next <= now + SPIN_NANOS {

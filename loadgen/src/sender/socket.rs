@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use tokio::task::JoinHandle;
 use tokio_uring::buf::BoundedBuf;
@@ -158,10 +159,25 @@ impl Socket {
         written
     }
 
-    /// Says that nothing more will come, and waits until the receiver says the same or resets.
-    pub(super) async fn half_close(&mut self) {
+    /// Whether a write would be taken at once, at least a part of it. Nothing holds datagrams up.
+    pub(super) fn has_room(&self) -> bool {
+        let Link::Stream(stream) = &self.link else { return true };
+        let mut asked = [PollFd::new(&*stream.control, PollFlags::OUT)];
+        poll(&mut asked, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Says that nothing more will come; `false` if the receiver has ended the connection before.
+    pub(super) async fn end_writing(&mut self) -> bool {
+        match &mut self.link {
+            Link::Stream(stream) => stream.end_writing().await,
+            Link::Datagrams(_) => false,
+        }
+    }
+
+    /// Waits until the receiver says that nothing more will come, or resets.
+    pub(super) async fn await_end(&mut self) {
         if let Link::Stream(stream) = &mut self.link {
-            stream.half_close().await;
+            stream.await_end().await;
         }
     }
 
@@ -251,15 +267,16 @@ impl Stream {
         Written { bytes: (until - bytes_before) as usize, result, batch }
     }
 
-    async fn half_close(&mut self) {
+    async fn end_writing(&mut self) -> bool {
         if let Some(sealed) = &mut self.sealed
             && sealed.write_end(&self.ring).await.is_err()
         {
-            return;
+            return false;
         }
-        if self.control.shutdown(Shutdown::Write).is_err() {
-            return;
-        }
+        self.control.shutdown(Shutdown::Write).is_ok()
+    }
+
+    async fn await_end(&mut self) {
         match &mut self.sealed {
             Some(sealed) => sealed.await_listener().await,
             None => listen(&self.ring, |_| ()).await,

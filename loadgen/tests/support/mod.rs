@@ -19,6 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 /// What the receiver does wrong, once, in one of its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -53,20 +55,32 @@ pub(crate) enum End {
     CloseAfter(usize),
     /// Half-closes at once and goes on reading.
     HalfClosed,
-    /// When the sender does, having read nothing for [`STALL`] at the beginning of each second.
+    /// When the sender does, having read nothing for [`STALL`] in the middle of every [`STALL_PERIOD`].
     Stalling,
+    /// [`LATE`] after the sender, having read and stored all at once.
+    Late,
+    /// When the sender does; it stores all of it [`LATE`] after that.
+    Collecting,
     /// When the sender does; what is stored are whole lines, token and all.
     WholeLines,
 }
 
 /// With this variable set to 1 a missing tool fails its test instead of skipping it.
 const REQUIRE_TOOLS: &str = "ENGINE_TESTS_REQUIRE_TOOLS";
-/// How long a stalling receiver stalls.
-const STALL: Duration = Duration::from_millis(400);
+/// How long a stalling receiver stalls,
+const STALL: Duration = Duration::from_millis(500);
+/// how often,
+const STALL_PERIOD: Duration = Duration::from_secs(5);
+/// and how much of that is over by then.
+const STALL_AFTER: Duration = Duration::from_secs(2);
+/// How late a late receiver is.
+pub(crate) const LATE: Duration = Duration::from_secs(3);
 /// What the socket of a receiver of datagrams should hold.
 const DATAGRAMS_BYTES: usize = 16 << 20;
 /// What the socket of a stalling receiver may hold: little, so that the sender meets the stall.
 const STALLING_BYTES: usize = 64 * 1024;
+/// The sender's socket holds so many packets, so these must not be those of the loopback device.
+const STALLING_MSS: u32 = 1448;
 
 /// Names the calling test as skipped, or fails it where nothing may be skipped.
 pub(crate) fn skip(reason: &str) {
@@ -104,7 +118,9 @@ impl Receiver {
         let data = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         if end == End::Stalling {
-            socket2::SockRef::from(&listener).set_recv_buffer_size(STALLING_BYTES).unwrap();
+            let listener = socket2::SockRef::from(&listener);
+            listener.set_recv_buffer_size(STALLING_BYTES).unwrap();
+            listener.set_tcp_mss(STALLING_MSS).unwrap();
         }
         let started = Instant::now();
         let address = listener.local_addr().unwrap();
@@ -158,6 +174,26 @@ impl Receiver {
     }
 }
 
+/// The run came to an exit code; or the report shows that the generator was late on its own account, as on a busy machine
+/// it may be, and for nothing else it does not count.
+pub(crate) fn assert_exit(code: i32, report: &Value, expected: i32) {
+    let findings = report["findings"].as_array().unwrap().iter();
+    let fatal: Vec<_> = findings.filter(|finding| finding["fatal"] == true).map(|finding| &finding["name"]).collect();
+    for name in &fatal {
+        let is_so = match name.as_str().unwrap() {
+            "schedule_missed" => report["latency_ms"]["generator_delay"]["p99"].as_f64().unwrap() > 1.0,
+            "rate_missed" => {
+                let [achieved, asked] = [&report["achieved_rate"], &report["arguments"]["rate"]];
+                achieved.as_f64().unwrap() < asked.as_f64().unwrap() * 0.999
+            }
+            _ => false,
+        };
+        assert!(is_so, "{name}: {report}");
+    }
+    assert_eq!(code, if fatal.is_empty() { expected } else { 6 }, "{report}");
+    assert_eq!(report["valid"], fatal.is_empty(), "{report}");
+}
+
 struct Logs {
     data: PathBuf,
     files: Mutex<HashMap<String, File>>,
@@ -205,8 +241,13 @@ impl Connection {
             socket.shutdown(Shutdown::Write).unwrap();
         }
         // A reset ends it like an orderly end: this receiver drops the rest in any case.
+        let mut collected = Vec::new();
         while let Ok(count @ 1..) = stream.read(&mut buffer) {
             received += count;
+            if end == End::Collecting {
+                collected.extend_from_slice(&buffer[..count]);
+                continue;
+            }
             self.take(&buffer[..count]);
             match end {
                 End::CutAfter(bytes) if received >= bytes => cut(socket),
@@ -215,11 +256,22 @@ impl Connection {
                 _ => {}
             }
         }
+        if end == End::Collecting {
+            socket.shutdown(Shutdown::Write).unwrap();
+        }
+        if matches!(end, End::Late | End::Collecting) {
+            std::thread::sleep(LATE);
+        }
+        self.take(&collected);
     }
 
     fn stall(&self) {
-        let into_second = Duration::from_nanos(self.started.elapsed().subsec_nanos().into());
-        std::thread::sleep(STALL.saturating_sub(into_second));
+        let periods = self.started.elapsed().as_nanos() / STALL_PERIOD.as_nanos();
+        let begin = STALL_PERIOD * u32::try_from(periods).unwrap() + STALL_AFTER;
+        let now = self.started.elapsed();
+        if now >= begin {
+            std::thread::sleep((begin + STALL).saturating_sub(now));
+        }
     }
 
     fn take(&mut self, bytes: &[u8]) {

@@ -1,7 +1,8 @@
 //! Files in memory on a disk of limited size, which holds the core to its promises.
 //!
 //! Asserted at every operation: a log has one in flight; a write begins exactly where its file ends; a segment begins
-//! where the one before it ended; a file is neither closed under a write nor used after it was closed.
+//! where the one before it ended; a file is neither closed under a write nor used after it was closed; a block of an index
+//! begins where the one before it ended, and says what the segment holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -10,7 +11,7 @@ use super::chance::{Chance, Fault};
 use super::store::Stored;
 use crate::handover::ShardId;
 use crate::route::LogId;
-use crate::segment::{FileId, JOURNAL, Offset, Position, segment_name};
+use crate::segment::{FileId, IndexBlock, JOURNAL, LogName, Offset, Position, segment_name};
 use crate::shard::{Completion, JournalId, Op, Sync};
 use crate::wire::Token;
 
@@ -18,12 +19,17 @@ const EIO: i32 = 5;
 
 #[derive(Debug)]
 pub(super) struct Disk {
-    segments: BTreeMap<(Token, Offset), Stored>,
+    segments: BTreeMap<(LogName, Offset), Stored>,
     journals: BTreeMap<JournalId, Stored>,
     /// Syncs under way, by shard: what each file held when it began.
     syncs: BTreeMap<u16, Vec<(Path, usize)>>,
+    /// How often pages were lost, and how many of these times each shard's syncs of the file system have told.
+    losses: u64,
+    losses_told: BTreeMap<u16, u64>,
     quarantined: Vec<Stored>,
-    current: BTreeMap<Token, Offset>,
+    current: BTreeMap<LogName, Offset>,
+    /// Up to where segments are indexed.
+    indexed: BTreeMap<(LogName, Offset), Position>,
     open: Vec<Option<OpenFile>>,
     /// Logs and journals with an operation in flight, by shard.
     busy: BTreeSet<(u16, Option<LogId>)>,
@@ -40,7 +46,7 @@ struct OpenFile {
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Path {
-    Segment(Token, Offset),
+    Segment(LogName, Offset),
     Journal(JournalId),
 }
 
@@ -50,8 +56,11 @@ impl Disk {
             segments: BTreeMap::new(),
             journals: BTreeMap::new(),
             syncs: BTreeMap::new(),
+            losses: 0,
+            losses_told: BTreeMap::new(),
             quarantined: Vec::new(),
             current: BTreeMap::new(),
+            indexed: BTreeMap::new(),
             open: Vec::new(),
             busy: BTreeSet::new(),
             used: 0,
@@ -60,18 +69,21 @@ impl Disk {
     }
 
     /// A log's segments in order: base and bytes.
-    pub(super) fn segments(&self, token: Token) -> impl Iterator<Item = (Offset, &[u8])> {
-        let all = (token, Offset::START)..=(token, Offset(u64::MAX));
+    pub(super) fn segments(&self, name: LogName) -> impl Iterator<Item = (Offset, &[u8])> {
+        let all = (name, Offset::START)..=(name, Offset(u64::MAX));
         self.segments.range(all).map(|(&(_, base), stored)| (base, stored.bytes.as_slice()))
     }
 
     pub(super) fn tokens(&self) -> impl Iterator<Item = Token> {
-        self.current.keys().copied()
+        self.current.keys().filter_map(|name| match name {
+            LogName::Token(token) => Some(*token),
+            LogName::Rejected(_) => None,
+        })
     }
 
     /// The segment that `current` names.
-    pub(super) fn current(&self, token: Token) -> Option<Offset> {
-        self.current.get(&token).copied()
+    pub(super) fn current(&self, name: LogName) -> Option<Offset> {
+        self.current.get(&name).copied()
     }
 
     /// Segments that are open.
@@ -90,10 +102,11 @@ impl Disk {
     }
 
     /// Puts a segment on the disk before the shard starts.
-    pub(super) fn add(&mut self, token: Token, base: Offset, bytes: &[u8]) {
+    pub(super) fn add(&mut self, name: LogName, base: Offset, bytes: &[u8]) {
         self.used += bytes.len() as u64;
-        self.segments.insert((token, base), Stored::durable(bytes.to_vec()));
-        self.current.insert(token, base);
+        self.segments.insert((name, base), Stored::durable(bytes.to_vec()));
+        self.indexed.insert((name, base), Position(bytes.len() as u64));
+        self.current.insert(name, base);
     }
 
     /// The order of an operation that takes effect later.
@@ -117,6 +130,23 @@ impl Disk {
         self.open[file.0 as usize] = None;
     }
 
+    /// A block for an index.
+    pub(super) fn index(&mut self, name: LogName, block: &IndexBlock) {
+        let bytes = &self.segments[&(name, block.base)].bytes;
+        let end = self.indexed.entry((name, block.base)).or_insert(Position::START);
+        assert_eq!(*end, block.start, "a gap or an overlap between blocks of {name:?}");
+        *end = block.end;
+        let index = |position: Position| usize::try_from(position.0).expect("a simulation writes little");
+        let bytes = &bytes[index(block.start)..index(block.end)];
+        let found = (crate::segment::index::count_lines(bytes), crc32c::crc32c(bytes));
+        assert_eq!((block.lines, block.crc32c), found, "a block of {name:?}");
+    }
+
+    /// Up to where a segment is indexed.
+    pub(super) fn indexed(&self, token: Token, base: Offset) -> Position {
+        self.indexed.get(&(token.into(), base)).copied().unwrap_or_default()
+    }
+
     /// An operation takes effect.
     pub(super) fn finish(&mut self, shard: ShardId, op: Op, chance: &mut Chance) -> Completion {
         if let Op::Sync(sync) = op {
@@ -124,14 +154,15 @@ impl Disk {
         }
         self.busy.remove(&(shard.0, who(&op)));
         match op {
-            Op::CreateSegment { log, token, base, replaces } => {
-                if replaces && let Some(stored) = self.segments.remove(&(token, base)) {
+            Op::CreateSegment { log, name, base, replaces } => {
+                if replaces && let Some(stored) = self.segments.remove(&(name, base)) {
+                    self.indexed.remove(&(name, base));
                     self.quarantined.push(stored);
                 }
-                Completion::Opened { log, result: self.create(token, base, chance) }
+                Completion::Opened { log, result: self.create(name, base, chance) }
             }
-            Op::OpenSegment { log, token, base, length } => {
-                Completion::Opened { log, result: self.open_segment(token, base, length, chance) }
+            Op::OpenSegment { log, name, base, length, .. } => {
+                Completion::Opened { log, result: self.open_segment(name, base, length, chance) }
             }
             Op::Write { log, file, buf, .. } => {
                 self.file(file).writing = false;
@@ -157,41 +188,41 @@ impl Disk {
         }
     }
 
-    fn create(&mut self, token: Token, base: Offset, chance: &mut Chance) -> io::Result<FileId> {
-        let before = self.segments.range((token, Offset::START)..(token, base)).next_back();
+    fn create(&mut self, name: LogName, base: Offset, chance: &mut Chance) -> io::Result<FileId> {
+        let before = self.segments.range((name, Offset::START)..(name, base)).next_back();
         let ends_at = before.map_or(0, |((_, base), stored)| base.0 + stored.bytes.len() as u64);
         // What a poisoned segment holds too much is cut later.
         let poisoned = before.is_some_and(|(_, stored)| stored.has_lost());
         assert!(
             ends_at == base.0 || (poisoned && ends_at > base.0),
-            "a gap or an overlap between segments of {token:?}"
+            "a gap or an overlap between segments of {name:?}"
         );
         let full = self.used >= self.capacity && chance.one_in(2);
         let fault = open_fault(full, chance);
         // A create that fails in its last step leaves an empty file behind.
         if fault.is_none() || chance.one_in(2) {
-            let stored = self.segments.entry((token, base)).or_default();
-            assert!(stored.bytes.is_empty(), "a segment of {token:?} is created twice");
+            let stored = self.segments.entry((name, base)).or_default();
+            assert!(stored.bytes.is_empty(), "a segment of {name:?} is created twice");
         }
         if let Some(error) = fault {
             return Err(error);
         }
-        self.current.insert(token, base);
-        Ok(self.open(token, base))
+        self.current.insert(name, base);
+        Ok(self.open(name, base))
     }
 
     fn open_segment(
         &mut self,
-        token: Token,
+        name: LogName,
         base: Offset,
         length: Position,
         chance: &mut Chance,
     ) -> io::Result<FileId> {
-        let bytes = self.segments.get(&(token, base)).expect("only what exists is opened");
-        assert_eq!(bytes.bytes.len() as u64, length.0, "the length of a segment of {token:?}");
+        let bytes = self.segments.get(&(name, base)).expect("only what exists is opened");
+        assert_eq!(bytes.bytes.len() as u64, length.0, "the length of a segment of {name:?}");
         match open_fault(false, chance) {
             Some(error) => Err(error),
-            None => Ok(self.open(token, base)),
+            None => Ok(self.open(name, base)),
         }
     }
 
@@ -217,10 +248,10 @@ impl Disk {
         Ok(count)
     }
 
-    fn open(&mut self, token: Token, base: Offset) -> FileId {
-        let is_its = |file: &OpenFile| matches!(file.path, Path::Segment(other, _) if other == token);
-        assert!(!self.open.iter().flatten().any(is_its), "two files of {token:?} are open");
-        self.open_path(Path::Segment(token, base))
+    fn open(&mut self, name: LogName, base: Offset) -> FileId {
+        let is_its = |file: &OpenFile| matches!(file.path, Path::Segment(other, _) if other == name);
+        assert!(!self.open.iter().flatten().any(is_its), "two files of {name:?} are open");
+        self.open_path(Path::Segment(name, base))
     }
 
     fn open_path(&mut self, path: Path) -> FileId {
@@ -267,13 +298,13 @@ impl Disk {
 
     fn stored(&mut self, path: Path) -> Option<&mut Stored> {
         match path {
-            Path::Segment(token, base) => self.segments.get_mut(&(token, base)),
+            Path::Segment(name, base) => self.segments.get_mut(&(name, base)),
             Path::Journal(journal) => self.journals.get_mut(&journal),
         }
     }
 
     fn all(&self) -> impl Iterator<Item = (Path, &Stored)> {
-        let segments = self.segments.iter().map(|(&(token, base), stored)| (Path::Segment(token, base), stored));
+        let segments = self.segments.iter().map(|(&(name, base), stored)| (Path::Segment(name, base), stored));
         segments.chain(self.journals.iter().map(|(&journal, stored)| (Path::Journal(journal), stored)))
     }
 
@@ -293,8 +324,8 @@ impl Disk {
     fn synced(&mut self, shard: ShardId, mut sync: Sync, chance: &mut Chance) -> Completion {
         let held = self.syncs.remove(&shard.0).expect("it was begun");
         (sync.failed, sync.journal_failed) = (Vec::new(), false);
-        let fails = chance.strikes(Fault::SyncFailed);
-        if fails {
+        if chance.strikes(Fault::SyncFailed) {
+            self.losses += 1;
             let dirty = |(path, _): &&(Path, usize)| self.is_dirty(*path);
             let dirty: Vec<Path> = held.iter().filter(dirty).map(|(path, _)| *path).collect();
             if !dirty.is_empty() {
@@ -302,8 +333,10 @@ impl Disk {
                 self.stored(path).expect("it is dirty").loses();
             }
         }
+        // As every shard has a descriptor of its own, each is told of each loss, once.
+        let fails = sync.whole && self.losses_told.insert(shard.0, self.losses).unwrap_or_default() < self.losses;
         let mut result = Ok(());
-        if sync.whole && fails {
+        if fails {
             result = Err(io::Error::from_raw_os_error(EIO));
         } else if !sync.whole {
             for (index, &(path, _)) in held.iter().enumerate() {
@@ -316,7 +349,7 @@ impl Disk {
                 }
             }
         }
-        for &(path, length) in held.iter().filter(|_| !(sync.whole && fails)) {
+        for &(path, length) in held.iter().filter(|_| !fails) {
             if let Some(stored) = self.stored(path) {
                 stored.synced(length, sync.whole);
             }
@@ -326,16 +359,16 @@ impl Disk {
 
     fn is_dirty(&self, path: Path) -> bool {
         let stored = match path {
-            Path::Segment(token, base) => self.segments.get(&(token, base)),
+            Path::Segment(name, base) => self.segments.get(&(name, base)),
             Path::Journal(journal) => self.journals.get(&journal),
         };
         stored.is_some_and(Stored::is_dirty)
     }
 
-    pub(super) fn cut(&mut self, token: Token, base: Offset, length: Position) {
-        if let Some(stored) = self.stored(Path::Segment(token, base)) {
+    pub(super) fn cut(&mut self, name: LogName, base: Offset, length: Position) {
+        if let Some(stored) = self.stored(Path::Segment(name, base)) {
             let length = usize::try_from(length.0).expect("a simulated file is small");
-            assert!(stored.bytes.len() >= length, "a cut that makes a segment of {token:?} longer");
+            assert!(stored.bytes.len() >= length, "a cut that makes a segment of {name:?} longer");
             stored.cut(length);
         }
     }
@@ -361,7 +394,7 @@ impl Disk {
 impl Path {
     fn name(self) -> String {
         match self {
-            Self::Segment(token, base) => format!("{token}/{}", segment_name(base)),
+            Self::Segment(name, base) => format!("{name}/{}", segment_name(base)),
             Self::Journal(journal) => format!("{JOURNAL}/{}", journal.name()),
         }
     }

@@ -43,7 +43,7 @@ use crate::handover::ShardId;
 use crate::limits::UDP_BUFFER_BYTES;
 use crate::route::Ownership;
 use crate::segment::journal::{JournalDraft, JournalEntry, RECORD_BYTES, SegmentNumber};
-use crate::segment::{Offset, Position};
+use crate::segment::{LogName, Offset, Position};
 use crate::shard::{
     Command, Completion, JournalId, JournalStart, Notice, Op, Outcome, PeerAddress, Resumed, Shard, ShardConfig,
 };
@@ -132,12 +132,12 @@ impl Sim {
         config.journal.sequence += 1;
         config.journal.length.0 += RECORD_BYTES as u64;
         let mut sim = Self::idle(seed, Faults::none(), config);
-        sim.disk.add(token, base, bytes);
+        sim.disk.add(token.into(), base, bytes);
         let length = Position(bytes.len() as u64);
         sim.begin_journals(Some(JournalEntry::Active { number: SegmentNumber(0), token, base, length }));
         let owner = sim.ownership.owner(token);
-        let resumed = Resumed { base, length, synced: length, sealed: false, doubt: None };
-        sim.house(owner).shard.resume_log(token, resumed);
+        let resumed = Resumed { base, length, synced: length, sealed: false, doubt: None, age: Duration::ZERO };
+        sim.house(owner).shard.resume_log(token.into(), resumed);
         sim.start_all();
         sim
     }
@@ -234,10 +234,10 @@ impl Sim {
     }
 
     /// A message of the control side to all shards; it reaches them one after the other.
-    pub fn command(&mut self, command: Command) {
+    pub fn command(&mut self, command: &Command) {
         for shard in self.shard_ids() {
             let delay = if shard.0 == 0 { TURN } else { self.chance.delay() };
-            self.agenda.plan(delay, Event::Command(shard, command));
+            self.agenda.plan(delay, Event::Command(shard, command.clone()));
         }
     }
 
@@ -341,14 +341,20 @@ impl Sim {
     }
 
     /// A log's segments in order: base and bytes.
-    pub fn segments(&self, token: Token) -> impl Iterator<Item = (Offset, &[u8])> {
-        self.disk.segments(token)
+    pub fn segments(&self, log: impl Into<LogName>) -> impl Iterator<Item = (Offset, &[u8])> {
+        self.disk.segments(log.into())
     }
 
     /// The segment that `current` names.
     #[must_use]
     pub fn current(&self, token: Token) -> Option<Offset> {
-        self.disk.current(token)
+        self.disk.current(token.into())
+    }
+
+    /// Up to where the index of a segment reaches.
+    #[must_use]
+    pub fn indexed(&self, token: Token, base: Offset) -> Position {
+        self.disk.indexed(token, base)
     }
 
     /// What is left if the process is killed now: paths below the data directory, and their bytes.
@@ -585,8 +591,9 @@ impl Sim {
             Op::Shutdown(connection, side) => network.shut_down((id, connection), side, agenda, chance),
             Op::Close { connection, .. } => network.close_connection((id, connection), agenda, chance),
             Op::CloseSegment(file) => self.disk.close(file),
-            Op::CutSegment { token, base, length } => self.disk.cut(token, base, length),
+            Op::CutSegment { name, base, length } => self.disk.cut(name, base, length),
             Op::RemoveJournals(oldest) => self.disk.remove_journals(oldest),
+            Op::Index { name, block } => self.disk.index(name, &block),
             Op::Send { to, message } => self.post.send(id, to, message, agenda, chance),
             op @ (Op::CreateSegment { .. }
             | Op::OpenSegment { .. }

@@ -114,6 +114,7 @@ impl Trace {
             Op::Sync(sync) => self.note(&[37, sync.segments.len() as u64, u64::from(sync.whole)], &[]),
             Op::CutSegment { base, length, .. } => self.note(&[38, base.0, length.0], &[]),
             Op::RemoveJournals(oldest) => self.note(&[39, oldest.generation], &[]),
+            Op::Index { block, .. } => self.note(&[31, block.base.0, block.end.0, u64::from(block.crc32c)], &[]),
             Op::CloseSegment(file) => self.note(&[23, u64::from(file.0)], &[]),
             Op::Send { to, .. } => self.note(&[25, u64::from(to.0)], &[]),
             Op::Transmit { connection, buf } => self.note(&[30, u64::from(connection.0)], buf.rest()),

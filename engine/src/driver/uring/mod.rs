@@ -3,6 +3,7 @@
 //! ```text
 //!  Op ──► submission entry, user_data = kind and slot ──► kernel ──► completion entry ──► Completion
 //!  files to open or to make ──► file thread ──► mailbox ──► eventfd ──► Completion
+//!  Index ──► queue ──► file thread, which looks into it from time to time
 //! ```
 //! `user_data` is a kind and a slot of a table here, never a pointer. A slot is freed only by the last answer that can
 //! name it: a socket's by its close, which waits for its shutdowns and follows its last receive and transmit; a write's by its one
@@ -23,8 +24,8 @@ mod sync_thread;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use io_uring::register::Restriction;
@@ -39,9 +40,10 @@ pub use probe::{Feature, RING_LOCKED_BYTES, features, probe, refused, rings_of};
 pub use sync_thread::SyncThread;
 
 use crate::buf::WriteBuf;
+use crate::handover::{Inlet, queue};
 use crate::limits::{
-    COMPLETION_ENTRIES, CONNECTION_SLOTS, INLINE_WRITE_BYTES_MAX, RECV_BUFFER_BYTES, RECV_BUFFERS, RING_RETRY,
-    SUBMISSION_ENTRIES,
+    COMPLETION_ENTRIES, CONNECTION_SLOTS, INDEX_QUEUE, INLINE_WRITE_BYTES_MAX, RECV_BUFFER_BYTES, RECV_BUFFERS,
+    RING_RETRY, SUBMISSION_ENTRIES,
 };
 use crate::metrics::Load;
 use crate::route::LogId;
@@ -49,11 +51,12 @@ use crate::segment::FileId;
 use crate::shard::{
     Completion, ConnectionId, ListenerId, Newcomer, Notice, Op, Outcome, Received, Shard, ShutdownSide, Sync, UdpId,
 };
-use crate::sys::{DataDir, listener};
+use crate::sys::listener;
 use crate::time::Time;
 
 use datagrams::UdpSockets;
-use file_thread::{FileRequest, FileThread};
+pub use file_thread::Files;
+use file_thread::{FileRequest, FileThread, Noted};
 use mailbox::Mail;
 use recv_ring::{BUFFER_GROUP, RecvRing};
 use sync_thread::Request;
@@ -163,6 +166,8 @@ pub struct Uring {
     sync_thread: SyncThread,
     mailbox: Mailbox,
     neighbours: Neighbours,
+    /// Blocks for the file thread, which is not woken for them.
+    index: Inlet<Noted>,
     start: Instant,
     overflows: u64,
 }
@@ -185,12 +190,14 @@ impl Uring {
     pub fn new(
         listeners: Vec<OwnedFd>,
         udp: Vec<OwnedFd>,
-        data: Arc<DataDir>,
+        files: Files,
         sync_thread: SyncThread,
         mailbox: Mailbox,
         neighbours: Neighbours,
     ) -> io::Result<Self> {
-        let file_thread = FileThread::start(data, mailbox.clone())?;
+        let start = Instant::now();
+        let (index, blocks) = queue(INDEX_QUEUE);
+        let file_thread = FileThread::start(files, mailbox.clone(), blocks, start)?;
         let ring = build_ring()?;
         neighbours.move_in(ring.as_raw_fd());
         let recv_ring = RecvRing::register(&ring.submitter(), BUFFER_GROUP, RECV_BUFFERS, RECV_BUFFER_BYTES)?;
@@ -211,7 +218,8 @@ impl Uring {
             sync_thread,
             mailbox,
             neighbours,
-            start: Instant::now(),
+            index,
+            start,
             overflows: 0,
         };
         enable(&driver.ring)?;
@@ -414,16 +422,16 @@ impl Uring {
                 self.sockets[slot as usize].close = Some(reset);
                 self.close_if_idle(slot)
             }
-            Op::CreateSegment { log, token, base, replaces } => {
-                self.on_file_thread(FileRequest::Create { log, token, base, replaces })
+            op @ (Op::CreateSegment { .. }
+            | Op::OpenSegment { .. }
+            | Op::CutSegment { .. }
+            | Op::OpenJournal { .. }
+            | Op::CreateJournal(_)
+            | Op::RemoveJournals(_)
+            | Op::Index { .. }) => {
+                self.tell_file_thread(op);
+                Ok(())
             }
-            Op::OpenSegment { log, token, base, length } => {
-                self.on_file_thread(FileRequest::Open { log, token, base, length })
-            }
-            Op::CutSegment { token, base, length } => self.on_file_thread(FileRequest::Cut { token, base, length }),
-            Op::OpenJournal { journal, length } => self.on_file_thread(FileRequest::OpenJournal { journal, length }),
-            Op::CreateJournal(journal) => self.on_file_thread(FileRequest::CreateJournal(journal)),
-            Op::RemoveJournals(journal) => self.on_file_thread(FileRequest::RemoveJournals(journal)),
             Op::Sync(sync) => {
                 self.start_sync(sync);
                 Ok(())
@@ -457,17 +465,31 @@ impl Uring {
         }
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "as every other start of an operation")]
-    fn on_file_thread(&self, request: FileRequest) -> io::Result<()> {
+    fn tell_file_thread(&mut self, op: Op) {
+        let request = match op {
+            Op::CreateSegment { log, name, base, replaces } => FileRequest::Create { log, name, base, replaces },
+            Op::OpenSegment { log, name, base, length, indexed } => {
+                FileRequest::Open { log, name, base, length, indexed }
+            }
+            Op::CutSegment { name, base, length } => FileRequest::Cut { name, base, length },
+            Op::OpenJournal { journal, length } => FileRequest::OpenJournal { journal, length },
+            Op::CreateJournal(journal) => FileRequest::CreateJournal(journal),
+            Op::RemoveJournals(journal) => FileRequest::RemoveJournals(journal),
+            Op::Index { name, block } => {
+                // With no place for it, the file thread makes up for it from the text when the next one comes.
+                let _full = self.index.push(Noted { name, block });
+                return;
+            }
+            other => unreachable!("{other:?} is no business of the file thread"),
+        };
         self.file_thread.request(request);
-        Ok(())
     }
 
     fn start_sync(&self, sync: Sync) {
         let file = |file: FileId| Arc::clone(&self.files[file.0 as usize]);
         let segments = sync.segments.iter().map(|(_, segment)| file(*segment)).collect();
-        let (journal, mailbox) = (file(sync.journal), self.mailbox.clone());
-        self.sync_thread.request(Request { sync, segments, journal, mailbox });
+        let (journal, mailbox, root) = (file(sync.journal), self.mailbox.clone(), self.sync_thread.root());
+        self.sync_thread.request(Request { sync, segments, journal, mailbox, root });
     }
 
     fn start_write(&mut self, written: Written, file: FileId, position: u64, buf: WriteBuf) -> io::Result<()> {

@@ -9,10 +9,16 @@ use std::sync::mpsc::{Sender, channel};
 use super::mailbox::{Mail, Mailbox};
 use crate::shard::Sync;
 use crate::sys::DataDir;
+use crate::sys::file::Dir;
 
 /// A shard's way to the thread, which ends with the last of them.
-#[derive(Clone, Debug)]
-pub struct SyncThread(Sender<Request>);
+#[derive(Debug)]
+pub struct SyncThread {
+    requests: Sender<Request>,
+    /// The shard's own: the kernel tells of a page that was lost once by each descriptor that was open then, and every
+    /// shard has to hear of it.
+    root: Arc<Dir>,
+}
 
 /// What a shard asks for, with the files that it names; they stay open until it is answered.
 #[derive(Debug)]
@@ -22,39 +28,46 @@ pub(super) struct Request {
     pub(super) segments: Vec<Arc<OwnedFd>>,
     pub(super) journal: Arc<OwnedFd>,
     pub(super) mailbox: Mailbox,
+    /// The data directory.
+    pub(super) root: Arc<Dir>,
 }
 
 impl SyncThread {
-    /// Starts the thread.
+    /// Starts the thread, for so many shards.
     ///
     /// # Errors
-    /// The system refuses a thread.
-    pub fn start(data: Arc<DataDir>) -> io::Result<Self> {
+    /// The system refuses a thread, or a descriptor.
+    pub fn start(data: &DataDir, shards: usize) -> io::Result<Vec<Self>> {
         let (requests, inbox) = channel::<Request>();
         let work = move || {
             for mut request in inbox {
-                let result = request.execute(&data);
-                let Request { sync, segments, journal, mailbox } = request;
+                let result = request.execute();
+                let Request { sync, segments, journal, mailbox, .. } = request;
                 // Before the shard hears of it: what it closes then is closed.
                 drop((segments, journal));
                 mailbox.post(Mail::Synced { sync, result });
             }
         };
         std::thread::Builder::new().name("sync".into()).spawn(work)?;
-        Ok(Self(requests))
+        let shard = |_| Ok(Self { requests: requests.clone(), root: Arc::new(data.root().dir(".")?) });
+        (0..shards).map(shard).collect()
+    }
+
+    pub(super) fn root(&self) -> Arc<Dir> {
+        Arc::clone(&self.root)
     }
 
     pub(super) fn request(&self, request: Request) {
-        self.0.send(request).expect("the sync thread ends only after its senders");
+        self.requests.send(request).expect("the sync thread ends only after its senders");
     }
 }
 
 impl Request {
-    fn execute(&mut self, data: &DataDir) -> io::Result<()> {
+    fn execute(&mut self) -> io::Result<()> {
         self.sync.failed.clear();
         self.sync.journal_failed = false;
         if self.sync.whole {
-            return data.root().sync_file_system();
+            return self.root.sync_file_system();
         }
         let mut result = Ok(());
         for ((log, _), file) in self.sync.segments.iter().zip(&self.segments) {

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::segment::journal::{Batch, BootId, Journal, JournalEntry, SegmentNumber};
-use crate::segment::{Offset, Position};
+use crate::segment::{LogName, Offset, Position};
 use crate::wire::Token;
 
 /// What is known of a segment.
@@ -93,25 +93,25 @@ impl History {
             }
         }
         for (token, offset) in &mut offsets {
-            *offset = self.doubt(*token).map_or(*offset, |doubt| doubt.min(*offset));
+            *offset = self.doubts.get(token).map_or(*offset, |doubt| *doubt.min(offset));
         }
         offsets
     }
 
     /// A poisoned segment may have lost what follows this offset of the log.
-    pub(super) fn doubt(&self, token: Token) -> Option<Offset> {
-        self.doubts.get(&token).copied()
+    pub(super) fn doubt(&self, log: LogName) -> Option<Offset> {
+        self.doubts.get(&log.token()?).copied()
     }
 
     /// The log's segments, by base.
-    pub(super) fn log(&self, token: Token) -> impl Iterator<Item = (Offset, &Known)> {
-        let all = (token, Offset::START)..=(token, Offset(u64::MAX));
-        self.segments.range(all).map(|(&(_, base), known)| (base, known))
+    pub(super) fn log(&self, log: LogName) -> impl Iterator<Item = (Offset, &Known)> {
+        let all = log.token().map(|token| self.segments.range((token, Offset::START)..=(token, Offset(u64::MAX))));
+        all.into_iter().flatten().map(|(&(_, base), known)| (base, known))
     }
 
     /// The segment.
-    pub(super) fn segment(&self, token: Token, base: Offset) -> Option<&Known> {
-        self.segments.get(&(token, base))
+    pub(super) fn segment(&self, log: LogName, base: Offset) -> Option<&Known> {
+        self.segments.get(&(log.token()?, base))
     }
 
     /// All logs.

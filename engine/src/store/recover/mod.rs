@@ -23,17 +23,22 @@ mod history;
 mod quarantine;
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::journals::Journals;
+use super::segment_file::SegmentFile;
 use super::{CHUNK_BYTES, LogFiles, file_error, log_token};
 use crate::error::{Damage, RecoverError};
 use crate::segment::journal::{Batch, BootId};
-use crate::segment::{CURRENT, CURRENT_NEW, Offset, Position, is_reserved, segment_name};
+use crate::segment::{
+    CURRENT, CURRENT_NEW, LogName, Offset, Position, REJECTED, is_reserved, packed_name, segment_name,
+};
 use crate::sys::DataDir;
 use crate::sys::data_dir::point_current;
 use crate::sys::file::{Access, Dir, DirEntry, Kind};
-use crate::wire::Token;
+use crate::wire::{Reject, Token};
 
 pub(super) use history::History;
 use history::Known;
@@ -47,10 +52,18 @@ const UNKNOWN_NULS_MIN: u64 = 512;
 pub struct Recovered {
     /// Every log that has a segment, by token.
     pub logs: Vec<RecoveredLog>,
+    /// The same of rejected lines that were kept: no journal tells of them.
+    pub rejected: Vec<RecoveredLog>,
+    /// Bytes of all their segments, after the cuts.
+    pub rejected_bytes: u64,
     /// Segments of all logs.
     pub segments: u64,
+    /// Those of them that are compressed.
+    pub packed: u64,
     /// Bytes of all segments, after the cuts.
     pub bytes: u64,
+    /// When the newest of them was written.
+    pub newest_write: Option<SystemTime>,
     /// Files that were copied or moved to quarantine.
     pub quarantined_files: u64,
     /// Bytes of them.
@@ -73,13 +86,17 @@ pub struct Recovered {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveredLog {
     /// The log.
-    pub token: Token,
+    pub name: LogName,
     /// Its newest segment: whole lines only.
     pub newest: RecoveredSegment,
     /// Older ones that may be in memory alone.
     pub earlier: Vec<RecoveredSegment>,
     /// A segment was poisoned and may have lost what follows this offset, although memory still holds it.
     pub doubt: Option<Offset>,
+    /// How long ago the newest segment was made, by the host's clock; zero if nobody says.
+    pub age: Duration,
+    /// Segments before that one.
+    pub sealed: u64,
 }
 
 /// A segment as far as it is known.
@@ -153,7 +170,7 @@ struct Recovery<'a> {
 
 /// The log at hand.
 struct Log {
-    token: Token,
+    name: LogName,
     dir: Dir,
     path: PathBuf,
 }
@@ -164,6 +181,8 @@ struct Segment {
     base: Offset,
     len: u64,
     inode: u64,
+    /// It is there compressed, whole and synced: what became of its text does not matter.
+    is_packed: bool,
 }
 
 impl Segment {
@@ -181,6 +200,9 @@ struct Kept {
 
 impl Recovery<'_> {
     fn name(&mut self, entry: &DirEntry) -> Result<(), RecoverError> {
+        if entry.name == REJECTED {
+            return self.rejected();
+        }
         if is_reserved(&entry.name) {
             return Ok(());
         }
@@ -194,24 +216,43 @@ impl Recovery<'_> {
             return Err(damage(&path, "a directory", "a file or a symbolic link"));
         }
         let dir = self.data.root().dir(&entry.name).map_err(file_error(&path, "opened"))?;
-        self.log(&Log { token, dir, path })
+        self.log(&Log { name: token.into(), dir, path })
+    }
+
+    /// Lines that were rejected and kept: for each reason what a log is.
+    fn rejected(&mut self) -> Result<(), RecoverError> {
+        let before = self.found.bytes;
+        for reason in Reject::NO_LOG {
+            let name = LogName::Rejected(reason);
+            let path = self.data.path().join(name.to_string());
+            match self.data.log_dir(name, Dir::dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                dir => self.log(&Log { name, dir: dir.map_err(file_error(&path, "opened"))?, path })?,
+            }
+        }
+        self.found.rejected_bytes = self.found.bytes - before;
+        Ok(())
     }
 
     fn log(&mut self, log: &Log) -> Result<(), RecoverError> {
         let files = LogFiles::list(&log.dir).map_err(file_error(&log.path, "listed"))?;
         self.found.unknown += files.unknown;
         self.missing_segments(log, &files.bases)?;
-        if files.bases.is_empty() {
+        let Some(&last) = files.bases.last() else {
             // Made, and then no room for its first segment; or its segments were taken away.
-            let told = self.history.log(log.token).next().is_some();
+            let told = self.history.log(log.name).next().is_some();
             let damaged = files.current && !told;
             return if damaged { Err(damage(&log.path, "a segment", "none, only current")) } else { Ok(()) };
+        };
+        if !files.is_plain(last) {
+            // Only what is sealed is compressed: the next one is gone, and with it where the log goes on.
+            return Err(damage(&log.path, "the newest segment as text", format!("only {}", packed_name(last))));
         }
         let mut segments = Vec::new();
-        for &base in &files.bases {
-            segments.push(Self::stat(log, base)?);
+        for (index, &base) in files.bases.iter().enumerate() {
+            segments.push(self.inspect(log, &files, base, files.bases.get(index + 1).copied())?);
         }
-        if self.lost_its_beginning(log.token, &segments) {
+        if self.lost_its_beginning(log.name, &segments) {
             self.move_away(log, &segments)?;
             log.dir.unlink(CURRENT).map_err(file_error(&log.path.join(CURRENT), "removed"))?;
             return Ok(());
@@ -243,8 +284,16 @@ impl Recovery<'_> {
         self.mend_current(log, &files, segment)?;
         let newest = self.resume(log, segment, &kept)?;
         let here = self.history.boot == Some(self.circumstances.boot);
-        let doubt = self.history.doubt(log.token).filter(|_| here);
-        self.found.logs.push(RecoveredLog { token: log.token, newest, earlier, doubt });
+        let doubt = self.history.doubt(log.name).filter(|_| here);
+        let name = segment_name(segment.base);
+        let born = log.dir.born(&name).map_err(file_error(&log.path.join(&name), "inspected"))?;
+        let age = born.and_then(|born| born.elapsed().ok()).unwrap_or_default();
+        let found = match log.name {
+            LogName::Token(_) => &mut self.found.logs,
+            LogName::Rejected(_) => &mut self.found.rejected,
+        };
+        let sealed = segments.iter().take_while(|earlier| earlier.base < segment.base).count() as u64;
+        found.push(RecoveredLog { name: log.name, newest, earlier, doubt, age, sealed });
         Ok(())
     }
 
@@ -253,15 +302,34 @@ impl Recovery<'_> {
         self.found.bytes += len;
     }
 
-    fn stat(log: &Log, base: Offset) -> Result<Segment, RecoverError> {
-        let name = segment_name(base);
+    fn inspect(
+        &mut self,
+        log: &Log,
+        files: &LogFiles,
+        base: Offset,
+        next: Option<Offset>,
+    ) -> Result<Segment, RecoverError> {
+        let is_plain = files.is_plain(base);
+        let name = if is_plain { segment_name(base) } else { packed_name(base) };
         let path = log.path.join(&name);
         let stat = log.dir.stat(&name).map_err(file_error(&path, "inspected"))?;
         let stat = stat.filter(|stat| stat.kind == Kind::File);
         let stat = stat.ok_or_else(|| damage(&path, "a file", "a directory or a symbolic link"))?;
-        let end = Position(stat.len).in_log(base);
-        end.ok_or_else(|| damage(&path, "an end below 2^64", format!("{} bytes", stat.len)))?;
-        Ok(Segment { base, len: stat.len, inode: stat.inode })
+        let (mut len, mut is_packed) = (stat.len, !is_plain);
+        if is_packed {
+            len = packed_len(log, base)?;
+        } else if files.is_packed(base)
+            && let Some(next) = next.map(|next| next.in_segment(base).0)
+            && packed_len(log, base).is_ok_and(|packed| packed == next)
+        {
+            // The text may not have been synced.
+            (len, is_packed) = (next, true);
+        }
+        let end = Position(len).in_log(base);
+        end.ok_or_else(|| damage(&path, "an end below 2^64", format!("{len} bytes")))?;
+        self.found.packed += u64::from(!is_plain);
+        self.found.newest_write = self.found.newest_write.max(Some(stat.modified));
+        Ok(Segment { base, len, inode: stat.inode, is_packed })
     }
 
     /// Whether the page cache still holds what was written to it.
@@ -273,26 +341,29 @@ impl Recovery<'_> {
 
     fn missing_logs(&mut self) -> Result<(), RecoverError> {
         let tokens: Vec<Token> = self.history.tokens().collect();
-        let seen: std::collections::BTreeSet<Token> = self.found.logs.iter().map(|log| log.token).collect();
+        let seen: std::collections::BTreeSet<Token> =
+            self.found.logs.iter().filter_map(|log| log.name.token()).collect();
         for token in tokens.into_iter().filter(|token| !seen.contains(token)) {
             let path = self.data.path().join(token.to_string());
             if self.data.root().stat(&token.to_string()).map_err(file_error(&path, "inspected"))?.is_none() {
-                self.missing(token, &path, &[])?;
+                self.missing(token.into(), &path, &[])?;
             }
         }
         Ok(())
     }
 
     fn missing_segments(&mut self, log: &Log, bases: &[Offset]) -> Result<(), RecoverError> {
-        self.missing(log.token, &log.path, bases)
+        self.missing(log.name, &log.path, bases)
     }
 
-    fn missing(&mut self, token: Token, path: &Path, bases: &[Offset]) -> Result<(), RecoverError> {
+    fn missing(&mut self, name: LogName, path: &Path, bases: &[Offset]) -> Result<(), RecoverError> {
+        // Those before the oldest that is there were deleted because of their age, or of how many there were.
+        let may_be_missed = |base: &Offset| bases.first().is_none_or(|oldest| base > oldest);
         let is_missing = |(base, known): &(Offset, &Known)| {
-            !known.retired && known.synced > Position::START && bases.binary_search(base).is_err()
+            !known.retired && may_be_missed(base) && known.synced > Position::START && bases.binary_search(base).is_err()
         };
         let missing: Vec<(Offset, Position)> =
-            self.history.log(token).filter(is_missing).map(|(base, known)| (base, known.synced)).collect();
+            self.history.log(name).filter(is_missing).map(|(base, known)| (base, known.synced)).collect();
         for (base, synced) in missing {
             let path = path.join(segment_name(base));
             let problem = Damage {
@@ -323,19 +394,24 @@ impl Recovery<'_> {
     /// One whose bytes a power cut may have taken is looked at; of all others the length says enough.
     fn older(&mut self, log: &Log, segment: Segment, later: &[Segment]) -> Result<Kept, RecoverError> {
         let next = later[0];
-        let known = self.history.segment(log.token, segment.base).cloned();
-        let is_new = known.is_none() && self.is_unrecorded(log.token, segment.base);
+        if segment.is_packed && segment.end() == next.base.0 {
+            return Ok(Kept { len: segment.len, sealed: false });
+        }
+        let known = self.history.segment(log.name, segment.base).cloned();
+        let known = known.filter(|_| !segment.is_packed);
+        let is_new = !segment.is_packed && known.is_none() && self.is_unrecorded(log.name, segment.base);
         let known = known.or_else(|| is_new.then(Known::default));
         let (end, name) = (segment.end(), segment_name(segment.base));
+        // Its records may be lost as well as its bytes.
         let uncertain =
-            known.as_ref().is_some_and(|known| (is_new || !known.tail.is_empty()) && !self.is_cached(known));
+            known.as_ref().is_some_and(|known| (is_new || known.durable.0 < segment.len) && !self.is_cached(known));
         if let Some(known) = known.as_ref().filter(|known| uncertain && !known.poisoned) {
             let kept = self.vouch(log, segment, known)?;
             if segment.base.0 + kept.len == next.base.0 {
                 return Ok(kept);
             }
             if segment.base.0 + kept.len < next.base.0 {
-                let later = self.history.segment(log.token, next.base);
+                let later = self.history.segment(log.name, next.base);
                 if later.is_some_and(|later| later.synced > Position::START) {
                     let expected = format!("{} bytes up to {}", next.base.0 - segment.base.0, segment_name(next.base));
                     let found = format!("{} that can be vouched for", kept.len);
@@ -351,8 +427,8 @@ impl Recovery<'_> {
             return Ok(Kept { len, sealed: true });
         }
         // Those behind a gap were made after the last record that the disk got.
-        let missing = self.lost_power() && later.iter().all(|later| self.is_uncertain(log.token, later.base));
-        if end == next.base.0 || (end < next.base.0 && missing) {
+        let missing = self.lost_power() && later.iter().all(|later| self.is_uncertain(log.name, later));
+        if end == next.base.0 || (end < next.base.0 && missing && !segment.is_packed) {
             return Ok(Kept { len: segment.len, sealed: false });
         }
         let expected = format!("{} after {name} of {} bytes", segment_name(Offset(end)), segment.len);
@@ -362,8 +438,8 @@ impl Recovery<'_> {
 
     /// What may be in memory alone stays known.
     fn earlier(&mut self, log: &Log, segment: Segment, len: u64) -> Result<Option<RecoveredSegment>, RecoverError> {
-        let Some(known) = self.history.segment(log.token, segment.base).cloned() else { return Ok(None) };
-        if known.synced.0 >= len || !self.is_cached(&known) {
+        let Some(known) = self.history.segment(log.name, segment.base).cloned() else { return Ok(None) };
+        if segment.is_packed || known.synced.0 >= len || !self.is_cached(&known) {
             return Ok(None);
         }
         self.continued(log, segment, len, &known, true).map(Some)
@@ -375,33 +451,37 @@ impl Recovery<'_> {
     }
 
     /// Whether a segment that no journal tells of was made after the last record that the disk got.
-    fn is_unrecorded(&self, token: Token, base: Offset) -> bool {
-        let is_latest = self.history.log(token).all(|(known, _)| known < base);
-        is_latest && self.lost_power() && self.found.damaged_journals == 0
+    fn is_unrecorded(&self, name: LogName, base: Offset) -> bool {
+        let is_latest = self.history.log(name).all(|(known, _)| known < base);
+        name.token().is_some() && is_latest && self.lost_power() && self.found.damaged_journals == 0
     }
 
     /// Whether nothing of the segment was told to be on the disk.
-    fn is_uncertain(&self, token: Token, base: Offset) -> bool {
-        self.history.segment(token, base).is_none_or(|known| known.synced == Position::START)
+    fn is_uncertain(&self, name: LogName, segment: &Segment) -> bool {
+        let known = self.history.segment(name, segment.base);
+        !segment.is_packed && known.is_none_or(|known| known.synced == Position::START)
     }
 
     /// Whether a power cut took the log's first segment, whose name was not on the disk yet. Of a log that is older than the
     /// last checkpoint at least one segment is known.
-    fn lost_its_beginning(&self, token: Token, segments: &[Segment]) -> bool {
+    fn lost_its_beginning(&self, name: LogName, segments: &[Segment]) -> bool {
+        if name.token().is_none() {
+            return false;
+        }
         let first = segments[0].base;
         let is_lost = |known: &Known| !known.retired && known.synced == Position::START && !self.is_cached(known);
         let told =
             |(base, known): (Offset, &Known)| base < first && base.0 + known.end().0 >= first.0 && is_lost(known);
         let is_new = self.lost_power() && self.found.damaged_journals == 0 && first > Offset::START;
-        let uncertain = segments.iter().all(|segment| self.is_uncertain(token, segment.base));
-        self.history.log(token).any(told)
-            || (is_new && uncertain && self.history.log(token).all(|(_, known)| is_lost(known)))
+        let uncertain = segments.iter().all(|segment| self.is_uncertain(name, segment));
+        self.history.log(name).any(told)
+            || (is_new && uncertain && self.history.log(name).all(|(_, known)| is_lost(known)))
     }
 
     /// What is left of the log behind a gap goes to quarantine as it is.
     fn move_away(&mut self, log: &Log, segments: &[Segment]) -> Result<(), RecoverError> {
         for segment in segments {
-            if self.history.segment(log.token, segment.base).is_some_and(|known| known.synced > Position::START) {
+            if self.history.segment(log.name, segment.base).is_some_and(|known| known.synced > Position::START) {
                 let problem = Damage {
                     path: log.path.join(segment_name(segment.base)),
                     expected: "the bytes of its log before it".into(),
@@ -409,7 +489,7 @@ impl Recovery<'_> {
                 };
                 self.lost(problem)?;
             }
-            self.quarantine.move_later(log.token, segment.base, segment.len);
+            self.quarantine.move_later(log.name, segment.base, segment.len);
         }
         Ok(())
     }
@@ -417,7 +497,7 @@ impl Recovery<'_> {
     // The newest segment.
 
     fn newest(&mut self, log: &Log, segment: Segment) -> Result<Kept, RecoverError> {
-        let Some(known) = self.history.segment(log.token, segment.base).cloned() else {
+        let Some(known) = self.history.segment(log.name, segment.base).cloned() else {
             return self.adopt(log, segment);
         };
         if !self.is_cached(&known) {
@@ -438,8 +518,8 @@ impl Recovery<'_> {
 
     /// No journal tells of it: all whole lines stay that the disk seems to have got.
     fn adopt(&mut self, log: &Log, segment: Segment) -> Result<Kept, RecoverError> {
-        self.found.unverified += 1;
-        if self.is_unrecorded(log.token, segment.base) {
+        self.found.unverified += u64::from(log.name.token().is_some());
+        if self.is_unrecorded(log.name, segment.base) {
             return self.vouch(log, segment, &Known::default());
         }
         let file = Self::open(log, segment.base)?;
@@ -472,7 +552,7 @@ impl Recovery<'_> {
         }
         self.cut(log, segment, len)?;
         for island in vouched.islands.iter().filter(|island| island.start >= len) {
-            let kept = self.quarantine.keep_island(&file, (log.token, segment.base), island.clone(), &mut self.chunk);
+            let kept = self.quarantine.keep_island(&file, (log.name, segment.base), island.clone(), &mut self.chunk);
             kept.map_err(file_error(&path, "copied"))?;
         }
         Ok(Kept { len, sealed: (limit < segment.len || shorter) && len > 0 })
@@ -494,15 +574,15 @@ impl Recovery<'_> {
             return Ok(());
         }
         let file = Self::open(log, segment.base)?;
-        self.quarantine.cut_later(&file, (log.token, segment.base), len..segment.len, &mut self.chunk)
+        self.quarantine.cut_later(&file, (log.name, segment.base), len..segment.len, &mut self.chunk)
     }
 
     /// How the journal goes on with the newest segment.
     fn resume(&mut self, log: &Log, segment: Segment, kept: &Kept) -> Result<RecoveredSegment, RecoverError> {
-        let known = self.history.segment(log.token, segment.base).cloned();
+        let known = self.history.segment(log.name, segment.base).cloned();
         // Made just before the process died: nothing says that it is on the disk.
         let known = known.or_else(|| Some(Known { boot: self.history.boot?, ..Known::default() }));
-        match known.filter(|known| self.is_cached(known)) {
+        match known.filter(|known| log.name.token().is_some() && self.is_cached(known)) {
             Some(known) => self.continued(log, segment, kept.len, &known, kept.sealed),
             None => Ok(RecoveredSegment::durable(segment.base, Position(kept.len), kept.sealed)),
         }
@@ -551,6 +631,18 @@ impl Recovery<'_> {
     }
 }
 
+/// Bytes of entries in a compressed segment.
+fn packed_len(log: &Log, base: Offset) -> Result<u64, RecoverError> {
+    let path = log.path.join(packed_name(base));
+    let packed = log.dir.file(&packed_name(base), Access::Read).map_err(file_error(&path, "opened"))?;
+    match SegmentFile::packed(packed).and_then(|packed| packed.len()) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
+            Err(damage(&path, "a compressed segment", error.to_string()))
+        }
+        other => Ok(other.map_err(file_error(&path, "read"))?),
+    }
+}
+
 fn damage(path: &Path, expected: impl Into<String>, found: impl Into<String>) -> RecoverError {
     RecoverError::Damage(Damage { path: path.to_owned(), expected: expected.into(), found: found.into() })
 }
@@ -592,8 +684,15 @@ mod tests {
             self.log(&segment_name(Offset(base)))
         }
 
+        /// What was found, but for times: only a clock knows them.
         fn recover(&self) -> Recovered {
-            recover(&self.data, &Journals::default(), HERE).unwrap()
+            let mut found = recover(&self.data, &Journals::default(), HERE).unwrap();
+            for log in found.logs.iter_mut().chain(&mut found.rejected) {
+                assert!(log.age < Duration::from_mins(10), "{log:?}");
+                log.age = Duration::ZERO;
+            }
+            found.newest_write = None;
+            found
         }
 
         fn refused(&self) -> String {
@@ -626,9 +725,10 @@ mod tests {
         TOKEN.parse().unwrap()
     }
 
-    fn log_at(base: Offset, len: u64) -> RecoveredLog {
+    fn log_at(name: impl Into<LogName>, base: Offset, len: u64, sealed: u64) -> RecoveredLog {
         let newest = RecoveredSegment::durable(base, Position(len), false);
-        RecoveredLog { token: token(), newest, earlier: Vec::new(), doubt: None }
+        let (name, age) = (name.into(), Duration::ZERO);
+        RecoveredLog { name, newest, earlier: Vec::new(), doubt: None, age, sealed }
     }
 
     #[test]
@@ -637,10 +737,28 @@ mod tests {
     }
 
     #[test]
+    fn rejected_lines_are_a_log_of_their_own() {
+        let fixture = Fixture::new(&[(0, "a\n")]);
+        let name = LogName::Rejected(Reject::UnknownToken);
+        for (base, text) in [(0, "one\n"), (4, "two\nthr")] {
+            let file = File::from(fixture.data.create_segment(name, Offset(base)).unwrap());
+            file.write_all_at(text.as_bytes(), 0).unwrap();
+        }
+        let found = fixture.recover();
+        assert_eq!(found.logs, [log_at(token(), Offset(0), 2, 0)]);
+        assert_eq!(found.rejected, [log_at(name, Offset(4), 4, 1)]);
+        assert_eq!((found.rejected_bytes, found.bytes, found.segments, found.unknown), (8, 10, 3, 0));
+        let cut = "_rejected-unknown_token-00000000000000000004-4".to_owned();
+        assert_eq!(fixture.quarantine(), [(cut, "thr".to_owned())]);
+        let folder = fixture.data.path().join("_rejected/unknown_token");
+        assert_eq!(fs::read(folder.join(CURRENT)).unwrap(), b"two\n");
+    }
+
+    #[test]
     fn whole_logs_are_left_alone() {
         let fixture = Fixture::new(&[(0, "a\n"), (2, "bb\nc\n")]);
         let found = fixture.recover();
-        let log = log_at(Offset(2), 5);
+        let log = log_at(token(), Offset(2), 5, 1);
         assert_eq!(found, Recovered { logs: vec![log], segments: 2, bytes: 7, unverified: 1, ..Recovered::default() });
         assert_eq!(fixture.quarantine(), []);
     }
@@ -656,7 +774,7 @@ mod tests {
             assert_eq!(fs::read_to_string(fixture.segment(2)).unwrap(), text[..whole], "cut at {cut}");
             let kept = (format!("T-00000000000000000002-{whole}"), rest.to_owned());
             assert_eq!(fixture.quarantine(), if rest.is_empty() { vec![] } else { vec![kept] }, "cut at {cut}");
-            assert_eq!(found.logs, [log_at(Offset(2), whole as u64)]);
+            assert_eq!(found.logs, [log_at(token(), Offset(2), whole as u64, 1)]);
             assert_eq!((found.bytes, found.quarantined_bytes), (2 + whole as u64, rest.len() as u64));
 
             let again = fixture.recover();
@@ -684,7 +802,7 @@ mod tests {
         }
         let found = fixture.recover();
         assert_eq!((found.quarantined_files, found.bytes), (count, 2 * count));
-        assert!(found.logs.is_sorted_by_key(|log| log.token));
+        assert!(found.logs.is_sorted_by_key(|log| log.name));
         let copies: Vec<_> = fixture.quarantine().into_iter().map(|(_, text)| text).collect();
         assert_eq!(copies, (0..count).map(|number| number.to_string()).collect::<Vec<_>>());
         assert_eq!(fixture.recover(), Recovered { quarantined_files: 0, quarantined_bytes: 0, ..found });
@@ -693,7 +811,7 @@ mod tests {
     #[test]
     fn damage_of_one_log_leaves_every_segment_as_it_is() {
         let fixture = Fixture::new(&[(0, "a\nrest")]);
-        let damaged = "ffffffff-0000-0000-0000-000000000000".parse().unwrap();
+        let damaged: Token = "ffffffff-0000-0000-0000-000000000000".parse().unwrap();
         for base in [0, 5] {
             fixture.data.create_segment(damaged, Offset(base)).unwrap();
         }
@@ -743,7 +861,40 @@ mod tests {
     #[test]
     fn a_log_may_begin_above_zero_and_end_with_an_empty_segment() {
         let fixture = Fixture::new(&[(40, "a\n"), (42, "")]);
-        assert_eq!(fixture.recover().logs, [log_at(Offset(42), 0)]);
+        assert_eq!(fixture.recover().logs, [log_at(token(), Offset(42), 0, 1)]);
+    }
+
+    /// Compresses a segment; the text goes, or stays as if the engine had been killed before that.
+    fn pack(fixture: &Fixture, base: u64, stays: bool) {
+        let file = File::create(fixture.log(&packed_name(Offset(base)))).unwrap();
+        let mut packer = crate::store::segment_file::Packer::new(file).unwrap();
+        packer.push(&fs::read(fixture.segment(base)).unwrap()).unwrap();
+        packer.finish().unwrap();
+        if !stays {
+            fs::remove_file(fixture.segment(base)).unwrap();
+        }
+    }
+
+    #[test]
+    fn compressed_segments_join() {
+        let fixture = Fixture::new(&[(0, "a\n"), (2, "bb\nc\n"), (7, "d\n")]);
+        let plain = fixture.recover();
+        pack(&fixture, 0, false);
+        pack(&fixture, 2, true);
+        fs::write(fixture.log("00000000000000000002.log.zst.tmp"), "half").unwrap();
+        fs::write(fixture.log("00000000000000000000.idx"), "any").unwrap();
+        assert_eq!(fixture.recover(), Recovered { packed: 1, ..plain.clone() });
+        // The text of the second was not synced before the power went; the compressed one was.
+        fs::write(fixture.segment(2), "bb").unwrap();
+        assert_eq!(fixture.recover(), Recovered { packed: 1, ..plain });
+        let packed = fixture.log(&packed_name(Offset(0)));
+        fs::write(&packed, "no frames at all, none").unwrap();
+        assert!(fixture.refused().contains("00000000000000000000.log.zst: expected a compressed segment, found "));
+        fs::remove_file(&packed).unwrap();
+        pack(&fixture, 7, false);
+        assert!(
+            fixture.refused().contains("expected the newest segment as text, found only 00000000000000000007.log.zst")
+        );
     }
 
     #[test]

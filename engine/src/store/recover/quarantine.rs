@@ -11,18 +11,17 @@ use std::os::unix::fs::FileExt;
 use super::super::{chunk_of, file_error};
 use crate::error::RecoverError;
 use crate::limits::SYNCED_ONE_BY_ONE_MAX;
-use crate::segment::{Offset, Position, QUARANTINE, quarantine_name, segment_name};
+use crate::segment::{LogName, Offset, Position, QUARANTINE, quarantine_name, segment_name};
 use crate::sys::DataDir;
 use crate::sys::file::{Access, Dir};
-use crate::wire::Token;
 
 /// The quarantine of one recovery.
 pub(super) struct Quarantine<'a> {
     data: &'a DataDir,
     /// Opened with the first copy.
     dir: Option<Dir>,
-    cuts: Vec<(Token, Offset, u64)>,
-    moves: Vec<(Token, Offset)>,
+    cuts: Vec<(LogName, Offset, u64)>,
+    moves: Vec<(LogName, Offset)>,
     /// Copied or moved.
     pub(super) files: u64,
     pub(super) bytes: u64,
@@ -37,12 +36,12 @@ impl<'a> Quarantine<'a> {
     pub(super) fn cut_later(
         &mut self,
         file: &File,
-        (token, base): (Token, Offset),
+        (log, base): (LogName, Offset),
         range: Range<u64>,
         chunk: &mut [u8],
     ) -> Result<(), RecoverError> {
-        let name = quarantine_name(token, base, Position(range.start));
-        self.cuts.push((token, base, range.start));
+        let name = quarantine_name(log, base, Position(range.start));
+        self.cuts.push((log, base, range.start));
         let path = self.data.path().join(QUARANTINE).join(&name);
         Ok(self.keep(file, range, &name, chunk).map_err(file_error(&path, "filled"))?)
     }
@@ -51,17 +50,17 @@ impl<'a> Quarantine<'a> {
     pub(super) fn keep_island(
         &mut self,
         file: &File,
-        (token, base): (Token, Offset),
+        (log, base): (LogName, Offset),
         range: Range<u64>,
         chunk: &mut [u8],
     ) -> io::Result<()> {
-        let name = quarantine_name(token, base, Position(range.start)) + "-recovered";
+        let name = quarantine_name(log, base, Position(range.start)) + "-recovered";
         self.keep(file, range, &name, chunk)
     }
 
     /// Moves a whole segment, once all copies are on the disk.
-    pub(super) fn move_later(&mut self, token: Token, base: Offset, len: u64) {
-        self.moves.push((token, base));
+    pub(super) fn move_later(&mut self, log: LogName, base: Offset, len: u64) {
+        self.moves.push((log, base));
         self.files += 1;
         self.bytes += len;
     }
@@ -83,18 +82,18 @@ impl<'a> Quarantine<'a> {
             synced.map_err(file_error(&path.join(QUARANTINE), "synced"))?;
         }
         // From the newest on: whenever this is interrupted, what is left joins up to where it was cut.
-        for &(token, base) in self.moves.iter().rev() {
-            let moved = self.data.quarantine_segment(token, base);
-            moved.map_err(file_error(&path.join(token.to_string()).join(segment_name(base)), "moved"))?;
+        for &(log, base) in self.moves.iter().rev() {
+            let moved = self.data.quarantine_segment(log, base);
+            moved.map_err(file_error(&path.join(log.to_string()).join(segment_name(base)), "moved"))?;
         }
-        for &(token, base, len) in &self.cuts {
-            let (log, segment) = (token.to_string(), segment_name(base));
-            let file = root.dir(&log).and_then(|dir| dir.file(&segment, Access::Write));
+        for &(log, base, len) in &self.cuts {
+            let segment = segment_name(base);
+            let file = self.data.log_dir(log, Dir::dir).and_then(|dir| dir.file(&segment, Access::Write));
             let cut = file.and_then(|file| {
                 file.set_len(len)?;
                 if one_by_one { file.sync_all() } else { Ok(()) }
             });
-            cut.map_err(file_error(&path.join(log).join(segment), "cut"))?;
+            cut.map_err(file_error(&path.join(log.to_string()).join(segment), "cut"))?;
         }
         if !one_by_one {
             root.sync_file_system().map_err(file_error(path, "synced"))?;

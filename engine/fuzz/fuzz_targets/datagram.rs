@@ -1,0 +1,5 @@
+//! One datagram, against the oracle.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| engine_fuzz::fuzz::datagram(data));

@@ -1,0 +1,116 @@
+//! What flags, variables and keys say: one syntax for all of them.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    let example = "give an IP address and a port, such as 127.0.0.1:10000 or [::]:10000";
+    text.parse().map_err(|_| format!("{text:?} is no address; {example}"))
+}
+
+pub(super) fn count(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("{text:?} is no count; give a whole number"))
+}
+
+/// A time as people write it.
+pub(super) fn moment(text: &str) -> Result<SystemTime, String> {
+    if let Some(ago) = text.strip_suffix(" ago") {
+        let ago = ago.parse::<Span>()?.0;
+        return SystemTime::now().checked_sub(ago).ok_or_else(|| format!("{text} is before all times"));
+    }
+    let stamp = text.parse::<jiff::Timestamp>();
+    let stamp =
+        stamp.or_else(|_| Ok(text.parse::<jiff::civil::DateTime>()?.to_zoned(jiff::tz::TimeZone::UTC)?.timestamp()));
+    stamp.map(SystemTime::from).map_err(|_: jiff::Error| {
+        format!("{text:?} is no time; give RFC 3339, a UTC time such as \"2026-11-23 14:00\", or \"10m ago\"")
+    })
+}
+
+/// Bytes: a number, alone or with a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Size(pub(super) u64);
+
+const SIZE_UNITS: [(&str, u64); 7] = [
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("KB", 1_000),
+    ("", 1),
+];
+
+impl std::str::FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size = number_and_unit(text, &SIZE_UNITS);
+        size.map(Self).ok_or_else(|| format!("{text} is no size; give bytes, or a number with KB KiB MB MiB GB GiB"))
+    }
+}
+
+impl Display for Size {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let fits = |&&(_, unit): &&(&str, u64)| self.0 >= unit && self.0.is_multiple_of(unit);
+        let (name, unit) = SIZE_UNITS.iter().find(fits).copied().unwrap_or(("", 1));
+        write!(f, "{}{name}", self.0 / unit)
+    }
+}
+
+/// A time: a number with a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span(pub(super) Duration);
+
+const SPAN_UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
+impl std::str::FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let units = if text == "0" { &[("", 0)][..] } else { &SPAN_UNITS };
+        let span = number_and_unit(text, units).map(|millis| Self(Duration::from_millis(millis)));
+        span.ok_or_else(|| format!("{text} is no time; give a number with ms s m h d"))
+    }
+}
+
+impl Display for Span {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let millis = self.0.as_millis();
+        if millis > 0 && millis.is_multiple_of(1_000) {
+            write!(f, "{}s", millis / 1_000)
+        } else {
+            write!(f, "{millis}ms")
+        }
+    }
+}
+
+fn number_and_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, name) = text.split_at(digits);
+    let (_, unit) = units.iter().find(|(unit, _)| *unit == name)?;
+    number.parse::<u64>().ok()?.checked_mul(*unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_have_units() {
+        let size = |text: &str| text.parse::<Size>().map(|size| size.0);
+        assert_eq!(size("12"), Ok(12));
+        assert_eq!(size("4KiB"), Ok(4096));
+        assert_eq!(size("3MB"), Ok(3_000_000));
+        assert!(size("4kib").is_err() && size("").is_err() && size("-1").is_err() && size("99999999999GiB").is_err());
+        let span = |text: &str| text.parse::<Span>().map(|span| span.0);
+        assert_eq!(span("5ms"), Ok(Duration::from_millis(5)));
+        assert_eq!(span("2m"), Ok(Duration::from_mins(2)));
+        assert_eq!(span("0"), Ok(Duration::ZERO));
+        assert!(span("5").is_err() && span("5 s").is_err());
+        assert_eq!(
+            (Size(262_144).to_string(), Span(Duration::from_secs(10)).to_string()),
+            ("256KiB".into(), "10s".into())
+        );
+    }
+}

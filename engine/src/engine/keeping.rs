@@ -1,0 +1,108 @@
+//! The thread that looks after sealed segments of a running engine.
+//!
+//! ```text
+//!  file threads: a log has a new segment ─► looked at now ─► due again when something of it is old enough
+//!  recovery:     logs with sealed segments ─┘
+//! ```
+//! It has the lowest priority of all threads, and the disk serves it last where the scheduler knows of priorities. At the
+//! end of the engine it breaks off: the next start goes on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::no_resources;
+use crate::diag::{Level, log, quoted};
+use crate::error::StartError;
+use crate::limits::KEEP_RETRY;
+use crate::store::keep::{Clock, Keeper, Kept, Now, Rules};
+use crate::store::recover::Recovered;
+use crate::sys::{DataDir, affinity};
+use crate::wire::Token;
+
+/// The thread; ends when dropped.
+#[derive(Debug)]
+pub(super) struct Keeping {
+    /// For those who make segments; `None` is for the end.
+    rolled: Sender<Option<Token>>,
+    end: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Keeping {
+    #[expect(clippy::disallowed_methods, reason = "how old files are is no business of the core")]
+    pub(super) fn start(
+        data: Arc<DataDir>,
+        rules: Rules,
+        recovered: &Recovered,
+        kept: Arc<Kept>,
+    ) -> Result<Self, StartError> {
+        let (rolled, inbox) = channel();
+        let end = Arc::new(AtomicBool::new(false));
+        let now = Instant::now();
+        let clock = Clock::new(recovered.newest_write, SystemTime::now(), now);
+        let sealed = recovered.logs.iter().filter(|log| log.sealed > 0);
+        let due = sealed.filter_map(|log| Some((log.name.token()?, now))).collect();
+        let ended = Arc::clone(&end);
+        let work = move || {
+            affinity::yield_to_others();
+            let keeper = Keeper { data: &data, rules, kept: &kept, end: &ended };
+            keep(&keeper, &inbox, due, clock);
+        };
+        let thread = std::thread::Builder::new().name("keeper".into()).spawn(work).map_err(no_resources)?;
+        Ok(Self { rolled, end, thread: Some(thread) })
+    }
+
+    /// Where to say that a log has a new segment.
+    pub(super) fn rolled(&self) -> Sender<Option<Token>> {
+        self.rolled.clone()
+    }
+}
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        // It may have ended by a panic, which ends the process.
+        let _told = self.rolled.send(None);
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how old files are is no business of the core")]
+fn keep(keeper: &Keeper<'_>, inbox: &Receiver<Option<Token>>, mut due: BTreeMap<Token, Instant>, mut clock: Clock) {
+    loop {
+        let now = Instant::now();
+        let soonest = due.values().min().map_or(Duration::MAX, |at| at.saturating_duration_since(now));
+        match inbox.recv_timeout(soonest) {
+            Ok(Some(token)) => drop(due.insert(token, now)),
+            Ok(None) | Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        // All that is there first: a log is looked at once for many of its segments.
+        while let Ok(message) = inbox.try_recv() {
+            let Some(token) = message else { return };
+            due.insert(token, now);
+        }
+        let now = Instant::now();
+        let ready: Vec<Token> = due.iter().filter(|&(_, at)| *at <= now).map(|(&token, _)| token).collect();
+        for token in ready {
+            if keeper.end.load(Ordering::Relaxed) {
+                return;
+            }
+            due.remove(&token);
+            let wall = SystemTime::now();
+            let now = Now { wall, trusted: clock.tick(wall, Instant::now()) };
+            let next = keeper.look_after(token, now).unwrap_or_else(|error| {
+                let error = quoted(&error);
+                log(Level::Warn, format_args!("sealed segments are left as they are, for now error={error}"));
+                Some(KEEP_RETRY)
+            });
+            due.extend(next.and_then(|next| Some((token, Instant::now().checked_add(next)?))));
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! `engine verify`: checks every byte of the logs that has a checksum. Changes nothing, disturbs no engine.
+//!
+//! | what | against |
+//! | --- | --- |
+//! | bytes of a segment | the blocks of its index |
+//! | a compressed segment | these, and the checksum of each of its frames |
+//! | an index | the checksum of each of its records |
+//! | where a segment ends | where the next one begins |
+//!
+//! Bytes that no block covers have no checksum and are counted as such: of a log that is written to, the last minute or
+//! the last 64 KiB.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::list::end_of;
+use super::reader::{finish, open, open_log};
+use super::segment_file::SegmentFile;
+use super::{CHUNK_BYTES, LogFiles, chunk_of, file_error, log_token};
+use crate::error::ReadError;
+use crate::segment::index::{Index, RECORD_BYTES};
+use crate::segment::{Offset, index_name, packed_name, segment_name};
+use crate::sys::file::{Dir, Kind};
+use crate::sys::{DataDir, index_file};
+use crate::wire::Token;
+
+/// Long enough for a record that was being written to be there whole.
+const SECOND_LOOK: Duration = Duration::from_millis(50);
+
+/// Checks a log, or all of them: a line for each damage and one for the sum, or one JSON document. Says whether all is
+/// well. A reader that went away is no error.
+///
+/// # Errors
+/// When there is no such log, something cannot be read, or the output not written.
+pub fn verify(data: &Path, token: Option<Token>, json: bool, out: &mut dyn Write) -> Result<bool, ReadError> {
+    let data = open(data)?;
+    let mut verdict = Verdict::default();
+    if let Some(token) = token {
+        verdict.log(&data, token)?;
+    } else {
+        let mut tokens: Vec<_> = data
+            .root()
+            .entries()
+            .map_err(file_error(data.path(), "listed"))?
+            .into_iter()
+            .filter(|entry| entry.kind == Kind::Dir)
+            .filter_map(|entry| log_token(&entry.name))
+            .collect();
+        tokens.sort_unstable();
+        for token in tokens {
+            verdict.log(&data, token)?;
+        }
+    }
+    let text = if json { verdict.json() } else { verdict.text() };
+    finish(out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(ReadError::Output))?;
+    Ok(verdict.damages.is_empty())
+}
+
+/// Bytes of a file that are not what they were.
+#[derive(Debug, PartialEq, Eq)]
+struct Finding {
+    path: PathBuf,
+    /// Positions in the text of a segment, whether it is compressed or not.
+    from: u64,
+    to: u64,
+    problem: String,
+}
+
+#[derive(Debug, Default)]
+struct Verdict {
+    logs: u64,
+    segments: u64,
+    bytes: u64,
+    without_checksum: u64,
+    damages: Vec<Finding>,
+}
+
+impl Verdict {
+    fn log(&mut self, data: &DataDir, token: Token) -> Result<(), ReadError> {
+        let (dir, path) = open_log(data, token)?;
+        let bases = LogFiles::list(&dir).map_err(file_error(&path, "listed"))?.bases;
+        self.logs += 1;
+        let mut before: Option<(Offset, Offset)> = None;
+        for base in bases {
+            let Some(len) = self.segment(&dir, &path, base)? else {
+                // Deleted meanwhile, and so may be those before it.
+                before = None;
+                continue;
+            };
+            if let Some((last, end)) = before.filter(|&(_, end)| end != base) {
+                let from = end.0.saturating_sub(last.0);
+                let problem = format!("the next segment is {}, expected {}", segment_name(base), segment_name(end));
+                self.damage(Finding { path: path.join(segment_name(last)), from, to: from, problem });
+            }
+            before = Some((base, end_of(base, len)));
+        }
+        Ok(())
+    }
+
+    /// Its length, if it is still there.
+    fn segment(&mut self, dir: &Dir, path: &Path, base: Offset) -> Result<Option<u64>, ReadError> {
+        let opened = SegmentFile::open(dir, base);
+        let plain = path.join(segment_name(base));
+        let mut file = match opened {
+            Ok(Some(file)) => file,
+            Ok(None) => return Ok(None),
+            Err(error) if is_damage(&error) => {
+                let to = packed_len(dir, base);
+                self.damage(Finding { path: path.join(packed_name(base)), from: 0, to, problem: error.to_string() });
+                return Ok(None);
+            }
+            Err(error) => return Err(file_error(&plain, "opened")(error).into()),
+        };
+        let shown = if file.is_packed() { path.join(packed_name(base)) } else { plain };
+        let len = file.len().map_err(file_error(&shown, "inspected"))?;
+        let index = self.index(dir, path, base)?;
+        self.segments += 1;
+        self.bytes += len;
+        self.blocks(&shown, &mut file, len, &index)?;
+        Ok(Some(len))
+    }
+
+    fn index(&mut self, dir: &Dir, path: &Path, base: Offset) -> Result<Index, ReadError> {
+        let path = path.join(index_name(base));
+        let read = || index_file::read(dir, base).map_err(file_error(&path, "read"));
+        let mut index = read()?.unwrap_or_default();
+        if index.damaged_at.is_some() {
+            std::thread::sleep(SECOND_LOOK);
+            index = read()?.unwrap_or_default();
+        }
+        if let Some(at) = index.damaged_at {
+            let problem = "a record that makes no sense; the index can be removed and is made again".to_owned();
+            self.damage(Finding { path, from: at as u64, to: (at + RECORD_BYTES) as u64, problem });
+        }
+        Ok(index)
+    }
+
+    fn blocks(&mut self, path: &Path, file: &mut SegmentFile, len: u64, index: &Index) -> Result<(), ReadError> {
+        let mut at = 0;
+        for (start, record) in index.blocks(len) {
+            let crc32c = self.checksum(path, file, start.0, record.end.0)?;
+            if crc32c.is_some_and(|crc32c| crc32c != record.crc32c) {
+                let problem = "the checksum of the index is another".to_owned();
+                self.damage(Finding { path: path.to_owned(), from: start.0, to: record.end.0, problem });
+            }
+            at = record.end.0;
+        }
+        if file.is_packed() {
+            // Its frames have checksums of their own.
+            self.checksum(path, file, at, len)?;
+        } else {
+            self.without_checksum += len - at;
+        }
+        Ok(())
+    }
+
+    /// Of these bytes; `None` if they cannot be decoded, which is noted.
+    fn checksum(&mut self, path: &Path, file: &mut SegmentFile, from: u64, to: u64) -> Result<Option<u32>, ReadError> {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let (mut crc32c, mut at) = (0, from);
+        while at < to {
+            let part = chunk_of(&mut chunk, to - at);
+            match file.read_exact_at(part, at) {
+                Ok(()) => {}
+                Err(error) if is_damage(&error) => {
+                    let (path, problem) = (path.to_owned(), error.to_string());
+                    self.damage(Finding { path, from, to, problem });
+                    return Ok(None);
+                }
+                Err(error) => return Err(file_error(path, "read")(error).into()),
+            }
+            crc32c = crc32c::crc32c_append(crc32c, part);
+            at += part.len() as u64;
+        }
+        Ok(Some(crc32c))
+    }
+
+    /// Notes it; what goes on where the last one ended is the same damage.
+    fn damage(&mut self, finding: Finding) {
+        match self.damages.last_mut() {
+            Some(last) if (&last.path, last.to, &last.problem) == (&finding.path, finding.from, &finding.problem) => {
+                last.to = finding.to;
+            }
+            _ => self.damages.push(finding),
+        }
+    }
+
+    fn text(&self) -> String {
+        let Self { logs, segments, bytes, without_checksum, damages } = self;
+        let mut lines: Vec<String> = damages
+            .iter()
+            .map(|Finding { path, from, to, problem }| format!("{}: bytes {from} to {to}: {problem}\n", path.display()))
+            .collect();
+        let count = damages.len();
+        lines.push(format!(
+            "verified logs={logs} segments={segments} bytes={bytes} without_checksum={without_checksum} damages={count}\n"
+        ));
+        lines.concat()
+    }
+
+    fn json(&self) -> String {
+        let damages = self.damages.iter().map(|Finding { path, from, to, problem }| {
+            json!({ "path": path.display().to_string(), "from": from, "to": to, "problem": problem })
+        });
+        let document = json!({
+            "logs": self.logs,
+            "segments": self.segments,
+            "bytes": self.bytes,
+            "bytes_without_checksum": self.without_checksum,
+            "damages": damages.collect::<Vec<_>>(),
+        });
+        format!("{document}\n")
+    }
+}
+
+/// Whether the bytes are to blame, and not the system.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+}
+
+fn packed_len(dir: &Dir, base: Offset) -> u64 {
+    dir.stat(&packed_name(base)).ok().flatten().map_or(0, |stat| stat.len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::Position;
+    use crate::store::segment_file::Packer;
+    use std::fs::{self, File};
+    use std::os::unix::fs::FileExt;
+
+    const TOKEN: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
+
+    /// Three segments with whole indexes, the middle one compressed; 500 bytes of the last one are in no block.
+    fn fixture() -> (tempfile::TempDir, DataDir) {
+        let parent = tempfile::tempdir().unwrap();
+        let data = DataDir::open(&parent.path().join("data")).unwrap();
+        let dir = data.path().join(TOKEN);
+        let mut base = 0;
+        for segment in 0..3_u64 {
+            let text: Vec<u8> =
+                (0..8_000).flat_map(|line| format!("{segment} {:09}\n", line * 7919).into_bytes()).collect();
+            let len = text.len() as u64;
+            let file = File::from(data.create_segment(TOKEN.parse::<Token>().unwrap(), Offset(base)).unwrap());
+            file.write_all_at(&text, 0).unwrap();
+            let handle = data.root().dir(TOKEN).unwrap();
+            let covered = if segment == 2 { len - 500 } else { len };
+            index_file::complete(&handle, Offset(base), covered, u64::MAX).unwrap();
+            if segment == 1 {
+                let mut packer = Packer::new(File::create(dir.join(packed_name(Offset(base)))).unwrap()).unwrap();
+                packer.push(&text).unwrap();
+                packer.finish().unwrap();
+                fs::remove_file(dir.join(segment_name(Offset(base)))).unwrap();
+            }
+            base = Position(len).in_log(Offset(base)).unwrap().0;
+        }
+        (parent, data)
+    }
+
+    fn verified(data: &DataDir) -> (bool, String) {
+        let mut out = Vec::new();
+        let sound = verify(data.path(), None, false, &mut out).unwrap();
+        (sound, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn what_is_whole_is_verified() {
+        let (_parent, data) = fixture();
+        let sum = "verified logs=1 segments=3 bytes=288000 without_checksum=500 damages=0\n";
+        assert_eq!(verified(&data), (true, sum.to_owned()));
+        let mut out = Vec::new();
+        assert!(verify(data.path(), Some(TOKEN.parse().unwrap()), true, &mut out).unwrap());
+        let document: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!((&document["bytes"], &document["damages"]), (&json!(288_000), &json!([])));
+    }
+
+    /// 1,000 bytes in files that an index covers, one at a time: each is found, in its file and within its range.
+    #[test]
+    fn every_changed_byte_is_found() {
+        let (_parent, data) = fixture();
+        let dir = data.path().join(TOKEN);
+        let mut state = 7_u64;
+        let mut random = || {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            state >> 33
+        };
+        let names = [0, 96_000, 192_000].map(Offset);
+        let files = [
+            segment_name(names[0]),
+            packed_name(names[1]),
+            segment_name(names[2]),
+            index_name(names[0]),
+            index_name(names[1]),
+        ];
+        for sample in 0..1000_u64 {
+            let name = &files[usize::try_from(sample % 5).unwrap()];
+            let path = dir.join(name);
+            let file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+            let len = file.metadata().unwrap().len() - if sample % 5 == 2 { 500 } else { 0 };
+            let at = random() % len;
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ (1 << (random() % 8))], at).unwrap();
+            let (sound, text) = verified(&data);
+            assert!(!sound, "{name} at {at}");
+            let line =
+                text.lines().find(|line| line.contains(&**name)).unwrap_or_else(|| panic!("{name} at {at}: {text}"));
+            let (_, range) = line.split_once("bytes ").unwrap();
+            let mut range = range.split([' ', ':']).filter_map(|word| word.parse::<u64>().ok());
+            let (from, to) = (range.next().unwrap(), range.next().unwrap());
+            // Of a compressed file the range is that of its text.
+            assert!(sample % 5 == 1 || (from..to).contains(&at), "{name} at {at}: {line}");
+            file.write_all_at(&byte, at).unwrap();
+        }
+        assert!(verified(&data).0);
+    }
+
+    #[test]
+    fn a_missing_segment_is_found() {
+        let (_parent, data) = fixture();
+        fs::remove_file(data.path().join(TOKEN).join(packed_name(Offset(96_000)))).unwrap();
+        let (sound, text) = verified(&data);
+        let expected = "00000000000000000000.log: bytes 96000 to 96000: the next segment is \
+                        00000000000000192000.log, expected 00000000000000096000.log\n";
+        assert!(!sound && text.contains(expected), "{text}");
+    }
+}
