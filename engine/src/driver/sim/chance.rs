@@ -55,12 +55,14 @@ pub enum Fault {
     JournalInterrupted,
     /// A write of the journal takes fewer bytes than it was given.
     JournalShort,
+    /// A write of the journal fails with EIO.
+    JournalFailed,
     /// A sync fails: some file has lost what was not on the disk yet.
     SyncFailed,
 }
 
 impl Fault {
-    const COUNT: usize = 19;
+    const COUNT: usize = 20;
 }
 
 /// Which faults strike, and when.

@@ -55,10 +55,6 @@ impl Stored {
         std::mem::take(&mut self.error)
     }
 
-    pub(super) fn has_lost(&self) -> bool {
-        self.lost.is_some()
-    }
-
     pub(super) fn cut(&mut self, length: usize) {
         self.bytes.truncate(length);
         self.durable = self.durable.min(length);
