@@ -109,6 +109,7 @@ fn metrics_have_their_names_and_labels() {
         ("shard_busy_ratio", &["shard"]),
         ("ring_overflow_total", &["shard"]),
         ("config_reloads_total", &["result"]),
+        ("rejected_kept_lines_total", &[]),
         ("limit", &["name"]),
     ] {
         let labels = BTreeSet::from([labels.iter().map(|label| (*label).to_owned()).collect()]);

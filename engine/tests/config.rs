@@ -125,6 +125,7 @@ fn the_example_file_is_in_order_with_every_line_in_force() {
     let pair = Authority::new().pair("localhost", ECDSA);
     pair.write(folder.0.path());
     std::fs::write(folder.0.path().join("ca.pem"), Authority::new().pem()).unwrap();
+    std::fs::write(folder.0.path().join("tokens"), "2bfbea1e-10c3-4419-bdad-7e6435882e1f web\n").unwrap();
     let example = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("engine.toml")).unwrap();
     folder.write(&example);
     let plain = String::from_utf8(folder.check(&[], &[]).stdout).unwrap();

@@ -77,11 +77,12 @@ impl std::str::FromStr for Span {
 impl Display for Span {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let millis = self.0.as_millis();
-        if millis > 0 && millis.is_multiple_of(1_000) {
-            write!(f, "{}s", millis / 1_000)
-        } else {
-            write!(f, "{millis}ms")
-        }
+        // People say 24h rather than 1d.
+        let fits = |&&(name, unit): &&(&str, u64)| {
+            name != "d" && millis >= u128::from(unit) && millis.is_multiple_of(u128::from(unit))
+        };
+        let (name, unit) = SPAN_UNITS.iter().rev().find(fits).copied().unwrap_or(("ms", 1));
+        write!(f, "{}{name}", millis / u128::from(unit))
     }
 }
 
@@ -95,6 +96,24 @@ fn number_and_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_are_written_as_people_write_them() {
+        let since_1970 =
+            |text: &str| moment(text).map(|time| time.duration_since(SystemTime::UNIX_EPOCH).expect("later").as_secs());
+        let afternoon = Ok(1_795_442_400);
+        for text in ["2026-11-23T14:00:00Z", "2026-11-23 14:00", "2026-11-23T15:00:00.0+01:00", "2026-11-23 14:00:00"] {
+            assert_eq!(since_1970(text), afternoon, "{text}");
+        }
+        assert_eq!(since_1970("2026-11-23"), Ok(1_795_392_000));
+        let ago = moment("10m ago").expect("a time").elapsed().expect("past");
+        assert!((Duration::from_mins(10)..Duration::from_mins(11)).contains(&ago), "{ago:?}");
+        for wrong in ["", "ago", "10 ago", "yesterday", "14:00", "2026-13-01"] {
+            assert!(moment(wrong).is_err(), "{wrong}");
+        }
+        let shown = [1_500, 60_000, 86_400_000, 0].map(|millis| Span(Duration::from_millis(millis)).to_string());
+        assert_eq!(shown, ["1500ms", "1m", "24h", "0ms"]);
+    }
 
     #[test]
     fn sizes_and_times_have_units() {

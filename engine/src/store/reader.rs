@@ -471,8 +471,8 @@ mod tests {
         let list = TokenList::parse(format!("{TOKEN} web.shop\n").as_bytes()).unwrap();
         let shown = ls_named(&data, Some(&list), false);
         let cells: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().take(4).collect()).collect();
-        assert_eq!(cells[0], ["TOKEN", "NAME", "SEGMENTS", "BYTES"]);
-        assert_eq!((&cells[1], &cells[2]), (&vec![OTHER, "-", "1", "2"], &vec![TOKEN, "web.shop", "1", "2"]));
+        assert_eq!(cells[0], ["TOKEN", "NAME", "SEGMENTS", "ENTRIES"]);
+        assert_eq!((&cells[1], &cells[2]), (&vec![OTHER, "-", "1", "1"], &vec![TOKEN, "web.shop", "1", "1"]));
         let json: serde_json::Value = serde_json::from_str(&ls_named(&data, Some(&list), true)).unwrap();
         assert_eq!((&json[0]["name"], &json[1]["name"]), (&json!(null), &json!("web.shop")));
     }
