@@ -11,6 +11,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::time::Duration;
 
@@ -236,14 +237,20 @@ fn files_below(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     entries.map(|entry| read(entry.unwrap())).collect()
 }
 
-/// Everything in the data directory but the journals.
-fn contents(data: &DataDir) -> BTreeMap<String, Vec<u8>> {
+/// Everything in the data directory but the journals: length and checksum of each file.
+fn contents(data: &DataDir) -> BTreeMap<String, (usize, u64)> {
     let mut all = BTreeMap::new();
+    let sum = |bytes: &[u8]| {
+        let mut hasher = DefaultHasher::new();
+        bytes.hash(&mut hasher);
+        (bytes.len(), hasher.finish())
+    };
     for entry in fs::read_dir(data.path()).unwrap() {
         let entry = entry.unwrap();
         let folder = entry.file_name().into_string().unwrap();
         if folder != "_journal" {
-            all.extend(files_below(&entry.path()).into_iter().map(|(name, bytes)| (format!("{folder}/{name}"), bytes)));
+            let files = files_below(&entry.path()).into_iter();
+            all.extend(files.map(|(name, bytes)| (format!("{folder}/{name}"), sum(&bytes))));
         }
     }
     all

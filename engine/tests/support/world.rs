@@ -285,7 +285,10 @@ pub fn assert_chained(sim: &Sim, case: &str) {
         let last = sim.segments(token).last().map(|(base, _)| base);
         for (base, bytes) in sim.segments(token) {
             let indexed = sim.indexed(token, base).0;
-            assert!(Some(base) == last || is_poisoned || indexed == bytes.len() as u64, "{case}: indexed up to {indexed}");
+            assert!(
+                Some(base) == last || is_poisoned || indexed == bytes.len() as u64,
+                "{case}: indexed up to {indexed}"
+            );
             assert_eq!(*end.get_or_insert(base.0), base.0, "{case}: a gap between segments");
             assert!(bytes.ends_with(b"\n") || is_poisoned, "{case}: a segment ends inside an entry");
             end = Some(base.0 + bytes.len() as u64);

@@ -24,8 +24,8 @@ mod sync_thread;
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use io_uring::register::Restriction;

@@ -266,8 +266,8 @@ impl Recovery<'_> {
                 break;
             }
             let kept = self.older(log, segment, later)?;
-            if segment.base.0 + kept.len < later[0].base.0 {
-                // The log ends here: what was written later than the bytes that are missing is no part of it.
+            if segment.base.0 + kept.len != later[0].base.0 {
+                // The log ends here: what was written later than the bytes that are missing is no part of it, or is here too.
                 self.move_away(log, later)?;
                 newest = Some((segment, Some(kept)));
                 break;
@@ -360,7 +360,10 @@ impl Recovery<'_> {
         // Those before the oldest that is there were deleted because of their age, or of how many there were.
         let may_be_missed = |base: &Offset| bases.first().is_none_or(|oldest| base > oldest);
         let is_missing = |(base, known): &(Offset, &Known)| {
-            !known.retired && may_be_missed(base) && known.synced > Position::START && bases.binary_search(base).is_err()
+            !known.retired
+                && may_be_missed(base)
+                && known.synced > Position::START
+                && bases.binary_search(base).is_err()
         };
         let missing: Vec<(Offset, Position)> =
             self.history.log(name).filter(is_missing).map(|(base, known)| (base, known.synced)).collect();
@@ -402,6 +405,16 @@ impl Recovery<'_> {
         let is_new = !segment.is_packed && known.is_none() && self.is_unrecorded(log.name, segment.base);
         let known = known.or_else(|| is_new.then(Known::default));
         let (end, name) = (segment.end(), segment_name(segment.base));
+        // A poisoned segment and its successor, and the record of that was not written any more: so the successor was never
+        // synced.
+        let overlaps = end > next.base.0
+            && known.as_ref().is_some_and(|known| !known.poisoned)
+            && later.iter().all(|later| self.is_uncertain(log.name, later));
+        if overlaps && self.is_repeated(log, segment, next)? {
+            let len = next.base.0 - segment.base.0;
+            self.cut(log, segment, len)?;
+            return Ok(Kept { len, sealed: true });
+        }
         // Its records may be lost as well as its bytes.
         let uncertain =
             known.as_ref().is_some_and(|known| (is_new || known.durable.0 < segment.len) && !self.is_cached(known));
@@ -419,6 +432,15 @@ impl Recovery<'_> {
                 }
                 return Ok(kept);
             }
+            if overlaps {
+                return Ok(Kept { sealed: true, ..kept });
+            }
+        }
+        if overlaps {
+            let file = Self::open(log, segment.base)?;
+            let len = self.lines_end(log, segment.base, &file, segment.len)?;
+            self.cut(log, segment, len)?;
+            return Ok(Kept { len, sealed: true });
         }
         if end > next.base.0 && known.as_ref().is_some_and(|known| known.poisoned) {
             // Its end was written again to the next one, and was not cut yet.
@@ -428,12 +450,26 @@ impl Recovery<'_> {
         }
         // Those behind a gap were made after the last record that the disk got.
         let missing = self.lost_power() && later.iter().all(|later| self.is_uncertain(log.name, later));
-        if end == next.base.0 || (end < next.base.0 && missing && !segment.is_packed) {
+        if end == next.base.0 {
             return Ok(Kept { len: segment.len, sealed: false });
+        }
+        if end < next.base.0 && missing && !segment.is_packed {
+            return self.vouch(log, segment, &known.unwrap_or_default());
         }
         let expected = format!("{} after {name} of {} bytes", segment_name(Offset(end)), segment.len);
         let problem = Damage { path: log.path.clone(), expected, found: segment_name(next.base) };
         Err(RecoverError::Damage(problem))
+    }
+
+    /// Whether the next segment begins with all that this one holds from there on.
+    fn is_repeated(&mut self, log: &Log, segment: Segment, next: Segment) -> Result<bool, RecoverError> {
+        let overlap = segment.end() - next.base.0;
+        if next.len < overlap {
+            return Ok(false);
+        }
+        let (file, copy) = (Self::open(log, segment.base)?, Self::open(log, next.base)?);
+        let same = quarantine::same_bytes(&file, segment.len - overlap, &copy, overlap, &mut self.chunk);
+        Ok(same.map_err(file_error(&log.path.join(segment_name(next.base)), "read"))?)
     }
 
     /// What may be in memory alone stays known.
@@ -452,8 +488,8 @@ impl Recovery<'_> {
 
     /// Whether a segment that no journal tells of was made after the last record that the disk got.
     fn is_unrecorded(&self, name: LogName, base: Offset) -> bool {
-        let is_latest = self.history.log(name).all(|(known, _)| known < base);
-        name.token().is_some() && is_latest && self.lost_power() && self.found.damaged_journals == 0
+        let is_later = self.history.log(name).next().is_none_or(|(known, _)| known < base);
+        name.token().is_some() && is_later && self.lost_power() && self.found.damaged_journals == 0
     }
 
     /// Whether nothing of the segment was told to be on the disk.

@@ -126,7 +126,7 @@ impl<'a> Quarantine<'a> {
 }
 
 /// Whether the copy's first `len` bytes are the source's from `start` on.
-fn same_bytes(source: &File, start: u64, copy: &File, len: u64, chunk: &mut [u8]) -> io::Result<bool> {
+pub(super) fn same_bytes(source: &File, start: u64, copy: &File, len: u64, chunk: &mut [u8]) -> io::Result<bool> {
     let mut other = vec![0; chunk.len()];
     let mut at = 0;
     while at < len {
