@@ -28,7 +28,7 @@ use engine::wire::Token;
 use support::hostile::Random;
 use support::world::{config, token};
 
-const SEEDS: u64 = 3000;
+const SEEDS: u64 = 4500;
 const BEFORE: BootId = BootId([1; 16]);
 const AFTER: BootId = BootId([2; 16]);
 

@@ -212,6 +212,7 @@ impl Logs {
         self.name_open(&mut sync);
         // Some may have been closed while the journal was written.
         let closed = sync.segments.len() < self.durability.covered.len();
+        self.durability.whole |= self.journal.take_left_a_file();
         let whole = closed || self.durability.checkpoint_covered || std::mem::take(&mut self.durability.whole);
         sync.whole = whole || sync.segments.len() > SYNCED_ONE_BY_ONE_MAX;
         sync.journal = journal;

@@ -97,6 +97,8 @@ pub(super) struct Journal {
     writing: bool,
     failed_at: Option<Time>,
     change: Change,
+    /// The file before may not be on the disk: syncing the one at hand is not enough.
+    left_a_file: bool,
     stays: bool,
     /// Bytes of segments that records tell of since the last change.
     recorded_bytes: u64,
@@ -123,6 +125,7 @@ impl Journal {
             writing: false,
             failed_at: None,
             change: Change::None,
+            left_a_file: false,
             stays: false,
             recorded_bytes: 0,
             changed_at: Time::default(),
@@ -187,6 +190,11 @@ impl Journal {
         self.file
     }
 
+    /// Whether the next sync has to bring the file before to the disk too.
+    pub(super) fn take_left_a_file(&mut self) -> bool {
+        std::mem::take(&mut self.left_a_file)
+    }
+
     /// When [`Journal::start`] has something to do without any completion before.
     pub(super) fn timeout(&self) -> Option<Time> {
         let idle = !self.writing && !self.opening;
@@ -238,6 +246,7 @@ impl Journal {
             }
             self.length = Position::START;
             self.change = Change::Table(0);
+            self.left_a_file = true;
         }
     }
 

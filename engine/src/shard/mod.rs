@@ -416,9 +416,10 @@ impl Shard {
         let held = self.held.iter().map(|(_, received)| received.bytes() as u64);
         let incoming = self.incoming.iter().map(|(_, batch)| batch.entry_bytes());
         let waiting = self.udp.waiting_bytes();
-        // What is written but not recorded may not last: only at the end that is worth a word.
-        let waiting = if self.phase.gives_up() { waiting + self.logs.journal.waiting_bytes() } else { waiting };
-        self.logs.unwritten_bytes() + self.given_up_bytes + held.sum::<u64>() + incoming.sum::<u64>() + waiting
+        let own = self.logs.unwritten_bytes() + self.given_up_bytes;
+        let entries = own + held.sum::<u64>() + incoming.sum::<u64>() + waiting;
+        // What is written but not recorded may not last: only at the end, and if all else is well, that is worth a word.
+        if entries == 0 && self.phase.gives_up() { self.logs.journal.waiting_bytes() } else { entries }
     }
 
     /// Capacity of carries, staging, writes under way and batches for other shards, in bytes: what `buffer_bytes` limits.
