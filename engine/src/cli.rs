@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use value::{Size, Span, address, count, moment};
+use value::{Size, Span, address, count, moment, rate};
 use wrong::one_line;
 
 use crate::config::{AdminAddress, Proto, RunFlags};
@@ -209,7 +209,7 @@ pub struct RunArgs {
     #[arg(long, help_heading = LIMITS, value_name = "N", default_value_t = TOKENS_MAX_DEFAULT, value_parser = count)]
     tokens_max: u64,
     /// Logs that may be made in a second once there are 10000; lines for more are rejected; 0 = no limit
-    #[arg(long, help_heading = LIMITS, value_name = "N", default_value_t = TOKENS_PER_SECOND_DEFAULT, value_parser = count)]
+    #[arg(long, help_heading = LIMITS, value_name = "N", default_value_t = TOKENS_PER_SECOND_DEFAULT, value_parser = rate)]
     tokens_per_second: u64,
     /// What happens to lines that name no log
     #[arg(long, help_heading = LIMITS, value_enum, default_value_t = RejectedArg::Drop)]
@@ -251,10 +251,10 @@ pub struct RunArgs {
     /// A segment file rolls with the first entry that comes this long after its own first
     #[arg(long, help_heading = STORAGE, value_name = "TIME", default_value_t = Span(SEGMENT_AGE_DEFAULT))]
     segment_age: Span,
-    /// A log's oldest sealed segments are deleted while it takes more than this on disk [default: none are]
+    /// A log's oldest sealed segments are deleted while it takes more than this on disk [default: none]
     #[arg(long, help_heading = STORAGE, value_name = "SIZE")]
     retain_bytes: Option<Size>,
-    /// Sealed segments are deleted this long after their last entry [default: none are]
+    /// Sealed segments are deleted this long after their last entry [default: none]
     #[arg(long, help_heading = STORAGE, value_name = "TIME")]
     retain_age: Option<Span>,
     /// What sealed segments are compressed with

@@ -196,6 +196,9 @@ pub const HANDSHAKES_MAX_DEFAULT: u64 = 256;
 /// A TLS handshake that takes longer ends its connection; so does a PROXY header that takes longer from its first byte, and
 /// a peer that takes longer to go after our last word.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// While others wait for their turn to make a TLS handshake, one that has not brought its `ClientHello` so long after its
+/// turn began gives it up. Who waited has mostly sent it by then.
+pub const HANDSHAKE_TURN: Duration = Duration::from_millis(250);
 /// Bytes of a TLS connection that wait for the rest of a record, or of a handshake message: two of the largest records
 /// (16 KiB and 2 KiB of overhead, RFC 5246), and a chain of client certificates longer than that is nobody's.
 pub const TLS_CARRY_BYTES_MAX: usize = 64 * 1024;

@@ -81,3 +81,43 @@ fn proxy_header() {
         header
     });
 }
+
+#[test]
+fn token_list() {
+    run(fuzz::token_list, |seed| {
+        let mut random = Random::new(seed);
+        let mut list = Vec::new();
+        for _ in 0..random.below(6) {
+            list.extend(random.token().bytes());
+            list.extend(random.text(&[
+                b" web",
+                b"\tshop # a shop",
+                b"",
+                b" # none",
+                b" 2bfbea1e-10c3-4419-bdad-7e6435882e1f",
+            ]));
+            list.extend(random.text(&[b"\n", b"\r\n", b"\n\n", b" \n", b"\n# all\n"]));
+        }
+        list
+    });
+}
+
+#[test]
+fn configuration() {
+    const PIECES: [&[u8]; 10] = [
+        b"data = 'x'\n",
+        b"[limits]\ntokens_max = 5\n",
+        b"[[listen]]\nproto = \"tcp\"\n",
+        b"addr = '127.0.0.1:0'\r\n",
+        b"udp = ['[::1]:5', ]\n",
+        b"open = true # it is\n",
+        b"a.b = {c = 1, d = []}\n",
+        b"admin = \"\"\"\n\n\"\"\"\n",
+        b"\"a\\nb\" = 0x10\n",
+        b"linger = nan\n",
+    ];
+    run(fuzz::configuration, |seed| {
+        let mut random = Random::new(seed);
+        (0..random.below(8)).flat_map(|_| random.text(&PIECES).to_vec()).collect()
+    });
+}

@@ -31,7 +31,7 @@ const HOMES: [(&str, &[&str]); 17] = [
     ("rustix", &["engine/src/driver/uring/", "engine/src/sys/", "engine/src/engine.rs", "loadgen/src/"]),
     ("socket2", &["engine/src/sys/"]),
     ("signal_hook", &["engine/src/engine.rs", "loadgen/src/lib.rs"]),
-    ("clap", &["engine/src/cli.rs", "engine/src/cli/", "loadgen/src/cli.rs"]),
+    ("clap", &["engine/src/cli.rs", "engine/src/cli/", "loadgen/src/cli.rs", "loadgen/src/cli/"]),
     ("strsim", &["engine/src/cli/"]),
     ("toml", &["engine/src/config/"]),
     ("mimalloc", &["engine/src/main.rs", "loadgen/src/main.rs"]),

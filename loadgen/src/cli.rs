@@ -9,11 +9,13 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::Output;
+use crate::compare::Asked;
 use crate::condition::Condition;
 use crate::error::RunError;
 use crate::latency::Clock;
 use crate::payload::{Lines, Position, SIZE_BYTES_MAX, SIZE_BYTES_MIN, Text};
 use crate::plan::{self, Arrival, CONNECTIONS_MAX, Files, Plan, Proto, Rate, Stop, THREADS_MAX};
+use crate::search::{self, Search};
 use crate::sender::DATAGRAM_BYTES_MAX;
 use crate::tls::{Records, Tls};
 use crate::tokens::{self, Token, Tokens};
@@ -21,6 +23,8 @@ use crate::units::{parse_count, parse_number, parse_size_range, parse_time};
 
 /// What a run begins with unless told otherwise: connections, logs and caches are warm then.
 const WARMUP_DEFAULT: Duration = Duration::from_secs(2);
+/// What can be asked for.
+const COMMANDS: &str = "run, search, compare or report";
 /// The largest Zipf exponent: beyond it the first token gets nearly all.
 const ZIPF_MAX: f64 = 10.0;
 /// Bytes of a line that are not text when it is filled from a file: fields, blank, token, blank, LF.
@@ -35,6 +39,20 @@ pub enum Command {
         plan: Box<Plan>,
         /// What becomes of the report.
         output: Output,
+    },
+    /// `loadgen search`
+    Search {
+        /// How, and where from.
+        search: Box<Search>,
+        /// What becomes of the reports, and the bounds.
+        output: Output,
+    },
+    /// `loadgen compare`
+    Compare(Asked),
+    /// `loadgen report`
+    Report {
+        /// Directories of `--out`.
+        directories: Vec<PathBuf>,
     },
     /// `--help` or `--version`: for stdout.
     Text(String),
@@ -51,6 +69,16 @@ struct Args {
 enum Subcommands {
     /// One measured run
     Run(Box<RunArgs>),
+    /// The highest rate that holds a bound, found by runs at one --rate after the other
+    Search(Box<SearchArgs>),
+    /// Two sets of results side by side; exit 1 if B is worse
+    Compare(CompareArgs),
+    /// The page of results, made again from their other files: report.html in each directory
+    Report {
+        /// Directories of --out
+        #[arg(value_name = "DIR", required = true)]
+        directories: Vec<PathBuf>,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -151,7 +179,7 @@ struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_count)]
     follow_sample: u64,
 
-    /// Write summary.json, send.hgrm, visible.hgrm, latency.hlog and intervals.csv into this directory
+    /// Write report.html, summary.json, percentiles, intervals and the interval log into this directory
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
@@ -162,6 +190,39 @@ struct RunArgs {
     /// Print the report as one JSON object
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct SearchArgs {
+    /// What the 99th percentile must not exceed, visible if followed, else send; --fail-if gives other bounds
+    #[arg(long, value_name = "TIME")]
+    p99: Option<String>,
+
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct CompareArgs {
+    /// A directory of --out, or one that holds several
+    #[arg(value_name = "A")]
+    a: PathBuf,
+
+    /// The same for what is compared with it
+    #[arg(value_name = "B")]
+    b: PathBuf,
+
+    /// The part by which B may be worse
+    #[arg(long, value_name = "PERCENT", default_value = "2%", value_parser = parse_percent)]
+    threshold: f64,
+
+    /// Print the comparison as one JSON object
+    #[arg(long)]
+    json: bool,
+
+    /// Write the comparison as a page
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -240,10 +301,10 @@ fn one_line(error: &clap::Error) -> String {
         ErrorKind::UnknownArgument if flag.starts_with('-') => format!("{flag}: no such flag; see loadgen run --help"),
         ErrorKind::UnknownArgument => format!("{flag}: unexpected; see loadgen run --help"),
         ErrorKind::InvalidSubcommand => {
-            format!("{}: no such command; give run", context(ContextKind::InvalidSubcommand))
+            format!("{}: no such command; give {COMMANDS}", context(ContextKind::InvalidSubcommand))
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            "command line: no command; give run".into()
+            format!("command line: no command; give {COMMANDS}")
         }
         ErrorKind::MissingRequiredArgument => format!("{flag}: missing; see loadgen run --help"),
         ErrorKind::ArgumentConflict => match flag_in(ContextKind::PriorArg) {
@@ -259,15 +320,48 @@ fn one_line(error: &clap::Error) -> String {
 }
 
 fn command_from(args: Args) -> Result<Command, RunError> {
-    let Subcommands::Run(run) = args.command;
+    match args.command {
+        Subcommands::Run(run) => {
+            let (plan, output) = run_from(*run)?;
+            Ok(Command::Run { plan: Box::new(plan), output })
+        }
+        Subcommands::Search(search) => search_from(*search),
+        Subcommands::Compare(CompareArgs { a, b, threshold, json, html }) => {
+            Ok(Command::Compare(Asked { a, b, threshold, json, html }))
+        }
+        Subcommands::Report { directories } => Ok(Command::Report { directories }),
+    }
+}
+
+fn search_from(args: SearchArgs) -> Result<Command, RunError> {
+    let SearchArgs { p99, mut run } = args;
+    let usage = |problem: String| RunError::Usage(problem);
+    if let Some(bound) = &p99 {
+        let condition = format!("p99>{bound}").parse();
+        run.fail_if.push(condition.map_err(|problem| usage(format!("--p99: {bound}: {problem}")))?);
+    }
+    if run.fail_if.is_empty() {
+        return Err(usage("--p99: missing; give a bound such as --p99 5ms, or another with --fail-if".into()));
+    }
+    if run.entries.is_some() {
+        return Err(usage("--entries: a run of a search takes a time, whatever its rate; give --duration".into()));
+    }
+    if run.rate == Rate::Max {
+        run.rate = Rate::PerSecond(search::START);
+    }
+    let (plan, output) = run_from(run)?;
+    Ok(Command::Search { search: Box::new(Search::new(plan)), output })
+}
+
+fn run_from(run: RunArgs) -> Result<(Plan, Output), RunError> {
     let output = Output { json: run.json, out: run.out.clone(), fail_if: run.fail_if.clone() };
-    let plan = plan_from(*run)?;
+    let plan = plan_from(run)?;
     let asks_visible = |condition: &Condition| condition.clock() == Some(Clock::Visible);
     if !plan.is_followed() && output.fail_if.iter().any(asks_visible) {
         let problem = "--fail-if: nothing is followed; visible needs --data or --files, and a --rate other than max";
         return Err(RunError::Usage(problem.into()));
     }
-    Ok(Command::Run { plan: Box::new(plan), output })
+    Ok((plan, output))
 }
 
 fn plan_from(run: RunArgs) -> Result<Plan, RunError> {
@@ -454,6 +548,12 @@ fn parse_rate(text: &str) -> Result<Rate, String> {
     parse_count(text).map(Rate::PerSecond).map_err(|problem| format!("{problem}, or max"))
 }
 
+fn parse_percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+    let number = number.filter(|percent| (0.0..=100.0).contains(percent));
+    number.map(|percent| percent / 100.0).ok_or_else(|| "no percentage; give 0% to 100%, such as 2.5%".to_owned())
+}
+
 fn parse_skew(text: &str) -> Result<f64, String> {
     let exponent = text.strip_prefix("zipf:").and_then(|exponent| exponent.parse().ok());
     let exponent = exponent.filter(|exponent| (0.0..=ZIPF_MAX).contains(exponent));
@@ -471,152 +571,4 @@ fn parse_line_size(text: &str) -> Result<RangeInclusive<usize>, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::Args as _;
-
-    fn plan(arguments: &[&str]) -> Result<Plan, String> {
-        let typed = ["loadgen", "run", "--target", "127.0.0.1:1"].iter().chain(arguments);
-        match command(typed.map(Into::into)) {
-            Ok(Command::Run { plan, .. }) => Ok(*plan),
-            Ok(Command::Text(text)) => panic!("{text}"),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    #[test]
-    fn defaults_are_the_manuals() {
-        let plan = plan(&[]).unwrap();
-        assert_eq!(
-            (plan.rate, plan.arrival, plan.stop, plan.finish_wait),
-            (Rate::Max, Arrival::Uniform, Stop::After(Duration::from_secs(10)), plan::FINISH_WAIT)
-        );
-        assert_eq!((plan.connections, plan.threads, plan.tokens.list.len()), (8, 1, 100));
-        assert_eq!((plan.warmup, plan.lines), (WARMUP_DEFAULT, Lines::default()));
-    }
-
-    #[test]
-    fn flags_are_read() {
-        assert_eq!(plan(&["--rate", "1.5M"]).unwrap().rate, Rate::PerSecond(1_500_000));
-        let plan = plan(&["--rate", "250k", "--entries", "2M", "--size", "64..4KiB", "--tokens", "2k"]).unwrap();
-        assert_eq!((plan.rate, plan.stop), (Rate::PerSecond(250_000), Stop::Entries(2_000_000)));
-        assert_eq!((plan.lines.size, plan.tokens.list.len(), plan.warmup), (64..=4096, 2000, Duration::ZERO));
-        let plan = self::plan(&["--skew", "zipf:1.1", "--template", "json", "--position", "mixed", "--threads", "9"]);
-        let plan = plan.unwrap();
-        assert_eq!((plan.tokens.exponent(), plan.lines.text, plan.threads), (Some(1.1), Text::Json, 8));
-        assert_eq!(plan.lines.position, Position::Mixed);
-    }
-
-    #[test]
-    fn lines_come_from_a_file() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("lines");
-        let path = file.to_str().unwrap();
-        std::fs::write(&file, "one\r\n\nof 00112233-4455-6677-8899-aabbccddeeff\n").unwrap();
-        let text = plan(&["--lines", path]).unwrap().lines.text;
-        let lines = ["one", "", "of 00112233-4455-6677-8899-aabbccddeeff"].map(str::to_owned);
-        assert_eq!(text, Text::Lines(lines.into()));
-        let error = plan(&["--lines", path, "--position", "middle"]).unwrap_err();
-        assert!(error.contains("line 3: holds a UUID"), "{error}");
-        std::fs::write(&file, "").unwrap();
-        assert!(plan(&["--lines", path]).unwrap_err().contains("no lines"));
-    }
-
-    /// Rows of the README's table, in the order of the flags: name with its value, and the default where clap has one.
-    #[test]
-    fn the_manual_has_every_flag() {
-        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
-        let table = readme.split("| flag of `loadgen run` |").nth(1).unwrap().lines().skip(2);
-        let rows: Vec<Vec<_>> =
-            table.map_while(|row| Some(row.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ").collect())).collect();
-        let command = RunArgs::augment_args(clap::Command::new("run"));
-        let flags: Vec<_> = command.get_arguments().filter(|flag| flag.get_id() != "help").collect();
-        assert_eq!(rows.len(), flags.len(), "{rows:#?}");
-        for (row, flag) in rows.iter().zip(flags) {
-            let takes_value = flag.get_action().takes_values();
-            let possible: Vec<_> = flag.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
-            let value = match flag.get_value_names() {
-                _ if !takes_value => String::new(),
-                Some([value]) if possible.is_empty() => format!(" {value}"),
-                _ => format!(" {}", possible.join("|")),
-            };
-            let name = format!("--{}{}", flag.get_long().unwrap(), value.replace('|', "\\|"));
-            assert_eq!(row[0], format!("`{name}`"));
-            if let Some(default) = flag.get_default_values().first().filter(|_| takes_value) {
-                assert_eq!(row[1].trim_matches('`'), default.to_str().unwrap(), "{name}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_refused() {
-        let refused: [(&[&str], &str); 41] = [
-            (&["--duration", "31d"], "--duration: 31d: longer than possible; give at most 30d"),
-            (&["--duration", "0"], "--duration: zero sends nothing; give a time"),
-            (
-                &["--entries", "5000M", "--connections", "1"],
-                "--connections: one numbers at most 4294967296 entries; give",
-            ),
-            (&["--rate", "0"], "--rate: 0: zero sends nothing; give a number"),
-            (
-                &["--rate", "5x"],
-                "--rate: 5x: unknown unit x; give a number such as 1000, 500k or 1.5M (units: k M), or max",
-            ),
-            (&["--rate", "-5"], "-5: no such flag; see"),
-            (&["--duration", "10"], "--duration: 10: no unit; give a time"),
-            (&["--duration", "1s", "--entries", "1"], "--duration: not together with --entries; give one"),
-            (&["--size", "63"], "--size: 63 is not possible; give 64 to 1048576"),
-            (&["--size", "512..256"], "--size: 512..256: 512 is more than 256; give the smaller"),
-            (&["--tokens", "0"], "--tokens: 0 is not possible; give 1 to 100000"),
-            (&["--tokens", "/does/not/exist"], "--tokens: /does/not/exist is no number, and no file; give"),
-            (&["--connections", "0"], "--connections: 0 is not possible; give 1 to 10000"),
-            (&["--threads", "many"], "--threads: many is not possible; give 1 to 256"),
-            (&["--seed", "x"], "--seed: x is no seed; give"),
-            (&["--data", "/does/not/exist"], "--data: /does/not/exist is no directory; give"),
-            (&["--data"], "--data: nothing is not possible; give a value"),
-            (&["--files", "/var/log/x"], "--files: /var/log/x has no {token}; give"),
-            (&["--files", "/{token}", "--data", "/"], "--files: not together with --data; give one"),
-            (&["--skew", "zipf:x"], "--skew: zipf:x: no such skew; give zipf:"),
-            (&["--fail-if", "p99"], "--fail-if: p99: no such bound; give something like 'p99>5ms'"),
-            (&["--fail-if", "p101>5ms"], "--fail-if: p101>5ms: no such percentile; give"),
-            (&["--fail-if", "visible.p99>5ms"], "--fail-if: nothing is followed; visible needs --data"),
-            (&["--lines", "/does/not/exist"], "--lines: /does/not/exist cannot be read; give"),
-            (&["--follow-sample", "0"], "--follow-sample: 0: zero"),
-            (&["--follow-sample", "2", "--rate", "1k"], "--follow-sample: nothing is followed; it needs --data"),
-            (&["--follow-sample", "2", "--data", "/"], "--follow-sample: nothing is followed; it needs --data"),
-            (&["--arrival", "poisson"], "--arrival: means nothing at --rate max, which has no schedule; give"),
-            (&["--finish-wait", "0"], "--finish-wait: zero waits for nobody; give a time"),
-            (
-                &["--data", "/", "--connections", "10000", "--tokens", "100k"],
-                "--connections: an account of so many on so many --tokens takes too much memory; give at most 268435456",
-            ),
-            (&["--position", "front"], "--position: front is not possible; give start, middle, end, mixed"),
-            (&["--json", "--json"], "--json: given twice; give it once"),
-            (&["--nothing"], "--nothing: no such flag; see loadgen run --help"),
-            (&["extra"], "extra: unexpected; see loadgen run --help"),
-            (&["--ca", "/dev/null"], "--ca: means nothing without TLS; give --proto tls"),
-            (&["--proto", "udp", "--insecure"], "--insecure: means nothing without TLS; give"),
-            (&["--proto", "tls"], "--proto: tls needs somebody to trust; give --ca FILE or --insecure"),
-            (&["--proto", "tls", "--ca", "x", "--insecure"], "--ca: not together with --insecure; give one"),
-            (
-                &["--proto", "tls", "--ca", "/dev/null"],
-                "--ca: /dev/null holds no usable certificates (none at all); give",
-            ),
-            (&["--proto", "tls", "--ca", "/does/not/exist"], "--ca: /does/not/exist holds no usable certificates"),
-            (&["--proto", "udp", "--size", "64KiB"], "--size: a line of 65536 is no datagram; give at most 65507"),
-        ];
-        for (arguments, sentence) in refused {
-            let error = plan(arguments).unwrap_err();
-            assert!(error.starts_with(sentence) && !error.contains('\n'), "{arguments:?}: {error}");
-        }
-        let bare = |words: &[&str]| match command(words.iter().map(Into::into)) {
-            Ok(Command::Text(text)) => text,
-            Ok(run) => panic!("{run:?}"),
-            Err(error) => error.to_string(),
-        };
-        assert_eq!(bare(&["loadgen"]), "command line: no command; give run");
-        assert_eq!(bare(&["loadgen", "walk"]), "walk: no such command; give run");
-        assert_eq!(bare(&["loadgen", "run"]), "--target: missing; see loadgen run --help");
-        assert!(bare(&["loadgen", "run", "--help"]).contains("Usage: loadgen run"));
-    }
-}
+mod tests;

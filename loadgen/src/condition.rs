@@ -54,17 +54,25 @@ pub struct Verdict {
     pub is_failed: bool,
 }
 
-impl fmt::Display for Verdict {
+impl Verdict {
+    /// What was measured, for people.
+    #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a time for people")]
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (what, bound) = self.text.split_once('>').unwrap_or((&self.text, ""));
-        let (what, bound) = (what.trim(), bound.trim());
+    pub fn measured(&self) -> String {
+        let what = self.text.split_once('>').map_or("", |(what, _)| what.trim());
         let what = what.split_once('.').filter(|(clock, _)| *clock == self.clock.name()).map_or(what, |(_, what)| what);
-        write!(f, "{} {what} ", self.clock.name())?;
         match self.value_nanos {
-            Some(value) => write!(f, "{:.3} ms > {bound}", value as f64 / 1e6),
-            None => write!(f, "was not measured, and is not to exceed {bound}"),
+            Some(value) => format!("{} {what} {:.3} ms", self.clock.name(), value as f64 / 1e6),
+            None => format!("{} {what} was not measured", self.clock.name()),
         }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bound = self.text.split_once('>').map_or("", |(_, bound)| bound.trim());
+        let link = if self.value_nanos.is_some() { " >" } else { ", and is not to exceed" };
+        write!(f, "{}{link} {bound}", self.measured())
     }
 }
 

@@ -128,6 +128,8 @@ pub struct Listener {
     process: u32,
     /// Processor time of each thread when first looked at.
     before: HashMap<u32, u64>,
+    /// That of the whole process, of ended threads too.
+    total_before: Option<Duration>,
 }
 
 impl Listener {
@@ -148,7 +150,14 @@ impl Listener {
             .map(|inode| format!("socket:[{inode}]"))
             .collect();
         let process = numbers(Path::new("/proc")).find(|process| holds_any(*process, &sockets))?;
-        Some(Self { process, before: thread_times(process) })
+        Some(Self { process, before: thread_times(process), total_before: process_time(process) })
+    }
+
+    /// Processor time that it took since it was found, by its threads and by the kernel's that work for it; `None` if it
+    /// has ended.
+    #[must_use]
+    pub fn time(&self) -> Option<Duration> {
+        Some(process_time(self.process)?.saturating_sub(self.total_before?))
     }
 
     /// Its process id.
@@ -189,15 +198,23 @@ fn holds_any(process: u32, sockets: &[String]) -> bool {
     })
 }
 
+fn process_time(process: u32) -> Option<Duration> {
+    let ticks = ticks(&format!("/proc/{process}/stat"))?;
+    Some(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
+}
+
+/// User and system time, in ticks.
+fn ticks(stat: &str) -> Option<u64> {
+    let text = fs::read_to_string(stat).ok()?;
+    // The name may hold anything; behind it come the state and, eleven fields on, both times.
+    let fields: Vec<_> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    Some(ticks(11)? + ticks(12)?)
+}
+
 /// Processor time of each thread, in ticks.
 fn thread_times(process: u32) -> HashMap<u32, u64> {
-    let time = |thread: u32| {
-        let text = fs::read_to_string(format!("/proc/{process}/task/{thread}/stat")).ok()?;
-        // The name may hold anything; behind it come the state and, eleven fields on, user and system time.
-        let fields: Vec<_> = text.rsplit_once(')')?.1.split_whitespace().collect();
-        let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
-        Some((thread, ticks(11)? + ticks(12)?))
-    };
+    let time = |thread: u32| Some((thread, ticks(&format!("/proc/{process}/task/{thread}/stat"))?));
     numbers(Path::new(&format!("/proc/{process}/task"))).filter_map(time).collect()
 }
 

@@ -33,6 +33,7 @@
 //! | [`account`] | compares what was stored with what was acknowledged; no I/O |
 //! | [`host`], [`validity`] | where a run was made, and what makes its figures doubtful |
 //! | [`report`] | the outcome for people and for programs |
+//! | [`search`], [`compare`] | the highest rate within a bound; two sets of results, and their difference |
 //! | [`error`] | what can stop a run, and the exit codes |
 
 #![expect(
@@ -43,6 +44,7 @@
 pub mod account;
 pub mod cli;
 pub mod clock;
+pub mod compare;
 pub mod condition;
 pub mod error;
 pub mod follow;
@@ -52,6 +54,7 @@ pub mod payload;
 pub mod plan;
 pub mod report;
 pub mod schedule;
+pub mod search;
 pub mod send_times;
 pub mod sender;
 pub mod sys;
@@ -60,6 +63,7 @@ pub mod tokens;
 pub mod units;
 pub mod validity;
 
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,6 +75,7 @@ pub use error::{Exit, RunError};
 use account::Settled;
 use cli::Command;
 use clock::RunClock;
+use compare::{Asked, Comparison, Set};
 use condition::Condition;
 use follow::{Follower, Stopwatch};
 use host::{Host, Listener};
@@ -78,6 +83,7 @@ use latency::{Clock, Latencies, Recorder};
 use plan::{Files, Plan, Rate};
 use report::Report;
 use report::progress::Progress;
+use search::Search;
 use send_times::SendTimes;
 use sender::{Outcome, Watch};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -101,31 +107,102 @@ pub struct Output {
 ///
 /// When the run could not be made; faults that it found are an exit code, not an error.
 pub fn execute(command: Command) -> Result<Exit, RunError> {
-    let failed = |error| RunError::Unexpected("stdout: cannot be written; give it room or another place".into(), error);
-    let (plan, output) = match command {
-        Command::Run { plan, output } => (plan, output),
-        Command::Text(text) => return report::print(&text).map(|()| Exit::Done).map_err(failed),
-    };
-    let unwritable = |out: &Path| format!("--out: {} cannot be written; give it room or another place", out.display());
-    if let Some(out) = &output.out {
-        report::files::prepare(out).map_err(|error| RunError::Environment(unwritable(out), error))?;
+    let said = |text: String| say(&text).map(|()| Exit::Done);
+    match command {
+        Command::Run { plan, output } => measure(*plan, output),
+        Command::Search { search, output } => seek(*search, &output),
+        Command::Compare(asked) => compare(&asked),
+        Command::Report { directories } => said(pages(&directories)?),
+        Command::Text(text) => said(text),
     }
-    let stop = Arc::new(AtomicBool::new(false));
-    stop_on_signal(&stop).map_err(|error| RunError::Unexpected("signals: cannot be taken".into(), error))?;
-    let report = Report { fail_if: output.fail_if, ..run(*plan, stop)? };
-    let written = output
-        .out
-        .as_ref()
-        .map_or(Ok(()), |out| report.write_files(out).map_err(|error| RunError::Unexpected(unwritable(out), error)));
-    let text = if output.json { format!("{:#}\n", report.to_json()) } else { report.to_string() };
-    report::print(&text).map_err(failed)?;
+}
+
+/// Makes the pages of results again; their paths, one a line.
+fn pages(directories: &[PathBuf]) -> Result<String, RunError> {
+    let write = |directory: &PathBuf| {
+        report::files::write_page(directory).map_err(|problem| no_result(directory, &problem))?;
+        Ok(format!("{}\n", directory.join(report::files::PAGE).display()))
+    };
+    directories.iter().map(write).collect()
+}
+
+fn no_result(directory: &Path, problem: &str) -> RunError {
+    let directory = directory.display();
+    RunError::Usage(format!("{directory}: {problem}; give a directory that loadgen run --out wrote"))
+}
+
+/// Two sets of results side by side.
+fn compare(asked: &Asked) -> Result<Exit, RunError> {
+    let read = |path: &Path| Set::read(path).map_err(|problem| no_result(path, &problem));
+    let comparison = Comparison::new(read(&asked.a)?, read(&asked.b)?, asked.threshold);
+    if let Some(page) = &asked.html {
+        let unwritable = || format!("--html: {} cannot be written; give it room or another place", page.display());
+        fs::write(page, comparison.to_html()).map_err(|error| RunError::Environment(unwritable(), error))?;
+    }
+    let text = if asked.json { format!("{:#}\n", comparison.to_json()) } else { comparison.to_string() };
+    say(&text).map(|()| comparison.exit())
+}
+
+/// One run with its report.
+fn measure(plan: Plan, output: Output) -> Result<Exit, RunError> {
+    prepare(output.out.as_deref())?;
+    let report = Report { fail_if: output.fail_if, ..run(plan, stop_on_signal()?)? };
+    let written = write(&report, output.out.as_deref());
+    say(&if output.json { format!("{:#}\n", report.to_json()) } else { report.to_string() })?;
     written.map(|()| report.exit())
 }
 
+/// Runs at one rate after the other until the highest one within the bounds is known.
+fn seek(mut search: Search, output: &Output) -> Result<Exit, RunError> {
+    prepare(output.out.as_deref())?;
+    let stop = stop_on_signal()?;
+    while let Some(rate) = search.next_rate() {
+        let report = run(search.plan_at(rate), Arc::clone(&stop))?;
+        let report = Report { fail_if: output.fail_if.clone(), ..report };
+        let directory = output.out.as_ref().map(|out| out.join(search.step_name(rate)));
+        write(&report, directory.as_deref())?;
+        let line = format!("{}\n", search.take(rate, &report));
+        if !output.json {
+            say(&line)?;
+        }
+    }
+    if let Some(out) = &output.out {
+        let written = fs::write(out.join("search.json"), format!("{:#}\n", search.to_json()));
+        written.map_err(|error| RunError::Unexpected(unwritable(out), error))?;
+    }
+    say(&if output.json { format!("{:#}\n", search.to_json()) } else { format!("{search}\n") })?;
+    Ok(search.exit())
+}
+
+fn say(text: &str) -> Result<(), RunError> {
+    let failed = |error| RunError::Unexpected("stdout: cannot be written; give it room or another place".into(), error);
+    report::print(text).map_err(failed)
+}
+
+fn unwritable(out: &Path) -> String {
+    format!("--out: {} cannot be written; give it room or another place", out.display())
+}
+
+/// Sees before a run whether its report can be kept.
+fn prepare(out: Option<&Path>) -> Result<(), RunError> {
+    let Some(out) = out else { return Ok(()) };
+    report::files::prepare(out).map_err(|error| RunError::Environment(unwritable(out), error))
+}
+
+fn write(report: &Report, out: Option<&Path>) -> Result<(), RunError> {
+    let Some(out) = out else { return Ok(()) };
+    report.write_files(out).map_err(|error| RunError::Unexpected(unwritable(out), error))
+}
+
 /// The first Ctrl-C or SIGTERM ends the sending, so that there is an account of what was sent; the next one the process.
-fn stop_on_signal(stop: &Arc<AtomicBool>) -> io::Result<()> {
+fn stop_on_signal() -> Result<Arc<AtomicBool>, RunError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let taken = take_signals(Arc::clone(&stop));
+    taken.map(|()| stop).map_err(|error| RunError::Unexpected("signals: cannot be taken".into(), error))
+}
+
+fn take_signals(stop: Arc<AtomicBool>) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let stop = Arc::clone(stop);
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in &mut signals {
             if stop.swap(true, Ordering::Relaxed) {
@@ -166,6 +243,7 @@ pub fn run(plan: Plan, stop: Arc<AtomicBool>) -> Result<Report, RunError> {
     let running = ready.start();
     let clock = running.clock;
     let (outcome, account) = watch_run(&plan, running, watch, follower)?;
+    let receiver_time = listener.as_ref().and_then(Listener::time);
     let receiver_cores = listener.map(|listener| listener.busy_cores());
     let latencies = collector.join().expect("a panic would have ended the process");
     let host = Host::look();
@@ -182,7 +260,18 @@ pub fn run(plan: Plan, stop: Arc<AtomicBool>) -> Result<Report, RunError> {
         wall_clock_step: clock.wall_clock_step(),
     });
     let plan = Plan::clone(&plan);
-    Ok(Report { plan, outcome, account, latencies, findings, host, realtime, clock, fail_if: Vec::new() })
+    Ok(Report {
+        plan,
+        outcome,
+        account,
+        latencies,
+        findings,
+        host,
+        realtime,
+        receiver_time,
+        clock,
+        fail_if: Vec::new(),
+    })
 }
 
 /// Waits for the end of a run, with a follower beside it if there is to be one, and settles the account.

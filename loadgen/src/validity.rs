@@ -22,6 +22,10 @@ const RATE_LATE_ALLOWED: Duration = Duration::from_millis(10);
 const PASS_ALLOWED: Duration = Duration::from_millis(1);
 /// Above this part of the `visible` p99 the follower's passes are a part of it.
 const PASS_PART: u64 = 4;
+/// An entry that waits longer shows a receiver that stood still.
+const STALL_MIN: Duration = Duration::from_millis(100);
+/// Seconds of a stall that are named.
+const STALLS_NAMED_MAX: usize = 10;
 /// A clock that was set by less does not disturb a log of seconds.
 const CLOCK_STEP_MAX: Duration = Duration::from_millis(10);
 /// Below this part of the time in which the busiest sending thread waits, it is the generator that sets the pace.
@@ -71,6 +75,7 @@ pub fn findings(evidence: &Evidence<'_>) -> Vec<Finding> {
         receiver_behind,
         rate_missed,
         unacknowledged,
+        stall,
         unmeasured,
         debug_build,
         shared_cores,
@@ -159,6 +164,32 @@ fn unacknowledged(evidence: &Evidence<'_>) -> Option<Finding> {
     );
     let is_fatal = timed_out > 0 || (is_owed && entries > 0);
     is_fatal.then_some(Finding { name: "unacknowledged", text, is_fatal })
+}
+
+/// A second in which entries waited long, and not for the generator, is one in which the receiver stood still.
+fn stall(evidence: &Evidence<'_>) -> Option<Finding> {
+    // At `--rate max` they wait because there are always more of them.
+    if evidence.plan.rate == Rate::Max {
+        return None;
+    }
+    let (mut seconds, mut stalled, mut longest) = (0, Vec::new(), 0);
+    for interval in evidence.latencies.intervals() {
+        seconds += 1;
+        let waited = interval.send.max().max(interval.visible.max());
+        if waited >= nanos(STALL_MIN) && interval.own.max() < waited / 2 {
+            longest = longest.max(waited);
+            stalled.push(interval.ordinal.to_string());
+        }
+    }
+    let (count, many) = (stalled.len(), if stalled.len() > STALLS_NAMED_MAX { ", ..." } else { "" });
+    stalled.truncate(STALLS_NAMED_MAX);
+    let text = format!(
+        "the receiver stalled: entries waited for it up to {}, and {STALL_MIN:?} or more in {count} of {seconds} seconds \
+         (second {}{many})",
+        milliseconds(longest),
+        stalled.join(", ")
+    );
+    (count > 0).then_some(Finding { name: "stall", text, is_fatal: false })
 }
 
 fn unmeasured(evidence: &Evidence<'_>) -> Option<Finding> {
@@ -350,6 +381,28 @@ mod tests {
             latencies.visible.corrected.record(9_000_000).unwrap();
         };
         assert_eq!(found(|_, _, latencies, _| slow(latencies)), ["follower_slow"]);
+    }
+
+    #[test]
+    fn a_stall_is_the_receivers_and_has_its_second() {
+        let with = |rate, own: u64| {
+            let (sender, parts) = std::sync::mpsc::channel();
+            let mut recorder = crate::latency::Recorder::new(crate::latency::Clock::Send, Duration::ZERO, sender);
+            for second in 0..5_u64 {
+                let now = second * 1_000_000_000 + 500_000_000;
+                let waited = if second == 3 { 200_000_000 } else { 1_000_000 };
+                recorder.record(now, now - waited, Some(now), 1);
+                recorder.record_own(now, if second == 3 { own } else { 0 });
+            }
+            drop(recorder);
+            judged(|plan, _, latencies, _| {
+                (plan.rate, *latencies) = (rate, Latencies::collect(&parts, |_, _, _| ()));
+                latencies.send.own.clear();
+            })
+        };
+        let slow = Rate::PerSecond(1);
+        assert_eq!((with(slow, 0), with(slow, 150_000_000)), (vec![("stall", false)], vec![]));
+        assert_eq!(with(Rate::Max, 0), [("closed_loop", false)]);
     }
 
     #[test]

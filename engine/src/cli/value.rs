@@ -13,6 +13,12 @@ pub(super) fn count(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("{text:?} is no count; give a whole number"))
 }
 
+/// Things in a second.
+pub(super) fn rate(text: &str) -> Result<u64, String> {
+    let rate = number_and_unit(text, &[("", 1), ("k", 1_000), ("M", 1_000_000)]);
+    rate.ok_or_else(|| format!("{text:?} is no rate; give a whole number, alone or with k or M"))
+}
+
 /// A time as people write it.
 pub(super) fn moment(text: &str) -> Result<SystemTime, String> {
     if let Some(ago) = text.strip_suffix(" ago") {
@@ -113,6 +119,8 @@ mod tests {
         }
         let shown = [1_500, 60_000, 86_400_000, 0].map(|millis| Span(Duration::from_millis(millis)).to_string());
         assert_eq!(shown, ["1500ms", "1m", "24h", "0ms"]);
+        assert_eq!((rate("500"), rate("2k"), rate("1M")), (Ok(500), Ok(2_000), Ok(1_000_000)));
+        assert!(rate("1.5k").is_err() && rate("k").is_err());
     }
 
     #[test]

@@ -21,13 +21,14 @@ use crate::shard::{Allowance, Change, Command, PerAddress};
 pub(super) struct Live {
     pub(super) tokens: Allowance,
     pub(super) per_address: PerAddress,
+    /// A list says itself how many logs there may be.
+    has_list: bool,
     mailboxes: Vec<Mailbox>,
     watch: Arc<Watch>,
 }
 
 impl Live {
     pub(super) fn new(config: &Config, mailboxes: Vec<Mailbox>, watch: Arc<Watch>) -> Self {
-        // A list says itself how many logs there may be.
         let (tokens_max, per_second) = match config.tokens {
             Some(_) => (usize::MAX, 0),
             None => (config.tokens_max, config.tokens_per_second.unwrap_or(0)),
@@ -35,6 +36,7 @@ impl Live {
         Self {
             tokens: Allowance::paced(tokens_max, TOKENS_UNPACED, per_second),
             per_address: PerAddress::new(config.connections_per_ip_max),
+            has_list: config.tokens.is_some(),
             mailboxes,
             watch,
         }
@@ -53,14 +55,14 @@ impl Live {
                 return true;
             }
             "tokens_max" => {
-                if config.tokens.is_none() {
+                if !self.has_list {
                     self.tokens.set_max(config.tokens_max);
                 }
                 Limit::new(name, config.tokens_max)
             }
             "tokens_per_second" => {
                 let per_second = config.tokens_per_second.unwrap_or(0);
-                if config.tokens.is_none() {
+                if !self.has_list {
                     self.tokens.set_pace(per_second);
                 }
                 Limit::new(name, per_second)

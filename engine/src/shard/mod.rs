@@ -192,7 +192,8 @@ pub struct Shard {
     phase: Phase,
     ops: VecDeque<Op>,
     notices: VecDeque<Notice>,
-    foreign: Recurring,
+    /// Of each reason that ends a connection.
+    foreign: [Recurring; Reject::ALL.len()],
     crowding: Recurring,
     pausing: Recurring,
     accept_failure: Recurring,
@@ -273,7 +274,7 @@ impl Shard {
             phase: Phase::Serving,
             ops: first_ops(&config),
             notices: VecDeque::new(),
-            foreign: Recurring::default(),
+            foreign: Default::default(),
             crowding: Recurring::default(),
             pausing: Recurring::default(),
             accept_failure: Recurring::default(),
@@ -574,7 +575,7 @@ impl Shard {
             self.ops.push_back(Op::CancelReceive(id));
         }
         let notice = |seen| Notice::Closed { reason: reason.name(), seen };
-        self.notices.extend(self.foreign.again(self.now).map(notice));
+        self.notices.extend(self.foreign[reason as usize].again(self.now).map(notice));
     }
 
     fn speaks_tls(&mut self, id: ConnectionId) -> bool {

@@ -6,6 +6,8 @@
 //! ```
 //! A connection that waits for its turn is not read, so that it costs nothing but its descriptor; the kernel keeps what
 //! it sends. So nobody is turned away, and no more handshakes are in progress than may be. A drain lets all of them go on.
+//! While somebody waits, who has not said hello soon after its turn began loses it: those that connect and say nothing hold
+//! others up by a quarter of a second for each `--handshakes-max` of them.
 //!
 //! What is sent goes out one buffer at a time. The write side is shut down only when everything has gone out. A peer that
 //! was told a last word may go by itself: closing at once would reset the connection, and it would never read that word.
@@ -20,7 +22,7 @@ use super::drain::Phase;
 use super::op::{ConnectionId, Notice, Op, ShutdownSide};
 use super::{Recurring, Shard};
 use crate::buf::{RecvBuf, WriteBuf};
-use crate::limits::HANDSHAKE_TIMEOUT;
+use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKE_TURN};
 use crate::metrics::HandshakeResult;
 use crate::time::Time;
 use crate::tls::{Handshake, Session, Stop};
@@ -33,6 +35,8 @@ pub(super) struct Secure {
     pub(super) sending: bool,
     /// The handshake is in progress, and one of those that may be.
     handshaking: bool,
+    /// The client has said hello, and was answered.
+    answered: bool,
     /// The handshake has to be over then, or the peer to be gone.
     deadline: Option<Time>,
     leave: Leave,
@@ -57,11 +61,18 @@ pub(super) struct Handshakes {
     in_progress: usize,
     /// Accepted, and not read yet, in the order in which they came.
     waiting: VecDeque<ConnectionId>,
+    /// When the turns of those began that had not been answered then, in the order of time.
+    unanswered: VecDeque<(Time, ConnectionId)>,
     /// In the order of time; those whose connection has another deadline by now mean nothing.
     deadlines: VecDeque<(Time, ConnectionId)>,
     failed: Recurring,
     broken: Recurring,
     crowded: Recurring,
+}
+
+/// Whether it is the engine that does not read: what the peer has sent waits for room.
+fn waits_for_us(connection: &Connection) -> bool {
+    connection.life == Life::Open && (connection.held > 0 || !connection.receiving)
 }
 
 impl Shard {
@@ -89,8 +100,10 @@ impl Shard {
             let leaves = matches!(self.phase, Phase::Waiting { .. });
             let Some(connection) = self.connection(id) else { continue };
             let leave = if leaves { Leave::Wanted } else { Leave::Stay };
-            connection.tls = Some(Box::new(Secure { session, sending: false, handshaking: true, deadline, leave }));
+            connection.tls =
+                Some(Box::new(Secure { session, sending: false, handshaking: true, answered: false, deadline, leave }));
             self.handshakes.in_progress += 1;
+            self.handshakes.unanswered.push_back((self.now, id));
             self.ops.push_back(Op::Receive(id));
         }
     }
@@ -246,6 +259,7 @@ impl Shard {
         }
         if let Some(buf) = secure.session.outgoing() {
             secure.sending = true;
+            secure.answered = true;
             self.ops.push_back(Op::Transmit { connection: id, buf });
         } else if secure.leave == Leave::Said {
             secure.leave = Leave::Gone;
@@ -285,8 +299,25 @@ impl Shard {
         self.after_receive(id);
     }
 
+    /// Those who have not said hello lose their turn while others wait for one.
+    fn end_silent_turns(&mut self) {
+        while let Some(&(began, id)) = self.handshakes.unanswered.front() {
+            let is_silent = self.secure(id).is_some_and(|secure| {
+                secure.handshaking && !secure.answered && secure.deadline == Some(began + HANDSHAKE_TIMEOUT)
+            });
+            if is_silent && (self.handshakes.waiting.is_empty() || began + HANDSHAKE_TURN > self.now) {
+                return;
+            }
+            self.handshakes.unanswered.pop_front();
+            if is_silent && !self.connection(id).is_some_and(|connection| waits_for_us(connection)) {
+                self.give_up(id, "no hello came in its turn, and others waited");
+            }
+        }
+    }
+
     /// Ends handshakes, and connections that had their last word, whose time is over.
     pub(super) fn expire_handshakes(&mut self) {
+        self.end_silent_turns();
         while let Some(&(at, id)) = self.handshakes.deadlines.front() {
             let current = self.deadline_of(id).is_some_and(|deadline| *deadline == Some(at));
             if current && at > self.now {
@@ -310,10 +341,8 @@ impl Shard {
 
     #[cold]
     fn expire(&mut self, id: ConnectionId) {
-        let waits_for_us = |connection: &mut Connection| {
-            connection.life == Life::Open && (connection.held > 0 || !connection.receiving)
-        };
-        let deadline = if self.connection(id).is_some_and(waits_for_us) { Some(self.deadline(id)) } else { None };
+        let waits = self.connection(id).is_some_and(|connection| waits_for_us(connection));
+        let deadline = if waits { Some(self.deadline(id)) } else { None };
         if let Some(slot) = self.deadline_of(id) {
             *slot = deadline;
         }
@@ -323,8 +352,12 @@ impl Shard {
         if !self.speaks_tls(id) {
             return self.refuse_header(id);
         }
+        self.give_up(id, "not made in time");
+    }
+
+    fn give_up(&mut self, id: ConnectionId, why: &str) {
         if self.end_handshake(id, HandshakeResult::Timeout) {
-            self.tell_failed(format!("not made in {HANDSHAKE_TIMEOUT:?}"));
+            self.tell_failed(why.to_owned());
         }
         self.stop_taking(id);
         self.ops.push_back(Op::Shutdown(id, ShutdownSide::Both));
@@ -343,7 +376,9 @@ impl Shard {
 
     /// When the first of them is over.
     pub(super) fn handshakes_timeout(&self) -> Option<Time> {
-        self.handshakes.deadlines.front().map(|&(at, _)| at)
+        let crowded = !self.handshakes.waiting.is_empty();
+        let turn = self.handshakes.unanswered.front().filter(|_| crowded).map(|&(began, _)| began + HANDSHAKE_TURN);
+        turn.into_iter().chain(self.handshakes.deadlines.front().map(|&(at, _)| at)).min()
     }
 
     /// The record that is not all there of a connection that takes nothing more.

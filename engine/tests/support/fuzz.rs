@@ -9,18 +9,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, OnceLock};
 
 use engine::buf::BufferPool;
+use engine::config;
 use engine::driver::sim::{Ending, Faults, Sim};
 use engine::framing::{BadHeader, Framing, LineDecoder, LineSink, ProxyDecoder, ProxyHeader};
 use engine::limits::TLS_CARRY_BYTES_MAX;
 use engine::shard::ListenerConfig;
 use engine::tls::{Server, Session};
-use engine::wire::Token;
+use engine::wire::token::shorten_tokens;
+use engine::wire::{Token, TokenList};
 use rustls::ClientConfig;
 
 use super::hostile::{Random, pieces, random_cuts};
 use super::oracle::{self, Oversize};
 use super::tls::{Client, VERSIONS, both};
-use super::world::{Expected, config, drain};
+use super::world::{self, Expected, drain};
 
 /// Shortest, odd, a page; the last one is the default.
 const LIMITS: [usize; 4] = [64, 65, 4096, 262_144];
@@ -45,7 +47,7 @@ fn choices(data: &[u8]) -> (&[u8], Choices) {
 /// A connection of one shard in a calm world: what is stored and counted is the oracle's word.
 fn stream(framing: Framing, theirs: oracle::Framing, data: &[u8]) {
     let (data, Choices { limit, oversize, seed }) = choices(data);
-    let mut config = config(limit);
+    let mut config = world::config(limit);
     config.buffer_bytes = config.buffer_bytes.max(16 * limit);
     config.listeners = vec![ListenerConfig::plain(framing)];
     if oversize == Oversize::Truncate {
@@ -86,7 +88,7 @@ pub fn auto(data: &[u8]) {
 pub fn datagram(data: &[u8]) {
     let (data, Choices { limit, oversize, seed }) = choices(data);
     let data = &data[..data.len().min(super::hostile::DATAGRAM_BYTES_MAX)];
-    let mut config = config(limit);
+    let mut config = world::config(limit);
     config.buffer_bytes = config.buffer_bytes.max(16 * limit);
     (config.udp_sockets, config.udp_creates) = (1, true);
     if oversize == Oversize::Truncate {
@@ -261,4 +263,46 @@ fn read_header(data: &[u8]) -> Result<Option<ProxyHeader>, BadHeader> {
         _ => return Err(BadHeader),
     };
     Ok(Some(ProxyHeader { taken: end + 2, client }))
+}
+
+/// A token list: it is taken, and then its names and tokens lead to each other, or one line says what is wrong, without a
+/// whole token.
+pub fn token_list(data: &[u8]) {
+    match TokenList::parse(data) {
+        Ok(list) => {
+            assert!(list.tokens().next().is_some(), "a list without a token is refused");
+            for token in list.tokens() {
+                if let Some(name) = list.name_of(token) {
+                    assert_eq!(list.named(name), Some(token));
+                    assert!(Token::parse(name.as_bytes()).is_none(), "a name that is a token");
+                }
+            }
+        }
+        Err(error) => assert_one_line(&error.to_string()),
+    }
+}
+
+/// A configuration file: it is taken, and then each key and value has a line of it, or one line says what is wrong.
+pub fn configuration(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    let lines = 1 + text.matches('\n').count();
+    match config::file::parse("engine.toml", text) {
+        Ok(file) => {
+            let listeners = file.listen.iter().flat_map(|table| &table.entries);
+            for entry in file.entries.iter().chain(listeners) {
+                assert!((1..=lines).contains(&entry.line), "{entry:?}");
+                assert!(entry.values.iter().all(|value| (1..=lines).contains(&value.line)), "{entry:?}");
+            }
+        }
+        Err(error) => {
+            let error = error.to_string();
+            assert!(error.starts_with("engine.toml:"), "{error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+}
+
+fn assert_one_line(error: &str) {
+    assert!(!error.contains('\n'), "{error}");
+    assert_eq!(shorten_tokens(error), error, "a whole token");
 }

@@ -4,10 +4,12 @@
 //! | --- | --- |
 //! | `summary.json` | the report |
 //! | `send.hgrm`, `visible.hgrm` | percentiles in milliseconds, in the text form of `HdrHistogram`, for its plotter |
+//! | `send.uncorrected.hgrm`, `visible.uncorrected.hgrm` | the same from the actual send time |
 //! | `latency.hlog` | one histogram a second and clock, in nanoseconds: interval log V2, tags `send` and `visible` |
 //! | `intervals.csv` | the same seconds as a table, latencies in milliseconds |
+//! | `report.html` | a page made from the others |
 //!
-//! All latencies are corrected ones; those from the actual send time are in `summary.json`.
+//! Where nothing else is said, latencies are corrected ones.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -19,8 +21,9 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
-use super::Report;
+use super::saved::Saved;
 use super::table::milliseconds;
+use super::{Report, html};
 use crate::clock::SECOND;
 use crate::latency::{Clock, INTERVAL, Interval, Latency};
 
@@ -30,6 +33,16 @@ const MILLISECOND: f64 = 1e6;
 const TICKS_PER_HALF: u32 = 5;
 /// What three significant digits make of the first bucket, says the format's last line.
 const SUB_BUCKETS: u64 = 2048;
+/// The report as JSON; what has it is a result.
+pub const SUMMARY: &str = "summary.json";
+/// The page.
+pub const PAGE: &str = "report.html";
+
+/// The file with the percentiles of a clock.
+#[must_use]
+pub fn percentiles_name(clock: Clock, is_corrected: bool) -> String {
+    format!("{}{}.hgrm", clock.name(), if is_corrected { "" } else { ".uncorrected" })
+}
 
 /// Sees whether a report can be written into a directory, which is made if it is missing.
 ///
@@ -43,6 +56,16 @@ pub fn prepare(directory: &Path) -> io::Result<()> {
     fs::remove_file(&probe)
 }
 
+/// Makes the page of a directory from its other files.
+///
+/// # Errors
+///
+/// What is missing or wrong in them, or that the page cannot be written.
+pub fn write_page(directory: &Path) -> Result<(), String> {
+    let page = html::page(&Saved::read(directory)?);
+    fs::write(directory.join(PAGE), page).map_err(|error| format!("{PAGE} ({error})"))
+}
+
 impl Report {
     /// Writes all files; the directory is made if it is missing.
     ///
@@ -51,14 +74,17 @@ impl Report {
     /// When one of them cannot be written.
     pub fn write_files(&self, directory: &Path) -> io::Result<()> {
         fs::create_dir_all(directory)?;
-        fs::write(directory.join("summary.json"), format!("{:#}\n", self.to_json()))?;
+        fs::write(directory.join(SUMMARY), format!("{:#}\n", self.to_json()))?;
         let clocks: &[(Clock, &Latency)] =
             &[(Clock::Send, &self.latencies.send), (Clock::Visible, &self.latencies.visible)];
         for (clock, latency) in clocks.iter().filter(|(_, latency)| latency.entries > 0) {
-            fs::write(directory.join(format!("{}.hgrm", clock.name())), percentile_table(&latency.corrected))?;
+            for (is_corrected, histogram) in [(true, &latency.corrected), (false, &latency.uncorrected)] {
+                fs::write(directory.join(percentiles_name(*clock, is_corrected)), percentile_table(histogram))?;
+            }
         }
         fs::write(directory.join("latency.hlog"), self.interval_log()?)?;
-        fs::write(directory.join("intervals.csv"), self.interval_table())
+        fs::write(directory.join("intervals.csv"), self.interval_table())?;
+        write_page(directory).map_err(io::Error::other)
     }
 
     fn interval_log(&self) -> io::Result<Vec<u8>> {

@@ -50,6 +50,8 @@ impl Report {
             })),
             "cut_short_seconds": self.outcome.stopped.map(|stopped| stopped.as_secs_f64()),
             "waited_for_receiver": self.outcome.waited.filter(|_| self.plan.rate == Rate::Max),
+            "receiver_cpu_seconds": self.receiver_time.map(|time| time.as_secs_f64()),
+            "entries_per_cpu_second": self.entries_per_cpu_second(),
             "achieved_rate": self.achieved_rate(),
             "bytes_sent": self.sum(|connection| connection.bytes_sent),
             "bytes_acknowledged": self.acknowledged(|connection| connection.bytes_acknowledged),

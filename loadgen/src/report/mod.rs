@@ -5,11 +5,15 @@
 //! | [`table`] | the terminal |
 //! | [`json`] | `--json` and `summary.json` |
 //! | [`files`] | the directory of `--out` |
+//! | [`saved`] | that directory, read back |
+//! | [`html`] | the page in it |
 //! | [`progress`] | the line that tells of a run under way |
 
 pub mod files;
+pub mod html;
 pub mod json;
 pub mod progress;
+pub mod saved;
 pub mod table;
 
 use std::io::{self, Write};
@@ -44,6 +48,8 @@ pub struct Report {
     pub host: Host,
     /// Whether the sending threads went before all others; `None` if they did not need to.
     pub realtime: Option<bool>,
+    /// Processor time that the receiver took meanwhile, if it is a process of this host.
+    pub receiver_time: Option<Duration>,
     /// When.
     pub clock: RunClock,
     /// What its latencies must not exceed.
@@ -71,7 +77,7 @@ impl Report {
         !self.findings.iter().any(|finding| finding.is_fatal)
     }
 
-    fn verdicts(&self) -> impl Iterator<Item = Verdict> {
+    pub(crate) fn verdicts(&self) -> impl Iterator<Item = Verdict> {
         self.fail_if.iter().map(|condition| condition.judge(&self.latencies, self.plan.is_followed()))
     }
 
@@ -85,6 +91,13 @@ impl Report {
 
     fn seconds(&self) -> f64 {
         self.outcome.elapsed.as_secs_f64()
+    }
+
+    /// What the receiver acknowledged for each second of its processor time, if both are known.
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    fn entries_per_cpu_second(&self) -> Option<f64> {
+        let seconds = self.receiver_time.filter(|time| !time.is_zero() && !self.plan.is_lossy())?.as_secs_f64();
+        Some(self.sum(ConnectionOutcome::entries_acknowledged) as f64 / seconds)
     }
 
     /// What throughput is measured over; `None` if nothing was due behind the warm-up.
