@@ -15,14 +15,14 @@
 use std::collections::VecDeque;
 use std::io;
 
-use super::logs::is_for_good;
+use super::logs::{Logs, Segment, is_for_good};
 use super::op::{JournalId, Notice, Op};
 use crate::buf::{BufferPool, WriteBuf};
 use crate::handover::ShardId;
 use crate::limits::{CHECKPOINT_BYTES, CHECKPOINT_TIME, JOURNAL_BYTES_MAX, JOURNAL_GATHER_BYTES, STORAGE_RETRY};
-use crate::segment::FileId;
-use crate::segment::Position;
+use crate::route::LogId;
 use crate::segment::journal::{BootId, Header, JournalEntry, RECORD_BYTES, Record, SegmentNumber};
+use crate::segment::{FileId, Position};
 use crate::time::Time;
 
 /// The file that a shard's journal goes on in: recovery has begun it.
@@ -353,5 +353,63 @@ impl Journal {
 
     fn accepted_again(&mut self) -> Option<Notice> {
         self.failed_at.take().map(|_| Notice::StorageResumed)
+    }
+}
+
+impl Logs {
+    /// A segment was made: it has a number from now on.
+    pub(super) fn record_made(&mut self, id: LogId) {
+        let log = &mut self.all[id.0 as usize];
+        let base = log.appender.base();
+        log.segment = Segment { base, ..Segment::default() };
+        let Some(token) = log.appender.name().token() else { return };
+        let number = self.journal.number();
+        log.segment.number = number;
+        self.durability.needs_whole();
+        self.journal.add(JournalEntry::Open { number, token, base }, &mut self.pool);
+    }
+
+    /// Writes the records of the turn, and the table of a new journal as far as there is room for it.
+    pub(super) fn record(&mut self, now: Time, ops: &mut VecDeque<Op>) {
+        self.journal.start(now, &mut self.pool, ops);
+        while let Some(index) = self.journal.table_at() {
+            let Some(log) = self.all.get(index) else {
+                self.journal.table_reached(None);
+                self.durability.needs_checkpoint();
+                break;
+            };
+            // One without a segment yet has its own record later, and so has one whose segment is given up.
+            let token = log.appender.name().token();
+            if let Some(token) = token.filter(|_| log.has_segment() && !log.segment.poisoned) {
+                let Segment { number, base, .. } = log.segment;
+                let length = log.recorded();
+                self.journal.add(JournalEntry::Active { number, token, base, length }, &mut self.pool);
+            }
+            let id = LogId(u32::try_from(index).expect("tokens_max fits a u32"));
+            if let (Some(&from), Some(token)) = (self.durability.doubts.get(&id), token) {
+                self.journal.add(JournalEntry::Doubt { token, from }, &mut self.pool);
+            }
+            self.journal.table_reached(Some(index + 1));
+        }
+        self.sync(now, ops);
+        // What the table and the sync have added, and the header of a new file.
+        self.journal.start(now, &mut self.pool, ops);
+    }
+
+    /// The file of the log's segment of this number, if it is open.
+    pub(super) fn open_file(&self, id: LogId, number: SegmentNumber) -> Option<FileId> {
+        let log = &self.all[id.0 as usize];
+        log.appender.file().filter(|_| log.segment.number == number && log.appender.base() == log.segment.base)
+    }
+
+    /// The driver wrote the journal, or could not.
+    pub(super) fn journal_written(
+        &mut self,
+        buf: WriteBuf,
+        result: io::Result<usize>,
+        now: Time,
+        ops: &mut VecDeque<Op>,
+    ) -> Option<Notice> {
+        self.journal.written(buf, result, now, &mut self.pool, ops)
     }
 }

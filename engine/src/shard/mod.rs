@@ -41,6 +41,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use allowance::{Allowance, PerAddress, RejectedRoom};
+pub use drain::Outcome;
 pub use durability::SyncLevel;
 pub use ingest::Oversize;
 pub use journal::JournalStart;
@@ -215,26 +216,6 @@ enum Listener {
     /// Takes what is left in the accept queue.
     Emptying,
     Closed,
-}
-
-/// How a shard ended, or several.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// What it did.
-    pub counters: Counters,
-    /// Bytes taken from the network and not stored, because storage refused until the end.
-    pub unstored_bytes: u64,
-    /// Whether connections that the kernel had accepted were left in a listener's queue, or datagrams in a socket.
-    pub abandoned_queue: bool,
-}
-
-impl Outcome {
-    /// Adds how another shard ended.
-    pub fn add(&mut self, other: &Self) {
-        self.counters.add(&other.counters);
-        self.unstored_bytes += other.unstored_bytes;
-        self.abandoned_queue |= other.abandoned_queue;
-    }
 }
 
 impl Shard {
