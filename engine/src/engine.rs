@@ -152,13 +152,7 @@ impl Engine {
         }
         let ownership = Ownership::over(config.shards);
         let (recovered, starts) = make_ready(&data, meta, &ownership, config.accept_loss, stopped)?;
-        let bound = config.tcp.iter().map(|tcp| {
-            let flag = if tcp.spoken.tls { "--tls" } else { "--tcp" };
-            listen(tcp.address, flag, shards)
-        });
-        let listeners = bound.collect::<Result<Vec<_>, _>>()?;
-        let bound = config.udp.iter().map(|address| listen_udp(*address, shards));
-        let udp = bound.collect::<Result<Vec<_>, _>>()?;
+        let (listeners, udp) = bind(config, shards)?;
         tell_listening(config, &listeners, &udp);
         let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
         let udp_addresses = udp.iter().map(|listener| listener.address).collect();
@@ -167,8 +161,8 @@ impl Engine {
         let live = Live::new(config, mailboxes.clone(), Arc::clone(&watch));
         let known = tokens.as_ref().map(Tokens::known);
         let logs = log_limits(config, descriptors, known, &live, recovered.rejected_bytes);
-        let shared = Shared { descriptors, servers: &servers, live: &live, logs: &logs, ownership: &ownership };
-        let configs = shard_configs(config, &shared, &starts);
+        let common = Common { descriptors, servers: &servers, live: &live, logs: &logs, ownership: &ownership };
+        let configs = shard_configs(config, &common, &starts);
         let kept = Arc::new(Kept::default());
         let keeping = Keeping::start(Arc::clone(&data), config.keep, &recovered, Arc::clone(&kept))?;
         let at_start = SegmentsAtStart::of(&recovered);
@@ -312,6 +306,19 @@ pub fn run(Resolved { config, settings }: Resolved, reread: Reread) -> Result<bo
     Ok(unstored == 0 && !outcome.abandoned_queue)
 }
 
+type Bound = (Vec<Listener>, Vec<UdpListener>);
+
+fn bind(config: &Config, shards: usize) -> Result<Bound, StartError> {
+    let bound = config.tcp.iter().map(|tcp| {
+        let flag = if tcp.spoken.tls { "--tls" } else { "--tcp" };
+        listen(tcp.address, flag, shards)
+    });
+    let listeners = bound.collect::<Result<Vec<_>, _>>()?;
+    let bound = config.udp.iter().map(|address| listen_udp(*address, shards));
+    let udp = bound.collect::<Result<Vec<_>, _>>()?;
+    Ok((listeners, udp))
+}
+
 fn tell_listening(config: &Config, tcp: &[Listener], udp: &[UdpListener]) {
     for (listener, flag) in tcp.iter().zip(&config.tcp) {
         let proto = if flag.spoken.tls { "tls" } else { "tcp" };
@@ -409,7 +416,7 @@ fn log_limits(
 }
 
 /// What all shards have in common.
-struct Shared<'a> {
+struct Common<'a> {
     descriptors: Descriptors,
     servers: &'a [tls::Server],
     live: &'a Live,
@@ -417,8 +424,8 @@ struct Shared<'a> {
     ownership: &'a Ownership,
 }
 
-fn shard_configs(config: &Config, shared: &Shared<'_>, starts: &[JournalStart]) -> Vec<ShardConfig> {
-    let Shared { descriptors, servers, live, logs, ownership } = *shared;
+fn shard_configs(config: &Config, common: &Common<'_>, starts: &[JournalStart]) -> Vec<ShardConfig> {
+    let Common { descriptors, servers, live, logs, ownership } = *common;
     let connections = Allowance::new(descriptors.connections);
     let tls = config.tcp.iter().map(|tcp| tcp.certificates.map(|set| servers[set].clone()));
     let tls: Vec<_> = tls.collect();

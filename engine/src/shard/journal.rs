@@ -77,6 +77,7 @@ enum Change {
 
 /// A shard's end of its journal.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about the file at hand")]
 pub(super) struct Journal {
     shard: ShardId,
     run: u32,

@@ -340,7 +340,7 @@ pub fn assert_journaled(sim: &Sim, case: &str) {
     for token in sim.tokens() {
         for (base, bytes) in sim.segments(token) {
             // What was complete before the oldest generation is not told of; a poisoned one may hold more than that.
-            let end = told.get(&(token, base)).copied().or(is_first.then_some(0));
+            let end = told.get(&(token, base)).copied().or_else(|| is_first.then_some(0));
             let is_told = end.is_none_or(|end| end == bytes.len() as u64);
             assert!(is_told || poisoned.contains(&(token, base)), "{case}: {token} {base:?}");
         }
