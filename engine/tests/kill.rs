@@ -89,7 +89,9 @@ fn kill_again_and_again(folder: &Path) {
         }
         engine.signal(Signal::KILL);
         drop(engine);
-        clients.into_iter().for_each(|client| client.join().unwrap());
+        for client in clients {
+            client.join().unwrap();
+        }
         let engine = Engine::start_in(&data, &[]);
         let recovered = engine.wait_for_line(|line| line.contains("recovered"));
         assert!(recovered.ends_with(" alarms=0"), "{recovered}");
