@@ -1,15 +1,13 @@
 //! The configuration file (TOML): which key says what in which line. What keys there are and what they may say is the
 //! flags' business.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use memchr::memchr_iter;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, de};
 
-use super::wrong;
+use super::{files, wrong};
 use crate::error::{ConfigError, shown};
 use crate::limits::CONFIG_FILE_BYTES_MAX;
 
@@ -76,14 +74,8 @@ pub enum Kind {
 /// It cannot be read, or it is no TOML, or has values that no setting has: file, line, and what to do.
 pub fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
     let name = shown(path);
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(CONFIG_FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
-    if let Err(error) = read {
-        return Err(wrong(name, format!("cannot be read; give a TOML file that this user may read ({error})")));
-    }
-    if bytes.len() as u64 > CONFIG_FILE_BYTES_MAX {
-        return Err(wrong(name, format!("is larger than {CONFIG_FILE_BYTES_MAX} bytes; give a TOML file")));
-    }
+    let bytes = files::bytes(path, CONFIG_FILE_BYTES_MAX, "a TOML file");
+    let bytes = bytes.map_err(|problem| wrong(name.clone(), problem))?;
     match str::from_utf8(&bytes) {
         Ok(text) => parse(&name, text),
         Err(error) => {
