@@ -518,6 +518,8 @@ impl Shard {
             Some(Ok(false)) | None => {}
         }
         self.stop_taking(id);
+        // Thousands may end in one turn, each with a line for another shard.
+        self.relieve();
     }
 
     /// The stream ended at an arbitrary byte: an unterminated rest is dropped and counted; so is what `lost` says of.
