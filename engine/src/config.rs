@@ -31,6 +31,7 @@ use crate::limits::{
 use crate::segment::SegmentLimits;
 use crate::shard::{Cidr, Oversize};
 use crate::store::keep::Rules;
+use crate::sys::affinity::usable_cores;
 
 /// The flags of `run`, parsed but not judged.
 #[expect(clippy::struct_excessive_bools, reason = "one for each flag that is a switch")]
@@ -276,7 +277,7 @@ impl Config {
 /// # Errors
 /// Nobody can have that many.
 pub fn shards(asked: Option<u64>) -> Result<u16, ConfigError> {
-    let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64).min(SHARDS_MAX);
+    let cores = || (usable_cores() as u64).min(SHARDS_MAX);
     let shards = asked.unwrap_or_else(cores);
     let allowed = u16::try_from(shards).ok().filter(|_| (1..=SHARDS_MAX).contains(&shards));
     allowed.ok_or_else(|| wrong("--shards", format!("{shards} is not possible; give 1 to {SHARDS_MAX}")))

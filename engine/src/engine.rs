@@ -51,7 +51,7 @@ use crate::segment::Position;
 use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, RejectedRoom, Shard, ShardConfig};
 use crate::store::keep::Kept;
 use crate::store::recover::{Recovered, RecoveredLog, recover};
-use crate::sys::affinity::{allowed_cores, pin};
+use crate::sys::affinity::{allowed_cores, may_pin, pin, usable_cores};
 use crate::sys::listener::{Listener, listen};
 use crate::sys::udp::{UdpListener, listen_udp};
 use crate::sys::{DataDir, DataLock, host};
@@ -441,7 +441,8 @@ fn shard_configs(
 #[derive(Debug)]
 struct Part {
     config: ShardConfig,
-    core: usize,
+    /// `None`: where the scheduler puts it.
+    core: Option<usize>,
     logs: Vec<RecoveredLog>,
     listeners: Vec<OwnedFd>,
     udp: Vec<OwnedFd>,
@@ -458,13 +459,15 @@ fn share_out(
     mailboxes: &[Mailbox],
 ) -> Vec<Part> {
     let cores = allowed_cores();
-    if configs.len() > cores.len() {
-        say(Level::Warn, format_args!("more shards than cores shards={} cores={}", configs.len(), cores.len()));
+    let usable = usable_cores();
+    if configs.len() > usable {
+        say(Level::Warn, format_args!("more shards than cores shards={} cores={usable}", configs.len()));
     }
+    let pins = may_pin(cores.len(), usable);
     let shards = u16::try_from(configs.len()).expect("--shards is at most 256");
     let part = |((config, core), (mailbox, neighbours)): ((_, &usize), (&Mailbox, _))| Part {
         config,
-        core: *core,
+        core: pins.then_some(*core),
         logs: Vec::new(),
         listeners: listeners.iter_mut().filter_map(|listener| listener.fds.pop()).collect(),
         udp: udp.iter_mut().filter_map(|listener| listener.fds.pop()).collect(),
@@ -548,7 +551,9 @@ fn set_up(part: Part, data: Arc<DataDir>, rolled: Sender<Option<Token>>) -> io::
     let files = Files { data, rolled };
     let driver = Uring::new(part.listeners, part.udp, files, part.mailbox, part.neighbours)?;
     // After the file thread was started, which may run anywhere.
-    pin(part.core);
+    if let Some(core) = part.core {
+        pin(core);
+    }
     let mut shard = Shard::new(part.config);
     for log in part.logs {
         shard.resume_log(log.name, log.base, Position(log.len), log.age);
