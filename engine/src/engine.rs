@@ -42,8 +42,8 @@ use crate::driver::uring::{Files, Mailbox, Neighbours, Uring, probe, refused};
 use crate::error::{EngineError, Exit, StartError};
 use crate::handover::ShardId;
 use crate::limits::{
-    DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, DRAIN_PROGRESS, NOTICES_MAX, RECV_BUFFERS,
-    UDP_BUFFERS,
+    DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, DRAIN_PROGRESS, LOG_WINDOW, NOTICES_MAX,
+    RECV_BUFFERS, UDP_BUFFERS,
 };
 use crate::metrics::{Limit, Report, constants};
 use crate::route::{KnownTokens, Ownership};
@@ -164,7 +164,7 @@ impl Engine {
         let (reporters, desks) = mailboxes.iter().cloned().map(Desk::new).unzip();
         let events = channel();
         let (notices, notices_in) = sync_channel(NOTICES_MAX);
-        let tells = move || notices_in.into_iter().for_each(tell);
+        let tells = move || tell_until_the_end(&notices_in);
         let teller = std::thread::Builder::new().name("notices".into()).spawn(tells).map_err(no_resources)?;
         let shards = start_shards(
             parts,
@@ -564,6 +564,17 @@ fn set_up(part: Part, data: Arc<DataDir>, rolled: Sender<Option<Token>>) -> io::
 fn no_resources(error: io::Error) -> StartError {
     let problem = "the system refuses a thread, a ring or memory; raise the limits (ulimit -a)";
     StartError::new("start", problem).because(error)
+}
+
+/// Says what the shards have to say until all have ended, and what was held back once they are quiet.
+fn tell_until_the_end(notices: &Receiver<Notice>) {
+    loop {
+        match notices.recv_timeout(LOG_WINDOW) {
+            Ok(notice) => tell(notice),
+            Err(RecvTimeoutError::Timeout) => diag::catch_up(),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
 }
 
 fn tell(notice: Notice) {
