@@ -49,7 +49,7 @@ use crate::metrics::{Limit, Report, constants};
 use crate::route::{KnownTokens, Ownership};
 use crate::segment::Position;
 use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, RejectedRoom, Shard, ShardConfig};
-use crate::store::keep::Kept;
+use crate::store::keep::{Kept, Rules};
 use crate::store::recover::{Recovered, RecoveredLog, recover};
 use crate::sys::affinity::{allowed_cores, may_pin, pin, usable_cores};
 use crate::sys::listener::{Listener, listen};
@@ -381,7 +381,11 @@ fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64
         Limit::new("disk_free_min", disk_free_min),
         Limit::new("drain_timeout", config.drain_timeout),
     ];
+    let Rules { compress_after, retain_bytes, retain_age } = config.keep;
     limits.extend(config.rejected_bytes_max.map(|bytes| Limit::new("rejected_bytes_max", bytes)));
+    limits.extend(retain_bytes.map(|bytes| Limit::new("retain_bytes", bytes)));
+    limits.extend(retain_age.map(|age| Limit::new("retain_age", age)));
+    limits.extend(compress_after.map(|age| Limit::new("compress_after", age)));
     limits.extend(constants());
     limits
 }
