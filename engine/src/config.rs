@@ -10,7 +10,7 @@ mod tokens;
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -26,12 +26,15 @@ use crate::error::{ConfigError, StartError, shown};
 use crate::framing::Framing;
 use crate::limits::{
     BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_LISTENER, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED,
-    LINE_BYTES_MAX_MIN, LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, ROLL_GAP, SEGMENT_PARTS, SHARDS_MAX,
+    DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, LINE_BYTES_MAX_MIN, LINE_PARTS_OF_BUFFER, LINGER_MAX,
+    OPEN_FILES_MIN, ROLL_GAP, SEGMENT_PARTS, SHARDS_MAX,
 };
 use crate::segment::SegmentLimits;
 use crate::shard::{Cidr, Oversize};
 use crate::store::keep::Rules;
 use crate::sys::affinity::usable_cores;
+use crate::sys::host;
+use crate::tls::ClientCertificates;
 
 /// The flags of `run`, parsed but not judged.
 #[expect(clippy::struct_excessive_bools, reason = "one for each flag that is a switch")]
@@ -55,6 +58,8 @@ pub struct RunFlags {
     pub key: Vec<PathBuf>,
     /// `--client-ca`
     pub client_ca: Option<PathBuf>,
+    /// `--client-certs`
+    pub client_certs: Option<ClientCertificates>,
     /// `--handshakes-max`
     pub handshakes_max: u64,
     /// `--framing`
@@ -262,6 +267,26 @@ impl Config {
         }
     }
 
+    /// How many descriptors of so many are for what.
+    ///
+    /// # Errors
+    /// They are too few.
+    pub fn descriptors(&self, limit: u64) -> Result<Descriptors, StartError> {
+        Descriptors::share(limit, self.connections_max, self.shards, self.tcp.len() + self.udp.len())
+    }
+
+    /// `--disk-free-min`, or what it is on the disk that holds the data directory, or will; `None` if that cannot be told.
+    #[must_use]
+    pub fn disk_free_min(&self) -> Option<u64> {
+        let of_disk = || {
+            let parts =
+                self.data.ancestors().map(|part| if part.as_os_str().is_empty() { Path::new(".") } else { part });
+            let existing = parts.into_iter().find_map(|part| host::file_system(part).ok())?;
+            Some(DISK_FREE_MIN_DEFAULT.min(existing.total_bytes / 100 * DISK_FREE_PERCENT_DEFAULT))
+        };
+        self.disk_free_min.or_else(of_disk)
+    }
+
     /// Reads the files that it names, and forgets what is in them.
     ///
     /// # Errors
@@ -398,6 +423,7 @@ mod tests {
             cert: Vec::new(),
             key: Vec::new(),
             client_ca: None,
+            client_certs: None,
             handshakes_max: 1,
             framing: Framing::Lf,
             proxy_from: Vec::new(),
@@ -496,6 +522,10 @@ mod tests {
         assert_eq!(refused(RunFlags { cert: files(2), key: files(1), ..tls() }), "--key");
         assert_eq!(refused(RunFlags { cert: files(1), key: files(1), ..flags() }), "--cert");
         assert_eq!(refused(RunFlags { client_ca: Some("ca.pem".into()), ..flags() }), "--client-ca");
+        let optional = Some(ClientCertificates::Optional);
+        assert_eq!(refused(RunFlags { client_certs: optional, ..flags() }), "--client-certs");
+        let asks_nobody = RunFlags { cert: files(1), key: files(1), client_certs: optional, ..tls() };
+        assert_eq!(refused(asks_nobody), "--client-certs");
         assert_eq!(refused(RunFlags { handshakes_max: 0, ..flags() }), "--handshakes-max");
         let config = Config::try_from(RunFlags { cert: files(2), key: files(2), ..tls() }).expect("allowed");
         assert_eq!(config.certificates[0].pairs.len(), 2);
@@ -510,6 +540,7 @@ mod tests {
             cert: Vec::new(),
             key: Vec::new(),
             client_ca: None,
+            client_certs: None,
             proxy_from: Vec::new(),
             place: Some("engine.toml:3".to_owned()),
         }

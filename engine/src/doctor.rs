@@ -342,9 +342,10 @@ mod tests {
         assert_eq!(cores(4, 4).to_string(), "ok cores: 4");
         assert!(cores(64, 2).to_string().starts_with("ok cores: 2 of 64, by a quota of its cgroup; "));
         assert_eq!(io_uring_sysctl(Some("2")).verdict, Verdict::Warn);
-        let small = host::FileSystem { magic: 0x0102_1994, free_bytes: 1 << 20, free_inodes: Some(5) };
+        let small =
+            host::FileSystem { magic: 0x0102_1994, total_bytes: 1 << 20, free_bytes: 1 << 20, free_inodes: Some(5) };
         assert!(file_system(&small).iter().all(|finding| finding.verdict == Verdict::Warn));
-        let large = host::FileSystem { magic: 0xef53, free_bytes: 1 << 40, free_inodes: None };
+        let large = host::FileSystem { magic: 0xef53, total_bytes: 1 << 41, free_bytes: 1 << 40, free_inodes: None };
         assert!(file_system(&large).iter().all(|finding| finding.verdict == Verdict::Ok));
     }
 }

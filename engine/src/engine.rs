@@ -41,10 +41,7 @@ use crate::diag::{self, Level, log, quoted, say};
 use crate::driver::uring::{Files, Mailbox, Neighbours, Uring, probe, refused};
 use crate::error::{EngineError, Exit, StartError};
 use crate::handover::ShardId;
-use crate::limits::{
-    DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, DRAIN_PROGRESS, LOG_WINDOW, NOTICES_MAX,
-    RECV_BUFFERS, UDP_BUFFERS,
-};
+use crate::limits::{DISK_WATCH, DRAIN_PROGRESS, LOG_WINDOW, NOTICES_MAX, RECV_BUFFERS, UDP_BUFFERS};
 use crate::metrics::{Limit, Report, constants};
 use crate::route::{KnownTokens, Ownership};
 use crate::segment::Position;
@@ -125,12 +122,13 @@ impl Engine {
         let limit = host::raise_descriptor_limit();
         probe()?;
         let shards = usize::from(config.shards);
-        let descriptors =
-            Descriptors::share(limit, config.connections_max, config.shards, config.tcp.len() + config.udp.len())?;
+        let descriptors = config.descriptors(limit)?;
         let data = Arc::new(DataDir::open(&config.data)?);
         let lock = data.lock()?;
         data.meta()?;
-        let disk_free_min = disk_free_min(config, &data)?;
+        let unknown_disk =
+            || StartError::new("--disk-free-min", "the size of the disk is not known; give one".to_owned());
+        let disk_free_min = config.disk_free_min().ok_or_else(unknown_disk)?;
         let limits = limits_in_force(config, descriptors, disk_free_min);
         let servers: Vec<_> = certificates.iter().map(|shown| shown.server().clone()).collect();
         let watch = Arc::new(Watch::new(Arc::clone(&data), limits, servers.clone()));
@@ -353,14 +351,6 @@ fn tell_all(mailboxes: &[Mailbox], command: &Command) {
     for mailbox in mailboxes {
         mailbox.send(command.clone());
     }
-}
-
-fn disk_free_min(config: &Config, data: &DataDir) -> Result<u64, StartError> {
-    if let Some(bytes) = config.disk_free_min {
-        return Ok(bytes);
-    }
-    let total = data.total_bytes().map_err(no_resources)?;
-    Ok(DISK_FREE_MIN_DEFAULT.min(total / 100 * DISK_FREE_PERCENT_DEFAULT))
 }
 
 /// What flags and the host allow, and the constants.

@@ -97,6 +97,7 @@ fn metrics_have_their_names_and_labels() {
         ("tls_handshakes_total", &["result"]),
         ("accept_pauses_total", &[]),
         ("tls_handshakes_waited_total", &[]),
+        ("tls_clients_known_total", &[]),
         ("tls_broken_total", &[]),
         ("tls_certificate_expiry_timestamp_seconds", &[]),
         ("udp_datagrams_total", &[]),
