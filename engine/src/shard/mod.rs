@@ -687,7 +687,7 @@ impl Shard {
         while let Some((from, batch)) = self.incoming.pop_front() {
             self.given_up_bytes += batch.entry_bytes();
             for run in batch.runs() {
-                count(&mut self.counters, run.kind, run.entries, run.bytes.len() as u64);
+                count(&mut self.counters, run.kind, run.entries.into(), run.bytes.len() as u64);
             }
             self.ops.push_back(Op::Send { to: from, message: Message::Returned(batch) });
         }
