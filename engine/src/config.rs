@@ -25,13 +25,14 @@ use crate::diag::{Format, Level};
 use crate::error::{ConfigError, StartError, shown};
 use crate::framing::Framing;
 use crate::limits::{
-    BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED, DISK_FREE_MIN_DEFAULT,
-    DISK_FREE_PERCENT_DEFAULT, LINE_BYTES_MAX_MIN, LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, ROLL_GAP,
-    SEGMENT_PARTS, SHARDS_MAX,
+    BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_LISTENER, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED,
+    DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, LINE_BYTES_MAX_MIN, LINE_PARTS_OF_BUFFER, LINGER_MAX,
+    OPEN_FILES_MIN, ROLL_GAP, SEGMENT_PARTS, SHARDS_MAX,
 };
 use crate::segment::SegmentLimits;
 use crate::shard::{Cidr, Oversize};
 use crate::store::keep::Rules;
+use crate::sys::affinity::usable_cores;
 use crate::sys::host;
 use crate::tls::ClientCertificates;
 
@@ -301,7 +302,7 @@ impl Config {
 /// # Errors
 /// Nobody can have that many.
 pub fn shards(asked: Option<u64>) -> Result<u16, ConfigError> {
-    let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64).min(SHARDS_MAX);
+    let cores = || (usable_cores() as u64).min(SHARDS_MAX);
     let shards = asked.unwrap_or_else(cores);
     let allowed = u16::try_from(shards).ok().filter(|_| (1..=SHARDS_MAX).contains(&shards));
     allowed.ok_or_else(|| wrong("--shards", format!("{shards} is not possible; give 1 to {SHARDS_MAX}")))
@@ -377,7 +378,8 @@ impl Descriptors {
     /// # Errors
     /// The limit cannot hold the number that was asked for.
     pub fn share(limit: u64, connections_max: Option<u64>, shards: u16, addresses: usize) -> Result<Self, StartError> {
-        let reserved = DESCRIPTORS_RESERVED + (DESCRIPTORS_PER_SHARD + addresses as u64) * u64::from(shards);
+        let of_shard = DESCRIPTORS_PER_SHARD + DESCRIPTORS_PER_LISTENER * addresses as u64;
+        let reserved = DESCRIPTORS_RESERVED + of_shard * u64::from(shards);
         let least = reserved + OPEN_FILES_MIN * u64::from(shards);
         let refused = |problem| StartError::new("--connections-max", problem);
         let Some(free) = limit.checked_sub(least).filter(|&free| free > 0) else {
@@ -576,12 +578,12 @@ mod tests {
     #[test]
     fn descriptors_are_shared() {
         let share = |limit, asked| Descriptors::share(limit, asked, 1, 2);
-        assert_eq!(share(1024, None).expect("enough").connections, 669);
+        assert_eq!(share(1024, None).expect("enough").connections, 666);
         assert_eq!(share(1 << 20, None).expect("enough").connections, 65_536);
         assert!(share(1 << 20, Some(0)).expect("enough").connections > 700_000);
-        assert_eq!(share(1024, Some(892)).expect("enough"), Descriptors { connections: 892, files: 64 });
-        assert!(share(1024, Some(893)).is_err());
+        assert_eq!(share(1024, Some(888)).expect("enough"), Descriptors { connections: 888, files: 64 });
+        assert!(share(1024, Some(889)).is_err());
         assert!(share(128, None).is_err());
-        assert!(Descriptors::share(300, Some(120), 1, 60).is_err(), "every address takes one of each shard");
+        assert!(Descriptors::share(300, Some(120), 1, 60).is_err(), "every address takes two of each shard");
     }
 }

@@ -89,6 +89,14 @@ impl Foreign {
 
 /// Takes the lines of one connection.
 pub trait LineSink {
+    /// Whole lines of one buffer, none of them too long. Who has something to gain from seeing several at once does it here.
+    #[inline]
+    fn lines(&mut self, input: &[u8], marks: &[LineMark]) {
+        for (line, token) in marked_lines(input, marks) {
+            self.line(line, token);
+        }
+    }
+
     /// A whole line, its LF and one CR before it removed, with its token if it begins with one.
     ///
     /// The token comes by reference: copied with its `Option` it is loaded across the pieces in which it was stored, and
@@ -126,6 +134,20 @@ enum Mode {
     Bad,
     /// It is not known yet whether frames are counted.
     Undecided(Opening),
+}
+
+/// The lines that marks tell of, each with its token if it begins with one.
+#[inline]
+pub fn marked_lines<'a>(
+    input: &'a [u8],
+    marks: &'a [LineMark],
+) -> impl Iterator<Item = (&'a [u8], Option<&'a Token>)> + use<'a> {
+    let mut start = 0;
+    marks.iter().map(move |mark| {
+        let line = strip_cr(&input[start..mark.end as usize]);
+        start = mark.end as usize + 1;
+        (line, mark.token.as_ref())
+    })
 }
 
 /// Cuts one connection's bytes into lines.
@@ -307,17 +329,13 @@ impl LineDecoder {
         let mut marks = [LineMark::EMPTY; MARKS];
         loop {
             let count = scan::mark_lines(input, &mut marks);
-            let mut start = 0;
-            for mark in &marks[..count] {
-                let line = strip_cr(&input[start..mark.end as usize]);
-                start = mark.end as usize + 1;
-                if line.len() <= limit {
-                    sink.line(line, mark.token.as_ref());
-                } else {
-                    self.end_line(line, limit, sink);
-                }
+            let found = &marks[..count];
+            if marked_lines(input, found).all(|(line, _)| line.len() <= limit) {
+                sink.lines(input, found);
+            } else {
+                marked_lines(input, found).for_each(|(line, _)| self.end_line(line, limit, sink));
             }
-            input = &input[start..];
+            input = found.last().map_or(input, |mark| &input[mark.end as usize + 1..]);
             if count < MARKS {
                 break;
             }

@@ -131,6 +131,27 @@ fn limits_are_shown_as_they_are_in_force() {
     engine.stop();
 }
 
+/// Every flag of the README's table for `run` that takes a number, a size or a time.
+#[test]
+fn every_limit_that_a_flag_sets_is_shown() {
+    let readme = include_str!("../../README.md").split("### `engine run`").nth(1).unwrap();
+    let rows = readme.split("### ").next().unwrap().lines().filter_map(|row| row.strip_prefix("| `--"));
+    let limits: Vec<String> = rows
+        .filter_map(|row| row.split_once('`')?.0.split_once(' '))
+        .filter(|(_, value)| matches!(*value, "N" | "SIZE" | "TIME"))
+        .map(|(flag, value)| flag.replace('-', "_") + if value == "TIME" { "_seconds" } else { "" })
+        .collect();
+    assert!(limits.len() > 15, "{limits:?}");
+    // These have no limit, or nothing to limit, by default.
+    let given = ["--rejected", "keep", "--retain-bytes", "1GiB", "--retain-age", "1d"];
+    let mut engine = Engine::start(&[&given, &ADMIN[..]].concat());
+    let text = get(engine.admin(), "/metrics").body;
+    for limit in limits {
+        assert!(text.contains(&format!("\nengine_limit{{name=\"{limit}\"}} ")), "{limit} is not shown");
+    }
+    engine.stop();
+}
+
 /// The parser of the people who made the format.
 #[test]
 fn the_official_parser_takes_the_metrics() {

@@ -102,6 +102,11 @@ impl Doorbell {
         self.asleep.store(false, Ordering::Relaxed);
     }
 
+    /// Called by a sender that could not wake the shard: somebody still has to.
+    pub fn not_heard(&self) {
+        self.asleep.store(true, Ordering::Relaxed);
+    }
+
     /// Called by a sender after it filled a slot: whether it has to wake the shard. Only one sender is told so.
     #[must_use]
     pub fn must_wake(&self) -> bool {

@@ -136,6 +136,7 @@ pub fn strip_cr(line: &[u8]) -> &[u8] {
 ///
 /// `line[at..at + 36]` must be a token.
 #[must_use]
+#[inline]
 pub fn remove_token(line: &[u8], at: usize) -> Entry<'_> {
     let (head, rest) = line.split_at(at);
     let (token, tail) = rest.split_at(TOKEN_BYTES);
@@ -153,6 +154,7 @@ pub fn remove_token(line: &[u8], at: usize) -> Entry<'_> {
     Entry { head, tail: if blank_before { strip_first_blank(tail) } else { tail } }
 }
 
+#[inline]
 fn after_repeats<'a>(token: &[u8], mut tail: &'a [u8]) -> &'a [u8] {
     while let Some((next, rest)) = tail.split_at_checked(TOKEN_BYTES) {
         // The fourth dash first: it is the cheapest sign that there is no repeat.
