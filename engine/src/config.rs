@@ -275,16 +275,19 @@ impl Config {
         Descriptors::share(limit, self.connections_max, self.shards, self.tcp.len() + self.udp.len())
     }
 
-    /// `--disk-free-min`, or what it is on the disk that holds the data directory, or will; `None` if that cannot be told.
-    #[must_use]
-    pub fn disk_free_min(&self) -> Option<u64> {
+    /// `--disk-free-min`, or what it is on the disk that holds the data directory, or will.
+    ///
+    /// # Errors
+    /// Nobody has given it, and the size of the disk cannot be told.
+    pub fn disk_free_min(&self) -> Result<u64, StartError> {
         let of_disk = || {
-            let parts =
+            let mut parts =
                 self.data.ancestors().map(|part| if part.as_os_str().is_empty() { Path::new(".") } else { part });
-            let existing = parts.into_iter().find_map(|part| host::file_system(part).ok())?;
+            let existing = parts.find_map(|part| host::file_system(part).ok())?;
             Some(DISK_FREE_MIN_DEFAULT.min(existing.total_bytes / 100 * DISK_FREE_PERCENT_DEFAULT))
         };
-        self.disk_free_min.or_else(of_disk)
+        let unknown = || StartError::new("--disk-free-min", "the size of the disk is not known; give a SIZE");
+        self.disk_free_min.or_else(of_disk).ok_or_else(unknown)
     }
 
     /// Reads the files that it names, and forgets what is in them.
