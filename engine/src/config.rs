@@ -491,6 +491,23 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_given_once() {
+        let at =
+            |texts: &[&str]| texts.iter().map(|text| text.parse().expect("an address")).collect::<Vec<SocketAddr>>();
+        let open = || RunFlags { open: true, ..flags() };
+        for twice in [["[::]:1", "127.0.0.1:1"], ["127.0.0.1:1", "127.0.0.1:1"], ["0.0.0.0:1", "[::]:1"]] {
+            assert_eq!(refused(RunFlags { tcp: at(&twice), ..open() }), "--tcp", "{twice:?}");
+            assert_eq!(refused(RunFlags { udp: at(&twice), ..open() }), "--udp", "{twice:?}");
+            let admin = AdminAddress::Tcp(at(&twice)[1]);
+            assert_eq!(refused(RunFlags { tcp: at(&twice[..1]), admin, ..open() }), "--admin", "{twice:?}");
+            assert!(Config::try_from(RunFlags { tcp: at(&twice[..1]), udp: at(&twice[1..]), ..open() }).is_ok());
+        }
+        for apart in [["127.0.0.1:0", "127.0.0.1:0"], ["0.0.0.0:1", "[::1]:1"], ["0.0.0.0:1", "0.0.0.0:2"]] {
+            assert!(Config::try_from(RunFlags { tcp: at(&apart), ..open() }).is_ok(), "{apart:?}");
+        }
+    }
+
+    #[test]
     fn the_admin_address_has_three_forms() {
         for text in ["off", "127.0.0.1:9600", "[::1]:0", "unix:run/engine.sock"] {
             assert_eq!(text.parse::<AdminAddress>().expect("a form of it").to_string(), text);
