@@ -1,10 +1,14 @@
-//! What connections that do nothing cost those that send: the same load in turn with and without them, one engine.
+//! What connections that do nothing cost those that send: the same load in turn beside them and without, one engine.
 //!
 //! ```text
 //!  engine, one shard ◄── loadgen, some runs to warm up
-//!        ▲ round:  open the neighbours ── loadgen, measured ── end them ── loadgen, measured
-//!        │ next:   loadgen, measured ── open the neighbours ── loadgen, measured ── end them
+//!        ▲ round:  neighbours of the engine ── loadgen, measured ── the same elsewhere ── loadgen, measured
+//!        │ next:   the other way round
 //! ```
+//! Elsewhere is this program: the kernel has as many sockets and as much in them. Else they take warm pages from the page
+//! cache, and copying into colder ones would be all the difference (4 to 10 % in a virtual machine, by perf, all of it in
+//! `copy_folio_from_iter_atomic`).
+//!
 //! Kinds of neighbours: `idle`, 10,000 connections that send nothing; `begun`, 5,000 that have sent half a line;
 //! `handshakes`, 5,000 that have sent half a TLS `ClientHello`, all of them having their turn; `waiting`, the same where
 //! most of them wait for it. The load comes over TLS beside the last two.
@@ -20,9 +24,10 @@
 use std::error::Error;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -60,17 +65,19 @@ fn main() -> Result<()> {
     }
     let (mut with, mut without) = (Vec::new(), Vec::new());
     let mut memory = 0;
+    let elsewhere = Elsewhere::start()?;
     for round in 0..rounds {
         for present in [round % 2 == 0, round % 2 == 1] {
-            if !present {
-                without.push(world.entries_per_cpu_second()?);
-                continue;
-            }
             let before = world.memory()?;
-            let neighbours = open_neighbours(&kind, many, &world)?;
-            memory = memory.max(world.memory()?.saturating_sub(before));
-            with.push(world.entries_per_cpu_second()?);
+            let neighbours = open_neighbours(&kind, many, &world, (!present).then_some(elsewhere.address))?;
+            if present {
+                memory = memory.max(world.memory()?.saturating_sub(before));
+                with.push(world.entries_per_cpu_second()?);
+            } else {
+                without.push(world.entries_per_cpu_second()?);
+            }
             drop(neighbours);
+            elsewhere.end_all();
             std::thread::sleep(SETTLE);
         }
     }
@@ -182,13 +189,38 @@ impl Drop for World {
     }
 }
 
-/// Opens those that do nothing, until they are dropped.
-fn open_neighbours(kind: &str, many: usize, world: &World) -> Result<Vec<TcpStream>> {
+/// Somebody who takes connections and does nothing with them.
+struct Elsewhere {
+    address: SocketAddr,
+    taken: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Elsewhere {
+    fn start() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let (address, taken) = (listener.local_addr()?, Arc::new(Mutex::new(Vec::new())));
+        let shared = Arc::clone(&taken);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(std::io::Result::ok) {
+                shared.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
+            }
+        });
+        Ok(Self { address, taken })
+    }
+
+    fn end_all(&self) {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// Opens those that do nothing, until they are dropped, of the engine or of somebody else.
+fn open_neighbours(kind: &str, many: usize, world: &World, elsewhere: Option<SocketAddr>) -> Result<Vec<TcpStream>> {
     let (address, bytes) = match kind {
         "handshakes" | "waiting" => (world.tls, HALF_HELLO),
         "begun" => (world.plain, HALF_LINE),
         _ => (world.plain, &b""[..]),
     };
+    let address = elsewhere.unwrap_or(address);
     let mut streams = Vec::with_capacity(many);
     for source in (2..).take(SOURCES).cycle().take(many) {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
