@@ -11,6 +11,7 @@
 //! ```
 
 mod certificates;
+mod disk;
 mod files;
 mod keeping;
 mod recovery;
@@ -21,7 +22,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -29,6 +31,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use certificates::Certificates;
+use disk::{DiskWatch, Refused};
 use files::FileWatch;
 use keeping::Keeping;
 use recovery::make_ready;
@@ -41,17 +44,17 @@ use crate::admin::watch::{Desk, Progress, Reporter, Segments, SegmentsAtStart, W
 use crate::config::{Config, Descriptors, Resolved, Setting};
 use crate::diag::{self, Level, log, quoted, say};
 use crate::driver::uring::{Files, Mailbox, Neighbours, SyncThread, Uring, probe, refused};
-use crate::error::{EngineError, Exit, StartError};
+use crate::error::{EngineError, Exit, StartError, wants_room};
 use crate::handover::ShardId;
 use crate::limits::{
-    DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, DRAIN_PROGRESS, NOTICES_MAX, RECV_BUFFERS,
-    UDP_BUFFERS,
+    DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DRAIN_PROGRESS, NOTICES_MAX, RECV_BUFFERS, UDP_BUFFERS,
 };
 use crate::metrics::{Limit, Report, constants};
 use crate::route::{KnownTokens, Ownership};
 use crate::segment::{LogName, Offset, Position, segment_name};
 use crate::shard::{
-    Allowance, Command, JournalStart, LogLimits, Notice, Outcome, RejectedRoom, Resumed, Shard, ShardConfig,
+    Allowance, Command, JournalStart, KeeperMail, LogLimits, Notice, Outcome, RejectedRoom, Removal, Resumed, Shard,
+    ShardConfig,
 };
 use crate::store::keep::Kept;
 use crate::store::recover::{RecoveredLog, RecoveredSegment};
@@ -60,7 +63,6 @@ use crate::sys::listener::{Listener, listen};
 use crate::sys::udp::{UdpListener, listen_udp};
 use crate::sys::{DataDir, DataLock, host};
 use crate::tls;
-use crate::wire::Token;
 
 /// A running engine.
 #[derive(Debug)]
@@ -157,14 +159,16 @@ impl Engine {
         let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
         let udp_addresses = udp.iter().map(|listener| listener.address).collect();
         let mailboxes = (0..shards).map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>().map_err(no_resources)?;
-        let disk_watch = DiskWatch::start(Arc::clone(&data), disk_free_min, mailboxes.clone())?;
+        let refused = Refused::default();
+        let disk_watch = DiskWatch::start(Arc::clone(&data), disk_free_min, mailboxes.clone(), Arc::clone(&refused))?;
         let live = Live::new(config, mailboxes.clone(), Arc::clone(&watch));
         let known = tokens.as_ref().map(Tokens::known);
         let logs = log_limits(config, descriptors, known, &live, recovered.rejected_bytes);
         let common = Common { descriptors, servers: &servers, live: &live, logs: &logs, ownership: &ownership };
         let configs = shard_configs(config, &common, &starts);
         let kept = Arc::new(Kept::default());
-        let keeping = Keeping::start(Arc::clone(&data), config.keep, &recovered, Arc::clone(&kept))?;
+        let asks = asks_owners(ownership.clone(), mailboxes.clone());
+        let keeping = Keeping::start(Arc::clone(&data), config.keep, &recovered, Arc::clone(&kept), asks)?;
         let at_start = SegmentsAtStart::of(&recovered);
         let recovered = recovered.logs.into_iter().chain(recovered.rejected).collect();
         let sync_threads = SyncThread::start(&data, shards).map_err(no_resources)?;
@@ -177,7 +181,7 @@ impl Engine {
         let shards = start_shards(
             parts,
             reporters,
-            &Ends { data, notices, events: events.0.clone(), rolled: keeping.rolled() },
+            &Ends { data, notices, events: events.0.clone(), keeper: keeping.mail(), refused },
         )?;
         let tokens = tokens.map(|tokens| tokens.watched(mailboxes.clone()));
         let watched = certificates.into_iter().map(Certificates::watched).chain(tokens);
@@ -365,6 +369,11 @@ fn tell_all(mailboxes: &[Mailbox], command: &Command) {
     }
 }
 
+/// Passes a question of the keeper on to the shard that owns the log.
+fn asks_owners(ownership: Ownership, mailboxes: Vec<Mailbox>) -> impl Fn(Removal) + Send + 'static {
+    move |removal| mailboxes[usize::from(ownership.owner(removal.token).0)].send(Command::Record(removal))
+}
+
 fn disk_free_min(config: &Config, data: &DataDir) -> Result<u64, StartError> {
     if let Some(bytes) = config.disk_free_min {
         return Ok(bytes);
@@ -503,7 +512,8 @@ struct Ends {
     data: Arc<DataDir>,
     notices: SyncSender<Notice>,
     events: Sender<Event>,
-    rolled: Sender<Option<Token>>,
+    keeper: Sender<KeeperMail>,
+    refused: Refused,
 }
 
 /// Starts the shards' threads and lets them run when every ring is there: from then on each may wake each other.
@@ -518,10 +528,11 @@ fn start_shards(
         let (notices, events) = (ends.notices.clone(), ends.events.clone());
         let (started, start) = channel();
         let (go, may_go) = channel::<()>();
-        let (data, rolled) = (Arc::clone(&ends.data), ends.rolled.clone());
+        let (data, keeper) = (Arc::clone(&ends.data), ends.keeper.clone());
+        let refused_storage = Arc::clone(&ends.refused);
         let name = format!("shard-{}", part.config.id.0);
         let work = move || {
-            let (mut driver, mut shard) = match set_up(part, data, rolled) {
+            let (mut driver, mut shard) = match set_up(part, data, keeper.clone()) {
                 Ok(ready) => ready,
                 Err(error) => {
                     // The one who waits for this tells the operator.
@@ -536,8 +547,15 @@ fn start_shards(
             }
             let outcome = driver.run(&mut shard, |notice| match notice {
                 Notice::Report(report) => reporter.post(*report),
+                // Nobody waits for it any more if the engine ends.
+                Notice::Recorded(removal) => drop(keeper.send(KeeperMail::Recorded(removal))),
                 // A slow reader of stderr must not stop the shard: what it has no room for is not said.
-                notice => drop(notices.try_send(notice)),
+                notice => {
+                    if matches!(&notice, Notice::StorageRefused(error) if wants_room(error)) {
+                        refused_storage.store(true, Ordering::Relaxed);
+                    }
+                    drop(notices.try_send(notice));
+                }
             });
             if let Err(error) = &outcome {
                 // The others would wait for this shard, and clients for all of them: no half-dead service.
@@ -562,8 +580,8 @@ fn start_shards(
 }
 
 /// On the shard's own thread: its ring, and the shard with its logs.
-fn set_up(part: Part, data: Arc<DataDir>, rolled: Sender<Option<Token>>) -> io::Result<(Uring, Shard)> {
-    let files = Files { data, rolled };
+fn set_up(part: Part, data: Arc<DataDir>, keeper: Sender<KeeperMail>) -> io::Result<(Uring, Shard)> {
+    let files = Files { data, keeper };
     let driver = Uring::new(part.listeners, part.udp, files, part.sync_thread, part.mailbox, part.neighbours)?;
     // After the file thread was started, which may run anywhere.
     pin(part.core);
@@ -627,10 +645,15 @@ fn tell(notice: Notice) {
         Notice::Poisoned { name, base, from, to } => tell_poisoned(name, base, from, to),
         Notice::StorageResumed => log(Level::Info, format_args!("storage works again")),
         Notice::DiskLow(true) => {
-            log(Level::Warn, format_args!("free space is below --disk-free-min, reading stops until there is room"));
+            log(
+                Level::Warn,
+                format_args!(
+                    "free space is below --disk-free-min, or the reserve is spent: reading stops until there is room"
+                ),
+            );
         }
         // The control side's: taken before.
-        Notice::Report(_) => {}
+        Notice::Report(_) | Notice::Recorded(_) => {}
         Notice::DiskLow(false) => log(Level::Info, format_args!("free space is above --disk-free-min again")),
     }
 }
@@ -650,47 +673,5 @@ fn tell_poisoned(log_name: LogName, base: Offset, from: Position, to: Position) 
                 from.0, to.0
             ),
         );
-    }
-}
-
-/// Looks at the free space from time to time and tells the shard when it falls below the minimum, or is above again.
-/// Off the shard's thread, which makes no such call.
-#[derive(Debug)]
-struct DiskWatch {
-    end: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl DiskWatch {
-    fn start(data: Arc<DataDir>, free_min: u64, mailboxes: Vec<Mailbox>) -> Result<Self, StartError> {
-        if free_min == 0 {
-            return Ok(Self { end: None, thread: None });
-        }
-        let (end, ended) = channel();
-        let work = move || {
-            let mut was_low = false;
-            loop {
-                // A failed look says nothing new.
-                let low = data.free_bytes().map_or(was_low, |free| free < free_min);
-                if low != was_low {
-                    tell_all(&mailboxes, &Command::DiskLow(low));
-                    was_low = low;
-                }
-                if ended.recv_timeout(DISK_WATCH) != Err(RecvTimeoutError::Timeout) {
-                    return;
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("disk".into()).spawn(work).map_err(no_resources)?;
-        Ok(Self { end: Some(end), thread: Some(thread) })
-    }
-}
-
-impl Drop for DiskWatch {
-    fn drop(&mut self) {
-        self.end = None;
-        if let Some(thread) = self.thread.take() {
-            let _ended = thread.join();
-        }
     }
 }

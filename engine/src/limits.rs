@@ -88,6 +88,12 @@ pub const OPENS_IN_FLIGHT_MAX: usize = 64;
 pub const STORAGE_RETRY: Duration = Duration::from_millis(250);
 /// How often free space is looked at.
 pub const DISK_WATCH: Duration = Duration::from_millis(100);
+/// What is kept of a disk for the time when it is full: the journal and what is staged can then be written …
+pub const RESERVE_BYTES: u64 = 64 * MIB;
+/// … but no more than so many hundredths of it.
+pub const RESERVE_PERCENT: u64 = 1;
+/// With fewer free inodes, or less than a hundredth of them, the operator is told.
+pub const INODES_LOW: u64 = 1000;
 
 /// Records of the journal that wait, in bytes: with more nothing is started that adds another. Those of the writes under
 /// way come on top.

@@ -185,10 +185,12 @@ pub const LOGS_REFUSED: Family =
 /// No labels.
 pub const DISK_FREE_BYTES: Family =
     family(Kind::Gauge, "engine_disk_free_bytes", "bytes", "Bytes that the engine can still write to its disk.");
+/// No labels.
+pub const DISK_FREE_INODES: Family = gauge("engine_disk_free_inodes", "Files that the engine can still make.");
 /// `state`
 pub const STORAGE_STATE: Family = gauge(
     "engine_storage_state",
-    "1 for the state that storage is in: ok, partial (some logs are refused), low (below --disk-free-min) or refuses; 0 for the others.",
+    "1 for the state that storage is in: ok, partial (some logs are refused), low (below --disk-free-min, or its reserve spent) or refuses; 0 for the others.",
 );
 /// `shard`
 pub const SHARD_BUSY_RATIO: Family = family(
@@ -246,6 +248,7 @@ pub const ALL: &[Family] = &[
     LOGS,
     LOGS_REFUSED,
     DISK_FREE_BYTES,
+    DISK_FREE_INODES,
     STORAGE_STATE,
     SHARD_BUSY_RATIO,
     RING_OVERFLOW,

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::index::{Batch as Written, IndexBlock, OpenBlock};
+use super::journal::Proof;
 use super::{LogName, Offset, Position};
 use crate::buf::{BufferPool, WriteBuf, class_for};
 use crate::limits::{ROLL_GAP, STAGING_BYTES_MAX, STAGING_BYTES_MIN};
@@ -211,6 +212,12 @@ impl Appender {
     #[must_use]
     pub fn recorded(&self) -> Position {
         self.recorded
+    }
+
+    /// Checksum of what is written whole and in no block of the index yet.
+    #[must_use]
+    pub fn proof(&self) -> Proof {
+        self.block.proof()
     }
 
     /// Whether bytes of a batch that is not whole are in the segment at hand, or may be.

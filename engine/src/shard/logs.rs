@@ -29,7 +29,7 @@ use crate::limits::{OPENS_IN_FLIGHT_MAX, STORAGE_RETRY, WRITES_IN_FLIGHT_MAX};
 use crate::metrics::Histogram;
 use crate::route::{KnownTokens, LogId, Route, Router};
 use crate::scan;
-use crate::segment::journal::{Batch, JournalEntry, SegmentNumber};
+use crate::segment::journal::{Batch, JournalEntry, Proof, SegmentNumber};
 use crate::segment::{AppendOp, Appended, Appender, FileId, LogName, Offset, Position, SegmentLimits, Wrote};
 use crate::time::Time;
 use crate::wire::{Entry, Reject, Token};
@@ -126,6 +126,11 @@ impl Log {
         } else {
             self.appender.base().in_segment(self.segment.base)
         }
+    }
+
+    /// Checksum of the last of these bytes.
+    pub(super) fn proof(&self) -> Proof {
+        if self.appender.base() == self.segment.base { self.appender.proof() } else { Proof::default() }
     }
 }
 

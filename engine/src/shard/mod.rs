@@ -47,8 +47,8 @@ pub use ingest::Oversize;
 pub use journal::JournalStart;
 pub use logs::{LogLimits, Resumed};
 pub use op::{
-    Change, Command, Completion, ConnectionId, Datagrams, JournalId, ListenerId, Newcomer, Notice, Op, PeerAddress,
-    Received, ReceivedDatagrams, ShutdownSide, Sync, UdpId,
+    Change, Command, Completion, ConnectionId, Datagrams, JournalId, KeeperMail, ListenerId, Newcomer, Notice, Op,
+    PeerAddress, Received, ReceivedDatagrams, Removal, ShutdownSide, Sync, UdpId,
 };
 pub use proxied::Cidr;
 
@@ -306,6 +306,7 @@ impl Shard {
                 self.notices.push_back(Notice::Report(Box::new(self.report(ticket))));
             }
             Completion::Command(Command::Change(change)) => self.change(change),
+            Completion::Command(Command::Record(removal)) => self.logs.record_removal(removal),
             Completion::Command(Command::DiskLow(low)) => {
                 self.disk_low = low;
                 self.notices.push_back(Notice::DiskLow(low));
