@@ -324,7 +324,7 @@ impl Writer<'_> {
     }
 
     fn segment(&mut self, token: Token, base: Offset) {
-        self.put(token.as_bytes()).put(&base.0.to_le_bytes());
+        self.put(&token.to_bytes()).put(&base.0.to_le_bytes());
     }
 
     fn put(&mut self, bytes: &[u8]) -> &mut Self {
