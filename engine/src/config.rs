@@ -25,11 +25,12 @@ use crate::diag::{Format, Level};
 use crate::error::{ConfigError, StartError, shown};
 use crate::framing::Framing;
 use crate::limits::{
-    BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED, LINE_BYTES_MAX_MIN,
-    LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, ROLL_GAP, SEGMENT_PARTS, SHARDS_MAX,
+    BATCH_SYNC_GAP, BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED,
+    LINE_BYTES_MAX_MIN, LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, ROLL_GAP, SEGMENT_PARTS, SHARDS_MAX,
+    SYNC_INTERVAL_MAX,
 };
 use crate::segment::SegmentLimits;
-use crate::shard::{Cidr, Oversize};
+use crate::shard::{Cidr, Oversize, SyncLevel};
 use crate::store::keep::Rules;
 
 /// The flags of `run`, parsed but not judged.
@@ -88,6 +89,10 @@ pub struct RunFlags {
     pub linger: Duration,
     /// `--segment-bytes`
     pub segment_bytes: u64,
+    /// `--sync` and `--sync-interval`
+    pub sync: SyncLevel,
+    /// `--accept-loss`
+    pub accept_loss: bool,
     /// `--segment-age`
     pub segment_age: Duration,
     /// `--retain-bytes`
@@ -149,6 +154,10 @@ pub struct Config {
     pub linger: Duration,
     /// When a segment rolls.
     pub segment: SegmentLimits,
+    /// When what was written is brought to the disk.
+    pub sync: SyncLevel,
+    /// Whether to start although synced data are missing.
+    pub accept_loss: bool,
     /// What becomes of sealed segments.
     pub keep: Rules,
     /// Reading stops below this much free space; `None`: the default, which depends on the disk.
@@ -229,6 +238,8 @@ impl TryFrom<RunFlags> for Config {
             buffer_bytes: narrow("--buffer-bytes", flags.buffer_bytes, 1 << 40)?,
             linger: flags.linger,
             segment: SegmentLimits { bytes: flags.segment_bytes, age: flags.segment_age },
+            sync: flags.sync,
+            accept_loss: flags.accept_loss,
             keep: Rules {
                 compress_after: flags.compress.then_some(flags.compress_after),
                 retain_bytes: flags.retain_bytes,
@@ -312,6 +323,12 @@ fn check_sizes(flags: &RunFlags) -> Result<(), ConfigError> {
     }
     if flags.linger > LINGER_MAX {
         return Err(wrong("--linger", format!("{:?} is too long; give {LINGER_MAX:?} or less", flags.linger)));
+    }
+    if let SyncLevel::Interval(interval) = flags.sync
+        && !(BATCH_SYNC_GAP..=SYNC_INTERVAL_MAX).contains(&interval)
+    {
+        let problem = format!("{interval:?} is not possible; give {BATCH_SYNC_GAP:?} to {SYNC_INTERVAL_MAX:?}");
+        return Err(wrong("--sync-interval", problem));
     }
     if flags.segment_age < ROLL_GAP {
         return Err(wrong("--segment-age", format!("{:?} is too short; give {ROLL_GAP:?} or more", flags.segment_age)));
@@ -413,6 +430,8 @@ mod tests {
             buffer_bytes: BUFFER_BYTES_DEFAULT,
             linger: Duration::ZERO,
             segment_bytes: SEGMENT_BYTES_DEFAULT,
+            sync: SyncLevel::None,
+            accept_loss: false,
             segment_age: SEGMENT_AGE_DEFAULT,
             retain_bytes: None,
             retain_age: None,

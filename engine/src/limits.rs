@@ -89,6 +89,29 @@ pub const STORAGE_RETRY: Duration = Duration::from_millis(250);
 /// How often free space is looked at.
 pub const DISK_WATCH: Duration = Duration::from_millis(100);
 
+/// Records of the journal that wait, in bytes: with more nothing is started that adds another. Those of the writes under
+/// way come on top.
+pub const JOURNAL_GATHER_BYTES: usize = 64 * 1024;
+/// A checkpoint is made after so many bytes of entries: what a recovery after a power cut may have to read, a shard …
+pub const CHECKPOINT_BYTES: u64 = 256 * MIB;
+/// … or after so long, if anything was written …
+pub const CHECKPOINT_TIME: Duration = Duration::from_secs(30);
+/// … or when the journal's file has this size: a million records of small batches.
+pub const JOURNAL_BYTES_MAX: u64 = 64 * MIB;
+
+/// `--sync-interval`: from the end of a sync to the beginning of the next, if anything was written.
+pub const SYNC_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
+/// Longest `--sync-interval`: it is what a power cut may cost.
+pub const SYNC_INTERVAL_MAX: Duration = Duration::from_hours(1);
+/// The same for `--sync batch`: what gathers meanwhile shares a sync. A slow disk makes the groups larger by itself.
+pub const BATCH_SYNC_GAP: Duration = Duration::from_millis(2);
+/// Up to so many files are synced one by one, more by one sync of the file system: 1,000 dirty files took 15-79 ms so, and
+/// 0.5-4.3 s one by one.
+pub const SYNCED_ONE_BY_ONE_MAX: usize = 32;
+
+/// A recovery that finds no room on the disk is tried again this often.
+pub const RECOVERY_RETRY: Duration = Duration::from_secs(1);
+
 /// Entries of a shard's submission queue; a full one is submitted early. Both queues count against the user's memlock
 /// limit. Four times as many of both took 536 KiB a shard instead of 140 and gained nothing: M entries per core-second at
 /// 256 B to 100 logs, medians of 5 interleaved runs, on a machine that others used too: 8 connections 3.5 (here) and 3.0,

@@ -19,7 +19,9 @@ use engine::wire::Reject;
 
 use support::hostile::{Random, hostile_bytes, hostile_stream};
 use support::oracle::{self, Oversize};
-use support::world::{Expected, assert_chained, assert_conserved, config, drain, finish_drain, run_stream, token};
+use support::world::{
+    Expected, assert_chained, assert_conserved, assert_journaled, config, drain, finish_drain, run_stream, token,
+};
 
 /// Runs of the sweep, unless the environment says otherwise.
 const SEEDS: u64 = 4000;
@@ -90,6 +92,8 @@ fn random_faults(random: &mut Random) -> Faults {
         Fault::OpenRefused,
         Fault::LostWakeUp,
         Fault::UdpFailed,
+        Fault::JournalInterrupted,
+        Fault::JournalShort,
     ];
     for fault in all {
         let when = match random.below(8) {
@@ -105,7 +109,8 @@ fn random_faults(random: &mut Random) -> Faults {
         faults = faults.with(fault, when);
     }
     let rare = if random.one_in(4) { When::OneIn(30) } else { When::Never };
-    faults.with(Fault::Reset, rare).with(Fault::AcceptAborted, rare)
+    let refused = if random.one_in(8) { When::OneIn(10) } else { When::Never };
+    faults.with(Fault::Reset, rare).with(Fault::AcceptAborted, rare).with(Fault::JournalRefused, refused)
 }
 
 impl Run {
@@ -227,6 +232,7 @@ impl Run {
                 self.sim.tokens().flat_map(|token| self.sim.segments(token)).map(|(_, b)| b.len() as u64).sum();
             assert_eq!(files, outcome.counters.entry_bytes, "{name}: entry bytes");
             assert_chained(&self.sim, name);
+            assert_journaled(&self.sim, name);
         }
         assert_conserved(&outcome.counters, name);
         let noticed = |kind: fn(&Notice) -> bool| u64::from(self.sim.notices().iter().any(kind));
@@ -351,6 +357,7 @@ fn short_workload(faults: Faults, disk: Option<u64>) -> Sim {
     expected.assert_stored(&sim, "short workload");
     expected.assert_counted(&outcome.counters, "short workload");
     assert_chained(&sim, "short workload");
+    assert_journaled(&sim, "short workload");
     sim
 }
 
@@ -361,6 +368,12 @@ fn any_one_operation_may_fail() {
     assert!(writes > 50, "{writes}");
     for fault in [Fault::ShortWrite, Fault::WriteInterrupted, Fault::WriteFailed, Fault::WriteRefused] {
         for n in 0..u32::try_from(writes).unwrap() + 5 {
+            short_workload(Faults::none().with(fault, When::Nth(n)), None);
+            short_workload(Faults::none().with(fault, When::During(n, n + 4)), None);
+        }
+    }
+    for fault in [Fault::JournalRefused, Fault::JournalInterrupted, Fault::JournalShort] {
+        for n in 0..80 {
             short_workload(Faults::none().with(fault, When::Nth(n)), None);
             short_workload(Faults::none().with(fault, When::During(n, n + 4)), None);
         }

@@ -146,6 +146,18 @@ pub const WRITE_SECONDS: Family = family(
     "From the turn of the shard that asked for a write to the turn that learned of its end.",
 );
 /// No labels.
+pub const SYNC_SECONDS: Family = family(
+    Kind::Histogram,
+    "engine_sync_seconds",
+    "seconds",
+    "From the turn of the shard that asked for a sync to the turn that learned of its end.",
+);
+/// No labels.
+pub const POISONED_SEGMENTS: Family = counter(
+    "engine_poisoned_segments",
+    "Segments that were given up because a sync or a write of them failed; their logs go on in new ones.",
+);
+/// No labels.
 pub const ENTRY_DELAY_SECONDS: Family = family(
     Kind::Histogram,
     "engine_entry_delay_seconds",
@@ -224,6 +236,8 @@ pub const ALL: &[Family] = &[
     BACKPRESSURE_SECONDS,
     BATCHES,
     WRITE_SECONDS,
+    SYNC_SECONDS,
+    POISONED_SEGMENTS,
     ENTRY_DELAY_SECONDS,
     SEGMENTS,
     RETAINED_BYTES,

@@ -165,6 +165,8 @@ fn shards(text: &mut Text, snapshot: &Snapshot<'_>) {
 fn storage(text: &mut Text, snapshot: &Snapshot<'_>) {
     text.family(&names::BATCHES).sample(&[], snapshot.sum(|report| report.counters.batches));
     text.family(&names::WRITE_SECONDS).histogram(&snapshot.histogram(|report| &report.write_seconds));
+    text.family(&names::SYNC_SECONDS).histogram(&snapshot.histogram(|report| &report.sync_seconds));
+    text.family(&names::POISONED_SEGMENTS).sample(&[], snapshot.sum(|report| report.segments_poisoned));
     text.family(&names::ENTRY_DELAY_SECONDS).histogram(&snapshot.histogram(|report| &report.entry_delay_seconds));
     // The shards may have answered before the control side did something with what they sealed since.
     let sealed = snapshot.sealed.added + snapshot.sum(|report| report.segments_sealed);

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::segment_file::{Packer, SegmentFile};
 use super::{CHUNK_BYTES, LogFiles, chunk_of, file_error};
 use crate::error::FileError;
+use crate::limits::KEEP_RETRY;
 use crate::segment::{Offset, index_name, packed_name, packing_name, segment_name};
 use crate::sys::file::{Access, Dir};
 use crate::sys::{DataDir, index_file};
@@ -204,6 +205,11 @@ impl Log<'_> {
         let Some(stat) = self.dir.stat(&name).map_err(self.error(&name, "inspected"))? else { return Ok(()) };
         if is_packed {
             return self.finish(base, len);
+        }
+        if stat.len > len {
+            // It was given up, and its end is in the next one too: it will be cut.
+            self.wait(KEEP_RETRY);
+            return Ok(());
         }
         index_file::complete(&self.dir, base, stat.len, u64::MAX)
             .map_err(self.error(&index_name(base), "completed"))?;

@@ -18,10 +18,13 @@ use rustix::io::Errno;
 
 use super::file::{Access, DIR_MODE, Dir};
 use crate::error::{StartError, shown};
-use crate::segment::meta::{FORMAT, MetaError, NodeId};
+use crate::segment::journal::parse_journal_name;
+use crate::segment::meta::{FORMAT, FORMAT_OLDEST, MetaError, NodeId};
 use crate::segment::{
-    CURRENT, CURRENT_NEW, LOCK, LogName, META, META_NEW, Meta, Offset, REJECTED, is_reserved, segment_name,
+    CURRENT, CURRENT_NEW, JOURNAL, LOCK, LogName, META, META_NEW, Meta, Offset, Position, QUARANTINE, REJECTED,
+    index_name, is_reserved, quarantine_name, segment_name,
 };
+use crate::shard::JournalId;
 use crate::wire::Token;
 
 /// Write permission of others than owner and group.
@@ -194,7 +197,7 @@ impl DataDir {
         match Meta::parse(&String::from_utf8_lossy(&bytes)) {
             Ok(meta) => Ok(Some(meta)),
             Err(MetaError::UnknownFormat(format)) => Err(refused(&format!(
-                "format {format:?} is not known; this engine reads format {FORMAT}: use the engine that wrote it"
+                "format {format:?} is not known; this engine reads formats {FORMAT_OLDEST} to {FORMAT}: use the engine that wrote it"
             ))),
             Err(MetaError::Malformed) => {
                 Err(refused("not understood; restore it, or remove it to have it made anew with another node id"))
@@ -226,15 +229,75 @@ impl DataDir {
     /// # Errors
     /// Those of the system calls; `InvalidData` when its length is not the expected one: somebody else touched it.
     pub fn open_segment(&self, log: impl Into<LogName>, base: Offset, expected_len: u64) -> io::Result<OwnedFd> {
-        let name = segment_name(base);
-        let file = self.log_dir(log.into(), Dir::dir)?.file(&name, Access::Write)?;
-        let len = file.metadata()?.len();
-        if len != expected_len {
-            let problem =
-                format!("segment {name} has {len} bytes, expected {expected_len}: changed by another process");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        open_at_length(&self.log_dir(log.into(), Dir::dir)?, &segment_name(base), expected_len)
+    }
+
+    /// Moves a segment out of the way whose name is needed again, although it may hold something. Its index goes.
+    ///
+    /// # Errors
+    /// Those of the system calls; none if there is no such segment.
+    pub fn quarantine_segment(&self, log: LogName, base: Offset) -> io::Result<()> {
+        let (dir, name) = (self.log_dir(log, Dir::dir)?, segment_name(base));
+        if dir.stat(&name)?.is_none() {
+            return Ok(());
         }
+        let quarantine = self.root.dir_or_new(QUARANTINE)?;
+        let whole = quarantine_name(log, base, Position::START);
+        let mut number = 1_u64;
+        let free = loop {
+            let name = if number == 1 { whole.clone() } else { format!("{whole}-{number}") };
+            if quarantine.stat(&name)?.is_none() {
+                break name;
+            }
+            number += 1;
+        };
+        dir.unlink(&index_name(base))?;
+        dir.rename_into(&name, &quarantine, &free)?;
+        quarantine.sync()?;
+        dir.sync()
+    }
+
+    /// Cuts a segment whose end is elsewhere too.
+    ///
+    /// # Errors
+    /// Those of the system calls.
+    pub fn cut_segment(&self, log: LogName, base: Offset, length: u64) -> io::Result<()> {
+        let file = self.log_dir(log, Dir::dir)?.file(&segment_name(base), Access::Write)?;
+        file.set_len(length)?;
+        file.sync_all()
+    }
+
+    /// Removes the journals of this one's shard that are older than it.
+    ///
+    /// # Errors
+    /// Those of the system calls.
+    pub fn remove_journals(&self, oldest: JournalId) -> io::Result<()> {
+        let dir = self.root.dir(JOURNAL)?;
+        for entry in dir.entries()? {
+            let own = parse_journal_name(&entry.name).filter(|(shard, _)| *shard == oldest.shard.0);
+            if own.is_some_and(|(_, generation)| generation < oldest.generation) {
+                dir.unlink(&entry.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes an empty journal file; what an earlier try left behind is emptied.
+    ///
+    /// # Errors
+    /// Those of the system calls.
+    pub fn create_journal(&self, journal: JournalId) -> io::Result<OwnedFd> {
+        let file = self.root.dir_or_new(JOURNAL)?.file_or_new(&journal.name(), Access::Write)?;
+        file.set_len(0)?;
         Ok(file.into())
+    }
+
+    /// Opens a journal file for writing at explicit positions.
+    ///
+    /// # Errors
+    /// As [`DataDir::open_segment`].
+    pub fn open_journal(&self, journal: JournalId, expected_len: u64) -> io::Result<OwnedFd> {
+        open_at_length(&self.root.dir(JOURNAL)?, &journal.name(), expected_len)
     }
 
     /// The directory of a log; `open` opens a directory in another one, and may make it.
@@ -276,14 +339,26 @@ impl DataDir {
         let mut bytes = [0; 16];
         // The kernel fills up to 256 bytes whole.
         rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-        let meta = Meta { node: NodeId::from_random(bytes) };
+        let meta = Meta { format: FORMAT, node: NodeId::from_random(bytes) };
+        self.put_meta(meta)?;
+        Ok(meta)
+    }
+
+    /// The directory is of this engine's format from now on.
+    ///
+    /// # Errors
+    /// Those of the system calls.
+    pub fn upgrade(&self, meta: Meta) -> io::Result<()> {
+        if meta.format == FORMAT { Ok(()) } else { self.put_meta(Meta { format: FORMAT, ..meta }) }
+    }
+
+    fn put_meta(&self, meta: Meta) -> io::Result<()> {
         self.root.unlink(META_NEW)?;
         let mut file = self.root.new_file(META_NEW, Access::Write)?;
         file.write_all(meta.text().as_bytes())?;
         file.sync_all()?;
         self.root.rename(META_NEW, META)?;
-        self.root.sync()?;
-        Ok(meta)
+        self.root.sync()
     }
 }
 
@@ -302,6 +377,16 @@ pub fn point_current(dir: &Dir, segment: &str) -> io::Result<()> {
     // Rename leaves both names if `current` was this segment already.
     dir.unlink(CURRENT_NEW)?;
     Ok(())
+}
+
+fn open_at_length(dir: &Dir, name: &str, expected_len: u64) -> io::Result<OwnedFd> {
+    let file = dir.file(name, Access::Write)?;
+    let len = file.metadata()?.len();
+    if len != expected_len {
+        let problem = format!("{name} has {len} bytes, expected {expected_len}: changed by another process");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+    }
+    Ok(file.into())
 }
 
 fn subject(path: &Path) -> String {
@@ -428,9 +513,9 @@ mod tests {
         let meta = data.meta().unwrap();
         assert_eq!(data.meta().unwrap(), meta);
         assert_eq!(data.root().stat(META_NEW).unwrap(), None);
-        fs::write(data.path().join(META), "format=2\nnode=x\n").unwrap();
+        fs::write(data.path().join(META), "format=9\nnode=x\n").unwrap();
         let error = data.meta().unwrap_err().to_string();
-        assert!(error.contains("format \"2\" is not known; this engine reads format 1"), "{error}");
+        assert!(error.contains("format \"9\" is not known; this engine reads formats 1 to 2"), "{error}");
         fs::write(data.path().join(META), "").unwrap();
         assert!(data.meta().unwrap_err().to_string().contains("not understood"));
     }
