@@ -5,7 +5,7 @@
 //!          ╰─ on the disk for sure ────╯ ╰─ none, the first half, or random sectors ─╯
 //! ```
 //!
-//! A flush answers for the writes that were answered before it came, and a sector is written whole or not at all.
+//! A flush answers for the writes that came before it, and a sector is written whole or not at all.
 //! Nothing else is promised: what came after the last flush may be there in any part.
 
 use std::collections::BTreeMap;
@@ -16,8 +16,6 @@ use std::sync::Arc;
 
 use crate::support::hostile::Random;
 
-/// What a disk writes whole or not at all.
-pub const SECTOR_BYTES: usize = 512;
 /// What is kept together in memory.
 const PAGE_BYTES: usize = 4096;
 
@@ -46,6 +44,15 @@ impl Image {
             }
         }
         image
+    }
+
+    /// Writes it to a new file, with holes where nothing was written.
+    pub fn save(&self, file: &Path) {
+        let file = File::create(file).unwrap();
+        file.set_len(self.bytes).unwrap();
+        for (number, page) in &self.pages {
+            file.write_all_at(&page[..], number * PAGE_BYTES as u64).unwrap();
+        }
     }
 
     /// How much a disk with this content holds.
@@ -128,8 +135,8 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// What is on the disk when the power fails after so many events.
-    pub fn cut(&self, at: usize, rest: Rest, random: &mut Random) -> Image {
+    /// What is on the disk when the power fails after so many events, if it writes so many bytes whole or not at all.
+    pub fn cut(&self, at: usize, rest: Rest, sector_bytes: usize, random: &mut Random) -> Image {
         let flushed = self.events[..at].iter().rposition(|event| matches!(event, Event::Flush)).unwrap_or(0);
         let mut image = self.base.clone();
         write_all(&mut image, &self.events[..flushed]);
@@ -137,7 +144,7 @@ impl Recording {
         match rest {
             Rest::None => {}
             Rest::Half => write_all(&mut image, &pending[..pending.len() / 2]),
-            Rest::Random => write_some_sectors(&mut image, pending, random),
+            Rest::Random => write_some_sectors(&mut image, pending, sector_bytes, random),
         }
         image
     }
@@ -151,10 +158,10 @@ fn write_all(image: &mut Image, events: &[Event]) {
     }
 }
 
-fn write_some_sectors(image: &mut Image, events: &[Event], random: &mut Random) {
+fn write_some_sectors(image: &mut Image, events: &[Event], sector_bytes: usize, random: &mut Random) {
     for event in events {
         let Event::Write { position, bytes } = event else { continue };
-        for (sector, position) in bytes.chunks(SECTOR_BYTES).zip((*position..).step_by(SECTOR_BYTES)) {
+        for (sector, position) in bytes.chunks(sector_bytes).zip((*position..).step_by(sector_bytes)) {
             if random.below(2) == 0 {
                 image.write(position, sector);
             }

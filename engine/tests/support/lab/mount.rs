@@ -51,14 +51,37 @@ impl FileSystem {
 
     /// A disk with a new one. Nothing of it is left to be made later, at a time of the kernel's choice.
     pub fn make(self) -> Image {
-        const EXT4: [&str; 5] = ["mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"];
+        const EXT4: [&str; 7] =
+            ["mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"];
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(DISK_BYTES).unwrap();
         match self {
             Self::Ext4 => run(&EXT4, file.path()),
             Self::Ext4NoJournal => run(&[&EXT4[..], &["-O", "^has_journal"]].concat(), file.path()),
-            Self::Xfs => run(&["mkfs.xfs", "-q", "-f", "-K"], file.path()),
+            Self::Xfs => run(&["mkfs.xfs", "-q", "-f", "-K", "-s", "size=4096"], file.path()),
         }
+        Image::load(file.path())
+    }
+
+    /// What it takes for granted that a disk writes whole or not at all. A block of xfs that is torn is damage: its log
+    /// is not replayed over a block that looks newer.
+    pub fn sector_bytes(self) -> usize {
+        match self {
+            Self::Ext4 | Self::Ext4NoJournal => 512,
+            Self::Xfs => 4096,
+        }
+    }
+
+    /// What is on a disk, repaired where that is usual after a power cut.
+    fn repaired(self, content: Image) -> Image {
+        if self != Self::Ext4NoJournal {
+            return content;
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        content.save(file.path());
+        let output = Command::new("e2fsck").args(["-f", "-y"]).arg(file.path()).output().unwrap();
+        // 0: nothing to repair; 1: all of it was repaired.
+        assert!(matches!(output.status.code(), Some(0 | 1)), "e2fsck: {}", String::from_utf8_lossy(&output.stdout));
         Image::load(file.path())
     }
 
@@ -81,13 +104,21 @@ impl Lab {
     /// `None` where this machine cannot have one, and the test named as skipped: an ordinary user, or a container, without
     /// FUSE or loop devices, is no reason to fail, whatever is demanded; a missing tool may be.
     pub fn open() -> Option<Self> {
-        if !["mkfs.ext4", "mkfs.xfs", "e2fsck", "mount"].into_iter().all(require_tool) {
+        const TOOLS: [&str; 5] = ["mkfs.ext4", "mkfs.xfs", "e2fsck", "mount", "umount"];
+        let name = std::thread::current().name().unwrap_or("a test").to_owned();
+        if let Err(reason) = find_devices() {
+            say(&format!("skipped: {name}: {reason}"));
             return None;
         }
-        if let Err(reason) = enter() {
-            say(&format!("skipped: {}: {reason}", std::thread::current().name().unwrap_or("a test")));
+        if !TOOLS.into_iter().all(require_tool) {
             return None;
         }
+        if let Err(error) = unshare(CloneFlags::CLONE_NEWNS) {
+            say(&format!("skipped: {name}: no mount namespace for this user: {error}"));
+            return None;
+        }
+        // Else mounts would show in the namespace that we come from.
+        run(&["mount", "--make-rprivate"], Path::new("/"));
         let lab = Self { boot_id: tempfile::NamedTempFile::new().unwrap() };
         lab.reboot();
         run(&["mount", "--bind", lab.boot_id.path().to_str().unwrap()], Path::new(BOOT_ID));
@@ -113,15 +144,11 @@ pub fn say(text: &str) {
     drop(writeln!(std::io::stderr(), "{text}"));
 }
 
-/// A mount namespace for this thread, where there is all that a disk takes.
-fn enter() -> Result<(), String> {
+fn find_devices() -> Result<(), String> {
     for device in ["/dev/fuse", "/dev/loop-control"] {
         let opened = OpenOptions::new().read(true).write(true).open(device);
-        opened.map_err(|error| format!("{device}: {error}; the crash laboratory needs it"))?;
+        opened.map_err(|error| format!("{device}, which the crash laboratory needs: {error}"))?;
     }
-    unshare(CloneFlags::CLONE_NEWNS).map_err(|error| format!("no mount namespace: {error}"))?;
-    // Else mounts would show in the namespace that we come from.
-    run(&["mount", "--make-rprivate"], Path::new("/"));
     Ok(())
 }
 
@@ -135,14 +162,11 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Mounts what is on a disk, repaired where that is usual.
+    /// Mounts what is on a disk, repaired if need be.
     pub fn mount(file_system: FileSystem, content: Image) -> Self {
         // Two mounts at once would find the same loop device free.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-        let disk = Disk::new(content).unwrap();
-        if file_system == FileSystem::Ext4NoJournal {
-            repair(&disk.file());
-        }
+        let disk = Disk::new(file_system.repaired(content)).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         run(&["mount", "-o", file_system.options(), disk.file().to_str().unwrap()], folder.path());
@@ -190,12 +214,6 @@ fn block_device(at: &Path) -> PathBuf {
     let is_it = |line: &&str| line.split(' ').nth(4) == at.to_str();
     let number = mounts.lines().find(is_it).and_then(|line| line.split(' ').nth(2)).expect("it is mounted");
     std::fs::canonicalize(format!("/sys/dev/block/{number}")).unwrap()
-}
-
-/// 0: nothing to repair; 1: all of it was repaired.
-fn repair(file: &Path) {
-    let output = Command::new("e2fsck").args(["-f", "-y"]).arg(file).output().unwrap();
-    assert!(matches!(output.status.code(), Some(0 | 1)), "e2fsck: {}", String::from_utf8_lossy(&output.stdout));
 }
 
 fn unmount(path: &Path) {
