@@ -104,17 +104,19 @@ impl Lab {
     /// `None` where this machine cannot have one, and the test named as skipped: an ordinary user, or a container, without
     /// FUSE or loop devices, is no reason to fail, whatever is demanded; a missing tool may be.
     pub fn open() -> Option<Self> {
-        const TOOLS: [&str; 5] = ["mkfs.ext4", "mkfs.xfs", "e2fsck", "mount", "umount"];
-        let name = std::thread::current().name().unwrap_or("a test").to_owned();
+        const TOOLS: [&str; 6] = ["mkfs.ext4", "mkfs.xfs", "e2fsck", "mount", "umount", "strace"];
+        let thread = std::thread::current();
+        let skipped = |reason: &str| say(&format!("skipped: {}: {reason}", thread.name().unwrap_or("a test")));
         if let Err(reason) = find_devices() {
-            say(&format!("skipped: {name}: {reason}"));
+            skipped(&reason);
             return None;
         }
-        if !TOOLS.into_iter().all(require_tool) {
+        if let Some(tool) = TOOLS.into_iter().find(|tool| !require_tool(tool)) {
+            skipped(&format!("{tool} is missing"));
             return None;
         }
         if let Err(error) = unshare(CloneFlags::CLONE_NEWNS) {
-            say(&format!("skipped: {name}: no mount namespace for this user: {error}"));
+            skipped(&format!("no mount namespace for this user: {error}"));
             return None;
         }
         // Else mounts would show in the namespace that we come from.

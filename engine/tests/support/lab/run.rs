@@ -18,8 +18,18 @@ use crate::support::process::{Engine, now};
 const LOOK: Duration = Duration::from_millis(5);
 /// Small segments, so that many are begun and sealed; lines that fit them.
 const FLAGS: [&str; 12] = [
-    "--shards", "2", "--segment-bytes", "256KiB", "--line-bytes-max", "32KiB", "--buffer-bytes", "16MiB",
-    "--disk-free-min", "0", "--sync-interval", "100ms",
+    "--shards",
+    "2",
+    "--segment-bytes",
+    "256KiB",
+    "--line-bytes-max",
+    "32KiB",
+    "--buffer-bytes",
+    "16MiB",
+    "--disk-free-min",
+    "0",
+    "--sync-interval",
+    "100ms",
 ];
 
 /// Offsets by token.

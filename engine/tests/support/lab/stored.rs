@@ -49,7 +49,9 @@ pub fn files(data: &Path) -> Files {
         files.extend(bases(&folder).iter().map(|base| (format!("{log}/{base}"), segment(&folder, base))));
     }
     let quarantine = data.join("_quarantine");
-    files.extend(names(&quarantine).into_iter().map(|name| (name.clone(), std::fs::read(quarantine.join(name)).unwrap())));
+    files.extend(
+        names(&quarantine).into_iter().map(|name| (name.clone(), std::fs::read(quarantine.join(name)).unwrap())),
+    );
     files
 }
 
@@ -76,7 +78,8 @@ pub fn assert_lines(seed: u64, texts: &Texts) {
         let lines = text.strip_suffix(b"\n").map(|text| text.split(|&byte| byte == b'\n'));
         assert!(lines.is_some() || text.is_empty(), "log {log} ends within a line");
         for line in lines.into_iter().flatten() {
-            let number = |nth: usize| std::str::from_utf8(line.split(|&byte| byte == b' ').nth(nth)?).ok()?.parse().ok();
+            let number =
+                |nth: usize| std::str::from_utf8(line.split(|&byte| byte == b' ').nth(nth)?).ok()?.parse().ok();
             let (Some(connection), Some(count)) = (number(0), number(2)) else { panic!("log {log}: a foreign line") };
             let expected = &mut next[usize::try_from(connection).unwrap()];
             assert_eq!(count, *expected, "log {log}, connection {connection}: another line than the next");

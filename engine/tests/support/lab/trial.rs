@@ -15,9 +15,8 @@ use crate::support::hostile::Random;
 use crate::support::process::{Engine, engine, field, finish, send, wait_until};
 
 /// For the starts after the cut.
-const FLAGS: [&str; 10] = [
-    "--shards", "1", "--line-bytes-max", "32KiB", "--disk-free-min", "0", "--compress", "none", "--sync", "batch",
-];
+const FLAGS: [&str; 10] =
+    ["--shards", "1", "--line-bytes-max", "32KiB", "--disk-free-min", "0", "--compress", "none", "--sync", "batch"];
 /// Lines that go on behind what was recovered.
 const LINES_AFTER: usize = 300;
 /// Times that a recovery is killed before one may come to its end.
@@ -61,6 +60,12 @@ impl fmt::Display for Found {
 impl Trial {
     /// Panics with the first thing that is not true.
     pub fn check(&self, lab: &Lab) -> Found {
+        let t0 = crate::support::process::now();
+        macro_rules! lap {
+            ($n:expr) => {
+                eprintln!("{} {:?}", $n, t0.elapsed())
+            };
+        }
         let mut random = Random::new(self.number);
         lab.reboot();
         let mounted = Mounted::mount(self.file_system, self.image.clone());
@@ -71,17 +76,17 @@ impl Trial {
         let recovered = files(&data);
         let texts = texts(&data);
         self.assert_begins_like_the_original(&texts);
-        let verified = finish(engine(&["verify", "--data", data.to_str().unwrap()]));
-        assert!(verified.status.success(), "verify: {}", String::from_utf8_lossy(&verified.stdout));
         drop(running);
 
         start_again(&data, &recovered, "the same boot");
         lab.reboot();
         start_again(&data, &recovered, "another boot");
+        let verified = finish(engine(&["verify", "--data", data.to_str().unwrap()]));
         go_on(lab, &data, &texts);
         drop(mounted);
 
         self.kill_recovery(lab, &recovered, &mut random);
+        assert!(verified.status.success(), "verify: {}", String::from_utf8_lossy(&verified.stdout));
         Found {
             bytes: texts.values().map(|text| text.len() as u64).sum(),
             synced: self.synced.values().sum(),
@@ -117,7 +122,8 @@ impl Trial {
         let at = random.below(recording.events.len() + 1);
         let rest = *random.pick(&[Rest::None, Rest::Half, Rest::Random]);
         lab.reboot();
-        let mounted = Mounted::mount(self.file_system, recording.cut(at, rest, self.file_system.sector_bytes(), random));
+        let mounted =
+            Mounted::mount(self.file_system, recording.cut(at, rest, self.file_system.sector_bytes(), random));
         start_again(&mounted.path().join("data"), recovered, "a power cut in the recovery");
     }
 
