@@ -23,6 +23,7 @@ mod support;
 use std::net::Shutdown;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -214,6 +215,28 @@ fn a_disk_that_stalls_makes_senders_wait() {
     let mut expected = Texts::new();
     Lines::new(0, 0).store(LINES, &mut expected);
     assert!(stored::texts(&data) == expected, "something is lost, doubled or garbled");
+}
+
+/// The laboratory itself: an engine that says what is not so does not pass.
+#[test]
+fn syncs_that_do_nothing_are_found_out() {
+    const TRIES: u64 = 5;
+    let Some(lab) = Lab::open() else { return };
+    let mut liar = Command::new("strace");
+    // The tracer is no parent: what the run kills is the engine.
+    liar.args(["--daemonize", "--follow-forks", "--seccomp-bpf", "--output=/dev/null"]);
+    liar.args(["--inject=fsync,fdatasync,syncfs:retval=0", env!("CARGO_BIN_EXE_engine")]);
+    liar.stdin(Stdio::null()).stderr(Stdio::piped());
+    let file_system = FileSystem::Xfs;
+    let run = Run::by(liar, file_system, "batch", 0, Duration::from_secs(2));
+    let is_found_out = |number: u64| {
+        let mut random = Random::new(number);
+        let (at, synced) = random.pick(&run.published[run.published.len() / 2..]).clone();
+        let image = run.recording.cut(at, Rest::None, file_system.sector_bytes(), &mut random);
+        let trial = Trial { number, file_system, image, synced, texts: run.texts.clone() };
+        catch_unwind(AssertUnwindSafe(|| trial.check(&lab))).is_err()
+    };
+    assert!((0..TRIES).all(is_found_out));
 }
 
 /// The laboratory itself: what was flushed is there after a cut, and what was not is gone if the disk keeps none of it.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use engine::store::list;
@@ -12,7 +13,7 @@ use super::image::Recording;
 use super::load::{CONNECTIONS, Lines};
 use super::mount::{FileSystem, Mounted};
 use super::stored::{Texts, assert_lines, texts};
-use crate::support::process::{Engine, now};
+use crate::support::process::{Engine, engine, now};
 
 /// Between two looks at what is said to be synced.
 const LOOK: Duration = Duration::from_millis(5);
@@ -51,10 +52,15 @@ pub struct Run {
 impl Run {
     /// Loads an engine that syncs like this, then ends it from one moment to the next.
     pub fn new(file_system: FileSystem, sync: &str, seed: u64, length: Duration) -> Self {
+        Self::by(engine(&[]), file_system, sync, seed, length)
+    }
+
+    /// The same with a command that runs the engine.
+    pub fn by(command: Command, file_system: FileSystem, sync: &str, seed: u64, length: Duration) -> Self {
         let mounted = Mounted::mount(file_system, file_system.make());
         let data = mounted.path().join("data");
         let flags = [&FLAGS[..], &["--sync", sync], &["--compress-after", "200ms"]].concat();
-        let mut engine = Engine::start_in(&data, &flags);
+        let mut engine = Engine::start_by(command, &data, &flags);
         let start = mounted.disk().moment();
         let addr = engine.addr();
         let senders: Vec<_> = (0..CONNECTIONS)
