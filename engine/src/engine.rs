@@ -11,6 +11,7 @@
 //! ```
 
 mod certificates;
+mod disk;
 mod files;
 mod keeping;
 mod recovery;
@@ -21,6 +22,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -29,6 +31,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use certificates::Certificates;
+use disk::{DiskWatch, Refused};
 use files::FileWatch;
 use keeping::Keeping;
 use recovery::make_ready;
@@ -41,26 +44,23 @@ use crate::admin::watch::{Desk, Progress, Reporter, Segments, SegmentsAtStart, W
 use crate::config::{Config, Descriptors, Resolved, Setting};
 use crate::diag::{self, Level, log, quoted, say};
 use crate::driver::uring::{Files, Mailbox, Neighbours, SyncThread, Uring, probe, refused};
-use crate::error::{EngineError, Exit, StartError};
+use crate::error::{EngineError, Exit, StartError, wants_room};
 use crate::handover::ShardId;
-use crate::limits::{
-    DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, DRAIN_PROGRESS, NOTICES_MAX, RECV_BUFFERS,
-    UDP_BUFFERS,
-};
+use crate::limits::{DRAIN_PROGRESS, LOG_WINDOW, NOTICES_MAX, RECV_BUFFERS, UDP_BUFFERS};
 use crate::metrics::{Limit, Report, constants};
 use crate::route::{KnownTokens, Ownership};
 use crate::segment::{LogName, Offset, Position, segment_name};
 use crate::shard::{
-    Allowance, Command, JournalStart, LogLimits, Notice, Outcome, RejectedRoom, Resumed, Shard, ShardConfig,
+    Allowance, Command, JournalStart, KeeperMail, LogLimits, Notice, Outcome, RejectedRoom, Removal, Resumed, Shard,
+    ShardConfig,
 };
-use crate::store::keep::Kept;
+use crate::store::keep::{Kept, Rules};
 use crate::store::recover::{RecoveredLog, RecoveredSegment};
-use crate::sys::affinity::{allowed_cores, pin};
+use crate::sys::affinity::{allowed_cores, may_pin, pin, usable_cores};
 use crate::sys::listener::{Listener, listen};
 use crate::sys::udp::{UdpListener, listen_udp};
 use crate::sys::{DataDir, DataLock, host};
 use crate::tls;
-use crate::wire::Token;
 
 /// A running engine.
 #[derive(Debug)]
@@ -137,12 +137,13 @@ impl Engine {
         let limit = host::raise_descriptor_limit();
         probe()?;
         let shards = usize::from(config.shards);
-        let descriptors =
-            Descriptors::share(limit, config.connections_max, config.shards, config.tcp.len() + config.udp.len())?;
+        let descriptors = config.descriptors(limit)?;
         let data = Arc::new(DataDir::open(&config.data)?);
         let lock = data.lock()?;
         let meta = data.meta()?;
-        let disk_free_min = disk_free_min(config, &data)?;
+        let unknown_disk =
+            || StartError::new("--disk-free-min", "the size of the disk is not known; give one".to_owned());
+        let disk_free_min = config.disk_free_min().ok_or_else(unknown_disk)?;
         let limits = limits_in_force(config, descriptors, disk_free_min);
         let servers: Vec<_> = certificates.iter().map(|shown| shown.server().clone()).collect();
         let watch = Arc::new(Watch::new(Arc::clone(&data), limits, servers.clone()));
@@ -157,14 +158,16 @@ impl Engine {
         let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
         let udp_addresses = udp.iter().map(|listener| listener.address).collect();
         let mailboxes = (0..shards).map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>().map_err(no_resources)?;
-        let disk_watch = DiskWatch::start(Arc::clone(&data), disk_free_min, mailboxes.clone())?;
+        let refused = Refused::default();
+        let disk_watch = DiskWatch::start(Arc::clone(&data), disk_free_min, mailboxes.clone(), Arc::clone(&refused))?;
         let live = Live::new(config, mailboxes.clone(), Arc::clone(&watch));
         let known = tokens.as_ref().map(Tokens::known);
         let logs = log_limits(config, descriptors, known, &live, recovered.rejected_bytes);
         let common = Common { descriptors, servers: &servers, live: &live, logs: &logs, ownership: &ownership };
         let configs = shard_configs(config, &common, &starts);
         let kept = Arc::new(Kept::default());
-        let keeping = Keeping::start(Arc::clone(&data), config.keep, &recovered, Arc::clone(&kept))?;
+        let asks = asks_owners(ownership.clone(), mailboxes.clone());
+        let keeping = Keeping::start(Arc::clone(&data), config.keep, &recovered, Arc::clone(&kept), asks)?;
         let at_start = SegmentsAtStart::of(&recovered);
         let recovered = recovered.logs.into_iter().chain(recovered.rejected).collect();
         let sync_threads = SyncThread::start(&data, shards).map_err(no_resources)?;
@@ -172,12 +175,12 @@ impl Engine {
         let (reporters, desks) = mailboxes.iter().cloned().map(Desk::new).unzip();
         let events = channel();
         let (notices, notices_in) = sync_channel(NOTICES_MAX);
-        let tells = move || notices_in.into_iter().for_each(tell);
+        let tells = move || tell_until_the_end(&notices_in);
         let teller = std::thread::Builder::new().name("notices".into()).spawn(tells).map_err(no_resources)?;
         let shards = start_shards(
             parts,
             reporters,
-            &Ends { data, notices, events: events.0.clone(), rolled: keeping.rolled() },
+            &Ends { data, notices, events: events.0.clone(), keeper: keeping.mail(), refused },
         )?;
         let tokens = tokens.map(|tokens| tokens.watched(mailboxes.clone()));
         let watched = certificates.into_iter().map(Certificates::watched).chain(tokens);
@@ -365,12 +368,9 @@ fn tell_all(mailboxes: &[Mailbox], command: &Command) {
     }
 }
 
-fn disk_free_min(config: &Config, data: &DataDir) -> Result<u64, StartError> {
-    if let Some(bytes) = config.disk_free_min {
-        return Ok(bytes);
-    }
-    let total = data.total_bytes().map_err(no_resources)?;
-    Ok(DISK_FREE_MIN_DEFAULT.min(total / 100 * DISK_FREE_PERCENT_DEFAULT))
+/// Passes a question of the keeper on to the shard that owns the log.
+fn asks_owners(ownership: Ownership, mailboxes: Vec<Mailbox>) -> impl Fn(Removal) + Send + 'static {
+    move |removal| mailboxes[usize::from(ownership.owner(removal.token).0)].send(Command::Record(removal))
 }
 
 /// What flags and the host allow, and the constants.
@@ -391,7 +391,11 @@ fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64
         Limit::new("disk_free_min", disk_free_min),
         Limit::new("drain_timeout", config.drain_timeout),
     ];
+    let Rules { compress_after, retain_bytes, retain_age } = config.keep;
     limits.extend(config.rejected_bytes_max.map(|bytes| Limit::new("rejected_bytes_max", bytes)));
+    limits.extend(retain_bytes.map(|bytes| Limit::new("retain_bytes", bytes)));
+    limits.extend(retain_age.map(|age| Limit::new("retain_age", age)));
+    limits.extend(compress_after.map(|age| Limit::new("compress_after", age)));
     limits.extend(constants());
     limits
 }
@@ -456,7 +460,8 @@ fn shard_configs(config: &Config, common: &Common<'_>, starts: &[JournalStart]) 
 #[derive(Debug)]
 struct Part {
     config: ShardConfig,
-    core: usize,
+    /// `None`: where the scheduler puts it.
+    core: Option<usize>,
     logs: Vec<RecoveredLog>,
     listeners: Vec<OwnedFd>,
     udp: Vec<OwnedFd>,
@@ -475,13 +480,15 @@ fn share_out(
     sync_threads: Vec<SyncThread>,
 ) -> Vec<Part> {
     let cores = allowed_cores();
-    if configs.len() > cores.len() {
-        say(Level::Warn, format_args!("more shards than cores shards={} cores={}", configs.len(), cores.len()));
+    let usable = usable_cores();
+    if configs.len() > usable {
+        say(Level::Warn, format_args!("more shards than cores shards={} cores={usable}", configs.len()));
     }
+    let pins = may_pin(cores.len(), usable);
     let shards = u16::try_from(configs.len()).expect("--shards is at most 256");
     let part = |((config, core), ((mailbox, neighbours), sync_thread)): ((_, &usize), ((&Mailbox, _), _))| Part {
         config,
-        core: *core,
+        core: pins.then_some(*core),
         logs: Vec::new(),
         listeners: listeners.iter_mut().filter_map(|listener| listener.fds.pop()).collect(),
         udp: udp.iter_mut().filter_map(|listener| listener.fds.pop()).collect(),
@@ -503,7 +510,8 @@ struct Ends {
     data: Arc<DataDir>,
     notices: SyncSender<Notice>,
     events: Sender<Event>,
-    rolled: Sender<Option<Token>>,
+    keeper: Sender<KeeperMail>,
+    refused: Refused,
 }
 
 /// Starts the shards' threads and lets them run when every ring is there: from then on each may wake each other.
@@ -518,10 +526,11 @@ fn start_shards(
         let (notices, events) = (ends.notices.clone(), ends.events.clone());
         let (started, start) = channel();
         let (go, may_go) = channel::<()>();
-        let (data, rolled) = (Arc::clone(&ends.data), ends.rolled.clone());
+        let (data, keeper) = (Arc::clone(&ends.data), ends.keeper.clone());
+        let refused_storage = Arc::clone(&ends.refused);
         let name = format!("shard-{}", part.config.id.0);
         let work = move || {
-            let (mut driver, mut shard) = match set_up(part, data, rolled) {
+            let (mut driver, mut shard) = match set_up(part, data, keeper.clone()) {
                 Ok(ready) => ready,
                 Err(error) => {
                     // The one who waits for this tells the operator.
@@ -536,8 +545,15 @@ fn start_shards(
             }
             let outcome = driver.run(&mut shard, |notice| match notice {
                 Notice::Report(report) => reporter.post(*report),
+                // Nobody waits for it any more if the engine ends.
+                Notice::Recorded(removal) => drop(keeper.send(KeeperMail::Recorded(removal))),
                 // A slow reader of stderr must not stop the shard: what it has no room for is not said.
-                notice => drop(notices.try_send(notice)),
+                notice => {
+                    if matches!(&notice, Notice::StorageRefused(error) if wants_room(error)) {
+                        refused_storage.store(true, Ordering::Relaxed);
+                    }
+                    drop(notices.try_send(notice));
+                }
             });
             if let Err(error) = &outcome {
                 // The others would wait for this shard, and clients for all of them: no half-dead service.
@@ -562,11 +578,13 @@ fn start_shards(
 }
 
 /// On the shard's own thread: its ring, and the shard with its logs.
-fn set_up(part: Part, data: Arc<DataDir>, rolled: Sender<Option<Token>>) -> io::Result<(Uring, Shard)> {
-    let files = Files { data, rolled };
+fn set_up(part: Part, data: Arc<DataDir>, keeper: Sender<KeeperMail>) -> io::Result<(Uring, Shard)> {
+    let files = Files { data, keeper };
     let driver = Uring::new(part.listeners, part.udp, files, part.sync_thread, part.mailbox, part.neighbours)?;
     // After the file thread was started, which may run anywhere.
-    pin(part.core);
+    if let Some(core) = part.core {
+        pin(core);
+    }
     let mut shard = Shard::new(part.config);
     for log in part.logs {
         let RecoveredSegment { base, length, synced, sealed, .. } = log.newest;
@@ -578,6 +596,17 @@ fn set_up(part: Part, data: Arc<DataDir>, rolled: Sender<Option<Token>>) -> io::
 fn no_resources(error: io::Error) -> StartError {
     let problem = "the system refuses a thread, a ring or memory; raise the limits (ulimit -a)";
     StartError::new("start", problem).because(error)
+}
+
+/// Says what the shards have to say until all have ended, and what was held back once they are quiet.
+fn tell_until_the_end(notices: &Receiver<Notice>) {
+    loop {
+        match notices.recv_timeout(LOG_WINDOW) {
+            Ok(notice) => tell(notice),
+            Err(RecvTimeoutError::Timeout) => diag::catch_up(),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
 }
 
 fn tell(notice: Notice) {
@@ -627,10 +656,15 @@ fn tell(notice: Notice) {
         Notice::Poisoned { name, base, from, to } => tell_poisoned(name, base, from, to),
         Notice::StorageResumed => log(Level::Info, format_args!("storage works again")),
         Notice::DiskLow(true) => {
-            log(Level::Warn, format_args!("free space is below --disk-free-min, reading stops until there is room"));
+            log(
+                Level::Warn,
+                format_args!(
+                    "free space is below --disk-free-min, or the reserve is spent: reading stops until there is room"
+                ),
+            );
         }
         // The control side's: taken before.
-        Notice::Report(_) => {}
+        Notice::Report(_) | Notice::Recorded(_) => {}
         Notice::DiskLow(false) => log(Level::Info, format_args!("free space is above --disk-free-min again")),
     }
 }
@@ -650,47 +684,5 @@ fn tell_poisoned(log_name: LogName, base: Offset, from: Position, to: Position) 
                 from.0, to.0
             ),
         );
-    }
-}
-
-/// Looks at the free space from time to time and tells the shard when it falls below the minimum, or is above again.
-/// Off the shard's thread, which makes no such call.
-#[derive(Debug)]
-struct DiskWatch {
-    end: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl DiskWatch {
-    fn start(data: Arc<DataDir>, free_min: u64, mailboxes: Vec<Mailbox>) -> Result<Self, StartError> {
-        if free_min == 0 {
-            return Ok(Self { end: None, thread: None });
-        }
-        let (end, ended) = channel();
-        let work = move || {
-            let mut was_low = false;
-            loop {
-                // A failed look says nothing new.
-                let low = data.free_bytes().map_or(was_low, |free| free < free_min);
-                if low != was_low {
-                    tell_all(&mailboxes, &Command::DiskLow(low));
-                    was_low = low;
-                }
-                if ended.recv_timeout(DISK_WATCH) != Err(RecvTimeoutError::Timeout) {
-                    return;
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("disk".into()).spawn(work).map_err(no_resources)?;
-        Ok(Self { end: Some(end), thread: Some(thread) })
-    }
-}
-
-impl Drop for DiskWatch {
-    fn drop(&mut self) {
-        self.end = None;
-        if let Some(thread) = self.thread.take() {
-            let _ended = thread.join();
-        }
     }
 }

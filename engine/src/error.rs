@@ -125,7 +125,7 @@ impl FileError {
     /// Whether there was no room.
     #[must_use]
     pub fn wants_room(&self) -> bool {
-        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        wants_room(&self.source)
     }
 
     fn remedy(&self) -> Option<&'static str> {
@@ -137,6 +137,12 @@ impl FileError {
             _ => None,
         }
     }
+}
+
+/// Whether there was no room: on the disk, or in what the user may have of it.
+#[must_use]
+pub fn wants_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl fmt::Display for FileError {

@@ -88,6 +88,12 @@ pub const OPENS_IN_FLIGHT_MAX: usize = 64;
 pub const STORAGE_RETRY: Duration = Duration::from_millis(250);
 /// How often free space is looked at.
 pub const DISK_WATCH: Duration = Duration::from_millis(100);
+/// What is kept of a disk for the time when it is full: the journal and what is staged can then be written …
+pub const RESERVE_BYTES: u64 = 64 * MIB;
+/// … but no more than so many hundredths of it.
+pub const RESERVE_PERCENT: u64 = 1;
+/// With fewer free inodes, or less than a hundredth of them, the operator is told.
+pub const INODES_LOW: u64 = 1000;
 
 /// Records of the journal that wait, in bytes: with more nothing is started that adds another. Those of the writes under
 /// way come on top.
@@ -172,8 +178,12 @@ pub const CONNECTIONS_PER_IP_MAX_DEFAULT: u64 = 0;
 pub const CONNECTION_SLOTS: usize = 65_536;
 /// Descriptors that are neither connections nor segments nor a shard's: directory, lock, pipes, the admin endpoint.
 pub const DESCRIPTORS_RESERVED: u64 = 64;
-/// Descriptors of a shard, besides one for each address that is listened on: ring and eventfd.
-pub const DESCRIPTORS_PER_SHARD: u64 = 2;
+/// Descriptors of a shard: ring, eventfd, journal and the next one, the directory that is synced, and two that its file
+/// thread opens for a moment, a directory and an index.
+pub const DESCRIPTORS_PER_SHARD: u64 = 7;
+/// Descriptors of a shard for each address that is listened on: the listener, and a connection that it may take past the
+/// limit, because every listener of every shard may be taking one while a single place is left.
+pub const DESCRIPTORS_PER_LISTENER: u64 = 2;
 /// Descriptors that the segments of a shard have at least.
 pub const OPEN_FILES_MIN: u64 = 64;
 /// One of so many parts of the descriptors that are left is for segments too, unless `--connections-max` asks for them. A

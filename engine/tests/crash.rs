@@ -19,7 +19,7 @@ use engine::driver::sim::{Fault, Faults, PeerId, Sim, When};
 use engine::route::Ownership;
 use engine::segment::journal::{BootId, Journal, JournalEntry};
 use engine::segment::{Offset, parse_segment_name, segment_name};
-use engine::shard::{Command, Notice, SyncLevel};
+use engine::shard::{Command, Notice, Removal, SyncLevel};
 use engine::store::journals::{self, Beginning};
 use engine::store::recover::{Circumstances, Recovered, recover};
 use engine::sys::DataDir;
@@ -29,6 +29,8 @@ use support::hostile::Random;
 use support::world::{config, token};
 
 const SEEDS: u64 = 4500;
+/// The operations of each kind that fail, one in each run.
+const OPERATIONS: u32 = 60;
 const BEFORE: BootId = BootId([1; 16]);
 const AFTER: BootId = BootId([2; 16]);
 
@@ -44,9 +46,39 @@ struct Crash {
     /// Offsets below which the journals said that all is on the disk.
     synced: BTreeMap<Token, u64>,
     files: Vec<(String, Vec<u8>)>,
+    /// Segments that were deleted, as they were.
+    deleted: Deleted,
     boot: BootId,
-    /// A sync has failed: what was poisoned may be lost, and logs go on behind it.
+    /// A sync or a write has failed: what was poisoned may be lost, and logs go on behind it.
     poisoned: bool,
+}
+
+/// Segments that the control side has deleted.
+type Deleted = BTreeMap<(Token, Offset), Vec<u8>>;
+
+/// What retention does: the oldest segments of a log go, each once the shard has said that the journal knows.
+fn retain(sim: &mut Sim, random: &mut Random, deleted: &mut Deleted) {
+    let recorded = |sim: &Sim, removal| {
+        sim.notices().iter().any(|notice| matches!(notice, Notice::Recorded(other) if *other == removal))
+    };
+    for number in 0..4 {
+        let token = token(number);
+        let segments: Vec<(Offset, Vec<u8>)> =
+            sim.segments(token).map(|(base, bytes)| (base, bytes.to_vec())).collect();
+        let most = random.below(segments.len().max(1));
+        for (base, bytes) in segments.into_iter().take(most) {
+            let removal = Removal { token, base, sealed: None };
+            if !recorded(sim, removal) {
+                sim.command_owner(token, Command::Record(removal));
+                (0..random.below(60)).for_each(|_| _ = sim.turn());
+            }
+            if !recorded(sim, removal) {
+                break;
+            }
+            sim.unlink(token, base);
+            deleted.insert((token, base), bytes);
+        }
+    }
 }
 
 fn lines(random: &mut Random) -> Vec<u8> {
@@ -59,16 +91,20 @@ fn lines(random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-fn crash(seed: u64) -> Crash {
-    let mut random = Random::new(seed);
-    let mut config = config(4096);
-    config.ownership = Ownership::with_seed(1 + u16::try_from(random.below(2)).unwrap(), seed);
-    config.journal.boot = BEFORE;
-    config.logs.segment.bytes = *random.pick(&[600, 5000, 1 << 30]);
-    config.logs.open_files_max = *random.pick(&[1, 100]);
-    let interval = SyncLevel::Interval(Duration::from_millis(50));
-    config.sync = *random.pick(&[SyncLevel::None, interval, interval, SyncLevel::Batch, SyncLevel::Batch]);
+/// What goes wrong before the end.
+#[derive(Clone, Copy)]
+enum Trouble {
+    /// Whatever the seed says.
+    Any,
+    /// This operation, and then the power.
+    One(Fault, u32),
+}
+
+fn faults(trouble: Trouble, random: &mut Random) -> Faults {
     let mut faults = Faults::none();
+    if let Trouble::One(fault, n) = trouble {
+        return faults.with(fault, When::Nth(n));
+    }
     for fault in [Fault::ShortWrite, Fault::WriteRefused, Fault::JournalShort, Fault::JournalRefused] {
         faults = faults.with(fault, if random.one_in(3) { When::OneIn(10) } else { When::Never });
     }
@@ -78,13 +114,28 @@ fn crash(seed: u64) -> Crash {
     if random.one_in(8) {
         faults = faults.with(Fault::JournalFailed, When::Nth(u32::try_from(random.below(20)).unwrap()));
     }
+    faults
+}
+
+fn crash(seed: u64, trouble: Trouble) -> Crash {
+    let mut random = Random::new(seed);
+    let mut config = config(4096);
+    config.ownership = Ownership::with_seed(1 + u16::try_from(random.below(2)).unwrap(), seed);
+    config.journal.boot = BEFORE;
+    config.logs.segment.bytes = *random.pick(&[600, 5000, 1 << 30]);
+    config.logs.open_files_max = *random.pick(&[1, 100]);
+    let interval = SyncLevel::Interval(Duration::from_millis(50));
+    config.sync = *random.pick(&[SyncLevel::None, interval, interval, SyncLevel::Batch, SyncLevel::Batch]);
+    let faults = faults(trouble, &mut random);
     let mut sim = Sim::new(seed, faults, config);
     let peers: Vec<PeerId> = (0..3).map(|_| sim.connect()).collect();
+    let mut deleted = Deleted::new();
     for _ in 0..random.below(60) {
         sim.send(*random.pick(&peers), &lines(&mut random));
         match random.below(20) {
             0 => sim.run_for(Duration::from_secs(31)),
             1..=3 => sim.run_for(Duration::from_millis(120)),
+            4 if !has_failed(&sim) => retain(&mut sim, &mut random, &mut deleted),
             _ => (0..random.below(30)).for_each(|_| _ = sim.turn()),
         }
     }
@@ -92,21 +143,28 @@ fn crash(seed: u64) -> Crash {
         sim.command(&Command::Drain);
         (0..random.below(400)).for_each(|_| _ = sim.turn());
     }
-    let killed = random.one_in(4);
+    let killed = random.one_in(4) && matches!(trouble, Trouble::Any);
     Crash {
         seed,
-        logs: sim.tokens().map(|token| (token, log_bytes(&sim, token))).collect(),
+        logs: sim.tokens().map(|token| (token, log_bytes(&sim, &deleted, token))).collect(),
         synced: synced(&sim),
         files: if killed { sim.killed() } else { sim.power_cut(seed) },
         boot: if killed { BEFORE } else { AFTER },
-        poisoned: sim.notices().iter().any(|notice| matches!(notice, Notice::SyncFailed(_))),
+        poisoned: has_failed(&sim),
+        deleted,
     }
 }
 
+fn has_failed(sim: &Sim) -> bool {
+    sim.notices().iter().any(|notice| matches!(notice, Notice::SyncFailed(_) | Notice::Poisoned { .. }))
+}
+
 /// The log as its readers see it: where a poisoned segment was not cut yet, its end counts once.
-fn log_bytes(sim: &Sim, token: Token) -> Vec<u8> {
+fn log_bytes(sim: &Sim, deleted: &Deleted, token: Token) -> Vec<u8> {
     let mut bytes: Vec<u8> = Vec::new();
-    for (base, segment) in sim.segments(token) {
+    let before = deleted.range((token, Offset::START)..).take_while(|((other, _), _)| *other == token);
+    let before = before.map(|((_, base), segment)| (*base, segment.as_slice()));
+    for (base, segment) in before.chain(sim.segments(token)) {
         bytes.truncate(usize::try_from(base.0).unwrap());
         bytes.extend_from_slice(segment);
     }
@@ -188,8 +246,12 @@ impl Crash {
     fn check(&self, data: &DataDir, recovered: &Recovered) {
         let name = format!("ENGINE_SIM_SEED={}", self.seed);
         for (token, written) in &self.logs {
-            let segments = segments_of(data, *token);
-            let mut stored: Vec<u8> = Vec::new();
+            // What was deleted may have come back.
+            let is_left = |base: &Offset| !self.deleted.contains_key(&(*token, *base));
+            let segments: Vec<_> = segments_of(data, *token).into_iter().filter(|(base, _)| is_left(base)).collect();
+            let gone = self.deleted.range((*token, Offset::START)..=(*token, Offset(u64::MAX))).next_back();
+            let gone = gone.map_or(0, |((_, base), bytes)| usize::try_from(base.0).unwrap() + bytes.len());
+            let mut stored = written[..gone].to_vec();
             for (base, bytes) in &segments {
                 assert_eq!(base.0, stored.len() as u64, "{name}: {token} has a gap, a sync failed: {}", self.poisoned);
                 assert!(bytes.ends_with(b"\n") || bytes.is_empty() || self.poisoned, "{name}: {token} ends in a line");
@@ -256,8 +318,8 @@ fn contents(data: &DataDir) -> BTreeMap<String, (usize, u64)> {
     all
 }
 
-fn run_seed(seed: u64, folder: &Path) -> Crash {
-    let crash = crash(seed);
+fn run_seed(seed: u64, trouble: Trouble, folder: &Path) -> Crash {
+    let crash = crash(seed, trouble);
     let data = crash.lay_out(&folder.join("first"));
     let recovered = crash.recover(&data);
     crash.check(&data, &recovered);
@@ -306,21 +368,55 @@ fn logs(recovered: &Recovered) -> Vec<(Token, String, u64)> {
     recovered.logs.iter().map(log).collect()
 }
 
+/// In memory where that is possible: thousands of small files.
+fn folder() -> tempfile::TempDir {
+    let shm = Path::new("/dev/shm");
+    if shm.is_dir() { tempfile::tempdir_in(shm).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
+/// Each operation of each kind fails once, and later the power: what was told to be on the disk is there.
+#[test]
+fn no_failing_operation_makes_a_synced_offset_wrong() {
+    let parent = folder();
+    let mut failed = 0;
+    for (index, fault) in (0..).zip([
+        Fault::WriteFailed,
+        Fault::WriteRefused,
+        Fault::WriteInterrupted,
+        Fault::ShortWrite,
+        Fault::OpenFailed,
+        Fault::OpenRefused,
+        Fault::JournalFailed,
+        Fault::JournalRefused,
+        Fault::JournalInterrupted,
+        Fault::JournalShort,
+        Fault::SyncFailed,
+    ]) {
+        for n in 0..OPERATIONS {
+            let folder = parent.path().join(format!("{index}-{n}"));
+            let seed = index * 1000 + u64::from(n);
+            let ran = std::panic::catch_unwind(|| run_seed(seed, Trouble::One(fault, n), &folder));
+            let Ok(crash) = ran else { panic!("{fault:?} {n} with seed {seed}") };
+            failed += u32::from(crash.poisoned);
+            fs::remove_dir_all(&folder).unwrap();
+        }
+    }
+    // Of writes, journals and syncs.
+    assert!(failed > OPERATIONS, "{failed} runs in which something was given up");
+}
+
 #[test]
 fn what_was_synced_survives_every_crash() {
-    // In memory where that is possible: thousands of small files.
-    let shm = Path::new("/dev/shm");
-    let parent = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
-    let parent = parent.unwrap();
+    let parent = folder();
     if let Some(seed) = variable("ENGINE_SIM_SEED") {
-        run_seed(seed, &parent.path().join("replay"));
+        run_seed(seed, Trouble::Any, &parent.path().join("replay"));
         return;
     }
     let seeds = variable("ENGINE_SIM_SEEDS").unwrap_or(SEEDS);
     let (mut cut, mut synced, mut failed, mut killed) = (0, 0, 0, 0);
     for seed in 0..seeds {
         let folder = parent.path().join(seed.to_string());
-        let ran = std::panic::catch_unwind(|| run_seed(seed, &folder));
+        let ran = std::panic::catch_unwind(|| run_seed(seed, Trouble::Any, &folder));
         let Ok(crash) = ran else { panic!("replay with ENGINE_SIM_SEED={seed}") };
         cut += u64::from(folder.join("first/data/_quarantine").exists());
         synced += u64::from(crash.synced.values().any(|&bytes| bytes > 0));

@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use engine::driver::sim::{Ending, Fault, Faults, PeerId, Sim, When};
 use engine::framing::Framing;
+use engine::handover::ShardId;
 use engine::route::Ownership;
 use engine::segment::Offset;
-use engine::shard::{Allowance, Command, ListenerConfig, Notice, ShardConfig};
+use engine::shard::{Allowance, Command, ListenerConfig, Notice, ShardConfig, SyncLevel};
 use engine::wire::Reject;
 
 use support::hostile::{Random, hostile_bytes, hostile_stream};
@@ -397,6 +398,49 @@ fn a_disk_may_fill_at_any_byte() {
         let refused = sim.notices().iter().filter(|notice| matches!(notice, Notice::StorageRefused(_))).count();
         let resumed = sim.notices().iter().filter(|notice| matches!(notice, Notice::StorageResumed)).count();
         assert!(refused > 0 && refused == resumed, "{bytes}: {refused} refusals, {resumed} resumed");
+    }
+}
+
+/// A disk that answers nothing for half a minute: senders wait, memory stays within its budget, nobody is closed and
+/// nothing is lost.
+#[test]
+fn a_disk_that_stalls_costs_nothing_but_time() {
+    const STALL: Duration = Duration::from_secs(30);
+    for sync in [SyncLevel::None, SyncLevel::Interval(Duration::from_secs(1)), SyncLevel::Batch] {
+        let mut config = config(4096);
+        (config.sync, config.buffer_bytes) = (sync, 1 << 20);
+        let most = config.buffer_bytes * 3 / 2;
+        let mut sim = Sim::new(30, Faults::none(), config);
+        let peers: Vec<PeerId> = (0..3).map(|_| sim.connect()).collect();
+        let streams: Vec<Vec<u8>> = (0..3_u32)
+            .map(|peer| {
+                let line = |number: u32| format!("{} {number} {}\n", token(10 * peer + number % 7), "x".repeat(500));
+                (0..8000).flat_map(|number| line(number).into_bytes()).collect()
+            })
+            .collect();
+        let total: u64 = streams.iter().map(|stream| stream.len() as u64).sum();
+        let received = |sim: &Sim| peers.iter().map(|&peer| sim.acknowledged(peer)).sum::<u64>();
+        for (&peer, stream) in peers.iter().zip(&streams) {
+            sim.send(peer, stream);
+        }
+        sim.run_until(|sim| received(sim) > total / 10);
+        sim.set_disk_delay(ShardId(0), STALL);
+        let from = sim.now();
+        let mut waiting = 0;
+        while sim.now().since(from) < STALL && sim.turn() {
+            let bytes = sim.shard().buffered_bytes();
+            assert!(bytes <= most, "{sync:?}: {bytes} bytes");
+            waiting = received(&sim);
+        }
+        assert!(waiting < total / 2, "{sync:?}: senders do not wait, {waiting} of {total}");
+        assert!(peers.iter().all(|&peer| sim.ending(peer) == Ending::Open), "{sync:?}: closed");
+        sim.set_disk_delay(ShardId(0), Duration::ZERO);
+        sim.run_until(|sim| received(sim) == total && sim.shard().unstored_bytes() == 0);
+        drain(&mut sim, &peers);
+        let mut expected = Expected::new();
+        streams.iter().for_each(|stream| expected.add_whole(stream, 4096, oracle::Oversize::Split));
+        expected.assert_stored(&sim, "a stall");
+        assert_eq!(sim.outcome().unwrap().unstored_bytes, 0);
     }
 }
 

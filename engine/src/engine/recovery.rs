@@ -30,6 +30,9 @@ pub(super) fn make_ready(
                 if !told {
                     say(Level::Error, format_args!("recovery waits for room error={}", quoted(&error)));
                     told = true;
+                    // It is there for this. Where it cannot go, there is still no room.
+                    let _removed = data.remove_reserve();
+                    continue;
                 }
                 if stopped() {
                     let problem = "stopped while it waited for room; make room, then start again";

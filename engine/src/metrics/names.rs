@@ -94,6 +94,11 @@ pub const TLS_HANDSHAKES_WAITED: Family = counter(
     "Connections that waited for their handshake, because --handshakes-max of them were in progress.",
 );
 /// No labels.
+pub const TLS_CLIENTS_KNOWN: Family = counter(
+    "engine_tls_clients_known",
+    "TLS handshakes in which the client showed a certificate of --client-ca, or came with the ticket of such a one.",
+);
+/// No labels.
 pub const TLS_BROKEN: Family = counter(
     "engine_tls_broken",
     "TLS connections that ended with a damaged record or an alert, after their handshake.",
@@ -185,10 +190,12 @@ pub const LOGS_REFUSED: Family =
 /// No labels.
 pub const DISK_FREE_BYTES: Family =
     family(Kind::Gauge, "engine_disk_free_bytes", "bytes", "Bytes that the engine can still write to its disk.");
+/// No labels.
+pub const DISK_FREE_INODES: Family = gauge("engine_disk_free_inodes", "Files that the engine can still make.");
 /// `state`
 pub const STORAGE_STATE: Family = gauge(
     "engine_storage_state",
-    "1 for the state that storage is in: ok, partial (some logs are refused), low (below --disk-free-min) or refuses; 0 for the others.",
+    "1 for the state that storage is in: ok, partial (some logs are refused), low (below --disk-free-min, or its reserve spent) or refuses; 0 for the others.",
 );
 /// `shard`
 pub const SHARD_BUSY_RATIO: Family = family(
@@ -223,6 +230,7 @@ pub const ALL: &[Family] = &[
     LINES,
     TLS_HANDSHAKES,
     TLS_HANDSHAKES_WAITED,
+    TLS_CLIENTS_KNOWN,
     TLS_BROKEN,
     TLS_CERTIFICATE_EXPIRY,
     UDP_DATAGRAMS,
@@ -246,6 +254,7 @@ pub const ALL: &[Family] = &[
     LOGS,
     LOGS_REFUSED,
     DISK_FREE_BYTES,
+    DISK_FREE_INODES,
     STORAGE_STATE,
     SHARD_BUSY_RATIO,
     RING_OVERFLOW,

@@ -23,6 +23,8 @@ use crate::wire::Token;
 
 /// Bytes of a record.
 pub const RECORD_BYTES: usize = 64;
+/// A [`Proof`] that recovery adds up begins anew with so many bytes: the index covers what is before.
+const PROOF_BYTES: u32 = 1 << 20;
 /// Version of the records; a file of another one is not read.
 pub const JOURNAL_FORMAT: u32 = 1;
 
@@ -75,14 +77,16 @@ pub enum JournalEntry {
         /// The sequence.
         through: u64,
     },
-    /// A segment is complete: nothing more is appended to it.
+    /// A segment is complete: nothing more is appended to it. Its text may be replaced by a compressed one from now on.
     Seal {
-        /// The segment.
-        number: SegmentNumber,
+        /// Its log.
+        token: Token,
+        /// Offset of its first byte.
+        base: Offset,
         /// Its length.
         length: Position,
     },
-    /// A segment is about to be deleted, because its log is longer than it may be.
+    /// A segment is about to be deleted, because its log is longer or older than it may be.
     Retire {
         /// Its log.
         token: Token,
@@ -116,6 +120,8 @@ pub enum JournalEntry {
         base: Offset,
         /// Its length.
         length: Position,
+        /// Of the bytes before that, those that no block of the index covers.
+        proof: Proof,
     },
     /// The table is complete, and every byte that it tells of is on the disk.
     Checkpoint,
@@ -134,6 +140,31 @@ pub struct Header {
     pub boot: BootId,
     /// Unix time in microseconds that the times of batches count from.
     pub epoch_micros: u64,
+}
+
+/// Checksum of the bytes that end at some position.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Proof {
+    /// So many bytes.
+    pub length: u32,
+    /// Their checksum (CRC-32C).
+    pub crc: u32,
+}
+
+impl Proof {
+    /// The same with the bytes of a batch behind them. From [`PROOF_BYTES`] on it begins anew.
+    #[must_use]
+    pub fn followed_by(self, batch: &Batch) -> Self {
+        let more = Self { length: batch.length, crc: batch.crc };
+        if self.length == 0 || self.length >= PROOF_BYTES {
+            return more;
+        }
+        let length = usize::try_from(more.length).expect("32 bits fit");
+        Self {
+            length: self.length.saturating_add(more.length),
+            crc: crc32c::crc32c_combine(self.crc, more.crc, length),
+        }
+    }
 }
 
 /// A piece of a segment that was written.
@@ -264,9 +295,10 @@ impl Writer<'_> {
                 self.put(&through.to_le_bytes());
                 (kind::SYNCED, nobody)
             }
-            JournalEntry::Seal { number, length } => {
+            JournalEntry::Seal { token, base, length } => {
+                self.segment(token, base);
                 self.put(&length.0.to_le_bytes());
-                (kind::SEAL, number)
+                (kind::SEAL, nobody)
             }
             JournalEntry::Retire { token, base } => {
                 self.segment(token, base);
@@ -280,9 +312,10 @@ impl Writer<'_> {
                 self.put(&synced.0.to_le_bytes()).put(&length.0.to_le_bytes());
                 (kind::POISON, number)
             }
-            JournalEntry::Active { number, token, base, length } => {
+            JournalEntry::Active { number, token, base, length, proof } => {
                 self.segment(token, base);
                 self.put(&length.0.to_le_bytes());
+                self.put(&proof.length.to_le_bytes()).put(&proof.crc.to_le_bytes());
                 (kind::ACTIVE, number)
             }
             JournalEntry::Checkpoint => (kind::CHECKPOINT, nobody),
@@ -291,7 +324,7 @@ impl Writer<'_> {
     }
 
     fn segment(&mut self, token: Token, base: Offset) {
-        self.put(token.as_bytes()).put(&base.0.to_le_bytes());
+        self.put(&token.to_bytes()).put(&base.0.to_le_bytes());
     }
 
     fn put(&mut self, bytes: &[u8]) -> &mut Self {
@@ -323,12 +356,16 @@ impl Reader<'_> {
                 JournalEntry::Batch { number, batch }
             }
             kind::SYNCED => JournalEntry::Synced { through: self.u64() },
-            kind::SEAL => JournalEntry::Seal { number, length: Position(self.u64()) },
+            kind::SEAL => {
+                let (token, base) = (self.token(), Offset(self.u64()));
+                JournalEntry::Seal { token, base, length: Position(self.u64()) }
+            }
             kind::RETIRE => JournalEntry::Retire { token: self.token(), base: Offset(self.u64()) },
             kind::POISON => JournalEntry::Poison { number, synced: Position(self.u64()), length: Position(self.u64()) },
             kind::ACTIVE => {
                 let (token, base) = (self.token(), Offset(self.u64()));
-                JournalEntry::Active { number, token, base, length: Position(self.u64()) }
+                let (length, proof) = (Position(self.u64()), Proof { length: self.u32(), crc: self.u32() });
+                JournalEntry::Active { number, token, base, length, proof }
             }
             kind::DOUBT => JournalEntry::Doubt { token: self.token(), from: Offset(self.u64()) },
             kind::CHECKPOINT => JournalEntry::Checkpoint,
@@ -471,12 +508,12 @@ mod tests {
         let batch = Batch::of(Position(77), b"one\ntwo\nthr", 123);
         assert_eq!((batch.length, batch.lines, batch.end()), (11, 2, Position(88)));
         vec![
-            JournalEntry::Active { number, token, base, length: Position(77) },
+            JournalEntry::Active { number, token, base, length: Position(77), proof: Proof { length: 7, crc: 8 } },
             JournalEntry::Checkpoint,
             JournalEntry::Open { number, token, base },
             JournalEntry::Batch { number, batch },
             JournalEntry::Synced { through: 9 },
-            JournalEntry::Seal { number, length: Position(88) },
+            JournalEntry::Seal { token, base, length: Position(88) },
             JournalEntry::Retire { token, base },
             JournalEntry::Doubt { token, from: base },
             JournalEntry::Poison { number, synced: Position(77), length: Position(88) },
@@ -548,6 +585,16 @@ mod tests {
             }
         }
         assert_eq!(Journal::parse(&bytes), None);
+    }
+
+    #[test]
+    fn proofs_add_up() {
+        let text = b"one\ntwo\nthree\n";
+        let all = [0..4, 4..8, 8..14].map(|part| Batch::of(Position(part.start as u64), &text[part], 0));
+        let sum = all.iter().fold(Proof::default(), |proof, batch| proof.followed_by(batch));
+        assert_eq!(sum, Proof { length: 14, crc: crc32c::crc32c(text) });
+        let long = Proof { length: PROOF_BYTES, crc: 1 };
+        assert_eq!(long.followed_by(&all[0]), Proof { length: 4, crc: all[0].crc });
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub const META: &str = "META";
 pub const META_NEW: &str = "META.new";
 /// Directory of the commit journals.
 pub const JOURNAL: &str = "_journal";
+/// In there: room on the disk for when it is full.
+pub const RESERVE: &str = "reserve";
 /// Directory of the bytes that recovery could not vouch for.
 pub const QUARANTINE: &str = "_quarantine";
 /// Directory of the lines that named no log, where they are kept: a log for each reason.

@@ -24,7 +24,7 @@ use std::io;
 use std::time::Duration;
 
 use super::logs::{Logs, Segment};
-use super::op::{Notice, Op, Sync};
+use super::op::{Notice, Op, Removal, Sync};
 use crate::limits::{BATCH_SYNC_GAP, STORAGE_RETRY, SYNCED_ONE_BY_ONE_MAX};
 use crate::metrics::Histogram;
 use crate::route::LogId;
@@ -128,6 +128,8 @@ pub(super) struct Durability {
     /// After a failure nothing is tried before.
     hold_until: Time,
     cuts: Vec<Cut>,
+    /// Files that go once the record of that, which has this sequence, is on the disk; in sequence.
+    removals: VecDeque<(u64, Removal)>,
     /// Logs of which a poisoned segment may have lost what follows an offset: the lowest of each.
     pub(super) doubts: BTreeMap<LogId, Offset>,
     ending: Ending,
@@ -152,6 +154,7 @@ impl Durability {
             checkpoint_covered: false,
             hold_until: Time::default(),
             cuts: Vec::new(),
+            removals: VecDeque::new(),
             doubts: BTreeMap::new(),
             ending: Ending::No,
             sync_seconds: Histogram::default(),
@@ -182,19 +185,21 @@ impl Durability {
         !self.dirty.is_empty() || self.whole
     }
 
+    /// Whether somebody waits for a barrier, whatever the time.
+    fn is_wanted(&self) -> bool {
+        self.checkpoint_due || !self.removals.is_empty() || self.ending == Ending::Wanted
+    }
+
     fn is_due(&self, now: Time) -> bool {
         let by_time = self.level.gap().is_some() && now >= self.next_at && self.has_news();
-        self.barrier == Barrier::None
-            && self.sync.is_some()
-            && now >= self.hold_until
-            && (by_time || self.checkpoint_due || self.ending == Ending::Wanted)
+        self.barrier == Barrier::None && self.sync.is_some() && now >= self.hold_until && (by_time || self.is_wanted())
     }
 
     /// When a barrier begins without any completion before.
     pub(super) fn timeout(&self) -> Option<Time> {
         let idle = self.barrier == Barrier::None && self.sync.is_some();
         let by_time = (self.level.gap().is_some() && self.has_news()).then_some(self.next_at);
-        let at_once = (self.checkpoint_due || self.ending == Ending::Wanted).then_some(self.hold_until);
+        let at_once = self.is_wanted().then_some(self.hold_until);
         let at = by_time.into_iter().chain(at_once).min();
         at.filter(|_| idle).map(|at| at.max(self.hold_until))
     }
@@ -291,7 +296,7 @@ impl Logs {
                 notices.extend(result.err().map(Notice::SyncFailed));
                 self.durability.ending = Ending::Over;
             }
-            (Barrier::Syncing { below }, Ok(())) => self.advance(below, ops),
+            (Barrier::Syncing { below }, Ok(())) => self.advance(below, ops, notices),
             (Barrier::Syncing { below }, Err(error)) if sync.whole => {
                 notices.push_back(Notice::SyncFailed(error));
                 self.durability.barrier = Barrier::Asking { below };
@@ -306,7 +311,7 @@ impl Logs {
                 notices.extend(result.err().map(Notice::SyncFailed));
                 let asked = matches!(barrier, Barrier::Asking { .. });
                 self.poison_failed(&sync, asked, notices);
-                self.after_failure(&sync, asked, below);
+                self.after_failure(&sync, asked, below, notices);
                 self.durability.hold_until = now + STORAGE_RETRY;
             }
         }
@@ -315,13 +320,14 @@ impl Logs {
     }
 
     /// All that the barrier covers is on the disk.
-    fn advance(&mut self, below: u64, ops: &mut VecDeque<Op>) {
+    fn advance(&mut self, below: u64, ops: &mut VecDeque<Op>, notices: &mut VecDeque<Notice>) {
         let mut covered = std::mem::take(&mut self.durability.covered);
         for segment in covered.drain(..) {
             self.segment_synced(&segment, ops);
         }
         self.durability.covered = covered;
         self.journal.add(JournalEntry::Synced { through: below - 1 }, &mut self.pool);
+        self.allow_removals(below, notices);
         if std::mem::take(&mut self.durability.checkpoint_covered) {
             self.journal.checkpointed(&mut self.pool, ops);
         }
@@ -430,11 +436,12 @@ impl Logs {
 
     /// What is known to be on the disk all the same is recorded, if the journal itself is. A table that tells of more
     /// than that begins again, in a new file.
-    fn after_failure(&mut self, sync: &Sync, asked: bool, below: u64) {
+    fn after_failure(&mut self, sync: &Sync, asked: bool, below: u64, notices: &mut VecDeque<Notice>) {
         if asked {
             self.durability.needs_whole();
         } else if !sync.journal_failed {
             self.journal.add(JournalEntry::Synced { through: below - 1 }, &mut self.pool);
+            self.allow_removals(below, notices);
         }
         (self.durability.checkpoint_due, self.durability.checkpoint_covered) = (false, false);
         if self.durability.ending == Ending::No {
@@ -442,6 +449,30 @@ impl Logs {
         } else {
             // No clean stop: the next start looks closer.
             self.durability.ending = Ending::Over;
+        }
+    }
+
+    /// The control side wants to remove a file: not before the journal tells of it.
+    #[cold]
+    pub(super) fn record_removal(&mut self, removal: Removal) {
+        // At the end there is no further barrier, and nothing follows the clean stop.
+        if self.durability.ending != Ending::No {
+            return;
+        }
+        let Removal { token, base, sealed } = removal;
+        let entry = match sealed {
+            Some(length) => JournalEntry::Seal { token, base, length },
+            None => JournalEntry::Retire { token, base },
+        };
+        self.durability.removals.push_back((self.journal.sequence(), removal));
+        self.journal.add(entry, &mut self.pool);
+    }
+
+    /// Records below this are on the disk.
+    fn allow_removals(&mut self, below: u64, notices: &mut VecDeque<Notice>) {
+        let removals = &mut self.durability.removals;
+        while let Some((_, removal)) = removals.pop_front_if(|(sequence, _)| *sequence < below) {
+            notices.push_back(Notice::Recorded(removal));
         }
     }
 

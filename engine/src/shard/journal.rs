@@ -383,8 +383,8 @@ impl Logs {
             let token = log.appender.name().token();
             if let Some(token) = token.filter(|_| log.has_segment() && !log.segment.poisoned) {
                 let Segment { number, base, .. } = log.segment;
-                let length = log.recorded();
-                self.journal.add(JournalEntry::Active { number, token, base, length }, &mut self.pool);
+                let (length, proof) = (log.recorded(), log.proof());
+                self.journal.add(JournalEntry::Active { number, token, base, length, proof }, &mut self.pool);
             }
             let id = LogId(u32::try_from(index).expect("tokens_max fits a u32"));
             if let (Some(&from), Some(token)) = (self.durability.doubts.get(&id), token) {

@@ -11,6 +11,7 @@ use crate::metrics::Report;
 use crate::route::{KnownTokens, LogId};
 use crate::segment::journal::journal_name;
 use crate::segment::{FileId, IndexBlock, LogName, Offset, Position};
+use crate::wire::Token;
 
 /// A listener: an index into the driver's table, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -410,6 +411,30 @@ pub enum Command {
     },
     /// A setting is another one from now on.
     Change(Change),
+    /// [`Notice::Recorded`], once the journal tells of it and is on the disk. For the shard that owns the log.
+    Record(Removal),
+}
+
+/// A file of a sealed segment that is about to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Removal {
+    /// The log.
+    pub token: Token,
+    /// Offset of the segment's first byte.
+    pub base: Offset,
+    /// The segment stays, compressed, and this is its length; `None`: it is deleted.
+    pub sealed: Option<Position>,
+}
+
+/// What the one is told who looks after sealed segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeeperMail {
+    /// The log has a new segment behind another one.
+    Rolled(Token),
+    /// The record of this is on the disk.
+    Recorded(Removal),
+    /// The engine has ended.
+    End,
 }
 
 /// A setting that a running shard can take.
@@ -491,6 +516,8 @@ pub enum Notice {
     DiskLow(bool),
     /// The answer to [`Command::Report`]: for the control side, not for the log.
     Report(Box<Report>),
+    /// The answer to [`Command::Record`]: for the control side, not for the log.
+    Recorded(Removal),
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! Invariant: whenever the process dies, files are there that tell of every log: those before, or those begun, or both,
 //! and both say the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::unix::fs::FileExt;
 
@@ -16,7 +16,10 @@ use super::recover::{History, RecoveredLog, RecoveredSegment};
 use crate::error::{FileError, RecoverError};
 use crate::handover::ShardId;
 use crate::route::Ownership;
-use crate::segment::journal::{Batch, BootId, Journal, JournalDraft, JournalEntry, SegmentNumber, parse_journal_name};
+use crate::segment::journal::{
+    Batch, BootId, Header, Journal, JournalDraft, JournalEntry, RECORD_BYTES, SegmentNumber, journal_name,
+    parse_journal_name,
+};
 use crate::segment::{JOURNAL, Offset};
 use crate::shard::{JournalId, JournalStart};
 use crate::sys::DataDir;
@@ -32,6 +35,8 @@ pub struct Journals {
     names: Vec<JournalId>,
     /// Those of shards that have no file with a header.
     headless: u64,
+    /// Files that have bytes, but no header.
+    garbled: Vec<JournalId>,
 }
 
 /// Reads all journals.
@@ -56,6 +61,9 @@ pub fn read(data: &DataDir) -> Result<Journals, FileError> {
         let journal = Journal::parse(&bytes);
         let journal =
             journal.filter(|journal| (journal.header.shard, journal.header.generation) == (shard, generation));
+        if journal.is_none() && bytes.len() >= RECORD_BYTES {
+            journals.garbled.push(JournalId { shard: ShardId(shard), generation });
+        }
         journals.files.extend(journal);
     }
     // The next file of a shard may have been begun and no more; its first is complete before it counts.
@@ -75,10 +83,93 @@ impl Journals {
         self.headless + damaged.count() as u64
     }
 
+    /// What the records say of the bytes of segments, as far as these are not given up.
+    #[must_use]
+    pub fn checks(&self) -> Checks {
+        let mut checks = Checks::default();
+        for files in self.files.chunk_by(|a, b| (a.run, a.header.shard) == (b.run, b.header.shard)) {
+            let mut numbers = HashMap::new();
+            for entry in files.iter().flat_map(|file| &file.entries) {
+                checks.add(&mut numbers, entry);
+            }
+        }
+        checks.0.values_mut().for_each(|checks| checks.sort_unstable_by_key(|check| check.from));
+        checks
+    }
+
+    /// Places in files where a header should be or records follow, and no record is: file names and positions.
+    pub fn damages(&self) -> impl Iterator<Item = (String, u64)> {
+        let garbled = self.garbled.iter().map(|journal| (journal.name(), 0));
+        let holes = self.files.iter().filter(|file| file.damaged).map(|file| {
+            let Header { shard, generation, .. } = file.header;
+            (journal_name(shard, generation), ((file.entries.len() + 1) * RECORD_BYTES) as u64)
+        });
+        garbled.chain(holes)
+    }
+
     /// Up to where each log is on the disk; a log that they do not tell of is not there.
     #[must_use]
     pub fn synced_offsets(&self) -> BTreeMap<Token, Offset> {
         History::of(&self.files).synced_offsets()
+    }
+}
+
+/// What a record says of some bytes of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Position of the first.
+    pub from: u64,
+    /// Position behind the last.
+    pub to: u64,
+    /// Their checksum (CRC-32C).
+    pub crc: u32,
+}
+
+/// What records say of the bytes of every segment that they know.
+#[derive(Debug, Default)]
+pub struct Checks(HashMap<(Token, Offset), Vec<Check>>);
+
+impl Checks {
+    /// Of this segment, by position.
+    #[must_use]
+    pub fn of(&self, token: Token, base: Offset) -> &[Check] {
+        self.0.get(&(token, base)).map_or(&[], Vec::as_slice)
+    }
+
+    fn add(&mut self, numbers: &mut HashMap<SegmentNumber, (Token, Offset)>, entry: &JournalEntry) {
+        match *entry {
+            // One of this name before it has moved to the quarantine.
+            JournalEntry::Open { number, token, base } => {
+                numbers.insert(number, (token, base));
+                self.0.insert((token, base), Vec::new());
+            }
+            JournalEntry::Active { number, token, base, length, proof } => {
+                numbers.insert(number, (token, base));
+                if proof.length > 0 && u64::from(proof.length) <= length.0 {
+                    let from = length.0 - u64::from(proof.length);
+                    self.0.entry((token, base)).or_default().push(Check { from, to: length.0, crc: proof.crc });
+                }
+            }
+            JournalEntry::Batch { number, batch } => {
+                if let Some(&segment) = numbers.get(&number) {
+                    let check = Check { from: batch.position.0, to: batch.end().0, crc: batch.crc };
+                    self.0.entry(segment).or_default().push(check);
+                }
+            }
+            // What follows may be lost, and may be cut.
+            JournalEntry::Poison { number, synced, .. } => {
+                if let Some(segment) = numbers.remove(&number) {
+                    self.0.entry(segment).or_default().retain(|check| check.to <= synced.0);
+                }
+            }
+            JournalEntry::Header(_)
+            | JournalEntry::Synced { .. }
+            | JournalEntry::Seal { .. }
+            | JournalEntry::Retire { .. }
+            | JournalEntry::Doubt { .. }
+            | JournalEntry::Checkpoint
+            | JournalEntry::CleanStop => {}
+        }
     }
 }
 
@@ -146,7 +237,8 @@ fn table<'a>(draft: &mut JournalDraft, logs: &(impl Iterator<Item = (Token, &'a 
     let all: Vec<(SegmentNumber, Token, &RecoveredSegment)> =
         newest.chain(earlier).map(|(number, token, segment)| (SegmentNumber(number), token, segment)).collect();
     for &(number, token, segment) in &all {
-        draft.add(JournalEntry::Active { number, token, base: segment.base, length: segment.durable });
+        let &RecoveredSegment { base, durable: length, proof, .. } = segment;
+        draft.add(JournalEntry::Active { number, token, base, length, proof });
     }
     for (token, from) in doubts {
         draft.add(JournalEntry::Doubt { token, from });
@@ -159,12 +251,12 @@ fn table<'a>(draft: &mut JournalDraft, logs: &(impl Iterator<Item = (Token, &'a 
         }
     }
     draft.add(JournalEntry::Synced { through: draft.sequence - 1 });
-    for &(number, _, segment) in &all {
+    for &(number, token, segment) in &all {
         for &batch in segment.tail.iter().filter(|batch| !synced(segment, batch)) {
             draft.add(JournalEntry::Batch { number, batch });
         }
         if segment.sealed {
-            draft.add(JournalEntry::Seal { number, length: segment.length });
+            draft.add(JournalEntry::Seal { token, base: segment.base, length: segment.length });
         }
     }
 }

@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode};
+use rustix::fs::{FallocateFlags, FlockOperation, Mode};
 use rustix::io::Errno;
 
 use super::file::{Access, DIR_MODE, Dir};
@@ -22,7 +22,7 @@ use crate::segment::journal::parse_journal_name;
 use crate::segment::meta::{FORMAT, FORMAT_OLDEST, MetaError, NodeId};
 use crate::segment::{
     CURRENT, CURRENT_NEW, JOURNAL, LOCK, LogName, META, META_NEW, Meta, Offset, Position, QUARANTINE, REJECTED,
-    index_name, is_reserved, quarantine_name, segment_name,
+    RESERVE, index_name, is_reserved, quarantine_name, segment_name,
 };
 use crate::shard::JournalId;
 use crate::wire::Token;
@@ -327,12 +327,44 @@ impl DataDir {
         self.root.space().map(|space| space.f_blocks.saturating_mul(space.f_frsize))
     }
 
-    /// Files that this user can still make; `None` on file systems that have no such limit.
+    /// Files that this user can still make, and files that there may be in all; `None` on file systems that have no such
+    /// limit.
     ///
     /// # Errors
     /// Those of fstatvfs.
-    pub fn free_inodes(&self) -> io::Result<Option<u64>> {
-        self.root.space().map(|space| (space.f_files != 0).then_some(space.f_favail))
+    pub fn inodes(&self) -> io::Result<Option<(u64, u64)>> {
+        self.root.space().map(|space| (space.f_files != 0).then_some((space.f_favail, space.f_files)))
+    }
+
+    /// Takes so many bytes of the disk, in a file that is removed when it is full. False where the file system cannot do
+    /// that.
+    ///
+    /// # Errors
+    /// Those of the system calls; then nothing is taken.
+    pub fn make_reserve(&self, bytes: u64) -> io::Result<bool> {
+        if bytes == 0 {
+            return Ok(false);
+        }
+        let dir = self.root.dir_or_new(JOURNAL)?;
+        let file = dir.file_or_new(RESERVE, Access::Write)?;
+        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                dir.unlink(RESERVE)?;
+                if error == Errno::OPNOTSUPP { Ok(false) } else { Err(error.into()) }
+            }
+        }
+    }
+
+    /// Gives back what [`DataDir::make_reserve`] took.
+    ///
+    /// # Errors
+    /// Those of the system calls; none if there is no such file.
+    pub fn remove_reserve(&self) -> io::Result<()> {
+        match self.root.dir(JOURNAL) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            dir => dir?.unlink(RESERVE).map(drop),
+        }
     }
 
     fn write_meta(&self) -> io::Result<Meta> {
@@ -459,9 +491,8 @@ mod tests {
         let mode = fs::metadata(data.path()).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777 & !DIR_MODE, 0);
         DataDir::open(data.path()).unwrap();
-        assert!(data.free_bytes().unwrap() <= data.total_bytes().unwrap());
-        assert_ne!(data.total_bytes().unwrap(), 0);
-        data.free_inodes().unwrap();
+        assert_ne!(data.free_bytes().unwrap(), 0);
+        data.inodes().unwrap();
     }
 
     #[test]

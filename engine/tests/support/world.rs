@@ -8,8 +8,8 @@ use engine::framing::Framing;
 use engine::handover::ShardId;
 use engine::metrics::Counters;
 use engine::route::Ownership;
-use engine::segment::journal::{Batch, Journal, JournalEntry, RECORD_BYTES};
-use engine::segment::{Offset, SegmentLimits};
+use engine::segment::journal::{Batch, Journal, JournalEntry, Proof, RECORD_BYTES};
+use engine::segment::{Offset, Position, SegmentLimits};
 use engine::shard::{
     Allowance, Command, JournalStart, ListenerConfig, LogLimits, Notice, PerAddress, ShardConfig, SyncLevel,
 };
@@ -314,8 +314,9 @@ pub fn assert_journaled(sim: &Sim, case: &str) {
                     let before = told.insert((token, base), 0);
                     assert!(before.is_none() || poisoned.remove(&(token, base)), "{case}: {token} {base:?} made twice");
                 }
-                JournalEntry::Active { number, token, base, length } => {
+                JournalEntry::Active { number, token, base, length, proof } => {
                     numbers.insert((id.shard, number), (token, base));
+                    assert_proven(sim, (token, base), length, proof, case);
                     told.insert((token, base), length.0);
                 }
                 JournalEntry::Batch { number, batch } => {
@@ -344,6 +345,17 @@ pub fn assert_journaled(sim: &Sim, case: &str) {
             let is_told = end.is_none_or(|end| end == bytes.len() as u64);
             assert!(is_told || poisoned.contains(&(token, base)), "{case}: {token} {base:?}");
         }
+    }
+}
+
+/// The checksum of a checkpoint is that of the segment, if it still has its name.
+#[track_caller]
+fn assert_proven(sim: &Sim, (token, base): (Token, Offset), length: Position, proof: Proof, case: &str) {
+    let end = usize::try_from(length.0).unwrap();
+    let start = end - usize::try_from(proof.length).unwrap();
+    if let Some((_, bytes)) = sim.segments(token).find(|(other, bytes)| *other == base && bytes.len() >= end) {
+        let found = Batch::of(Position(0), &bytes[start..end], 0);
+        assert_eq!(found.crc, proof.crc, "{case}: {token} {base:?}");
     }
 }
 

@@ -21,8 +21,12 @@ const EIO: i32 = 5;
 pub(super) struct Disk {
     segments: BTreeMap<(LogName, Offset), Stored>,
     journals: BTreeMap<JournalId, Stored>,
-    /// Syncs under way, by shard: what each file held when it began.
-    syncs: BTreeMap<u16, Vec<(Path, usize)>>,
+    /// Segments without a name, in the order in which they lost it: as long as that is not on the disk, a power cut may
+    /// bring them back.
+    unlinked: Vec<(u64, Path, Stored)>,
+    unlinks: u64,
+    /// Syncs under way, by shard.
+    syncs: BTreeMap<u16, Held>,
     /// How often pages were lost, and how many of these times each shard's syncs of the file system have told.
     losses: u64,
     losses_told: BTreeMap<u16, u64>,
@@ -33,7 +37,7 @@ pub(super) struct Disk {
     open: Vec<Option<OpenFile>>,
     /// Logs and journals with an operation in flight, by shard.
     busy: BTreeSet<(u16, Option<LogId>)>,
-    used: u64,
+    pub(super) used: u64,
     pub(super) capacity: u64,
 }
 
@@ -41,6 +45,13 @@ pub(super) struct Disk {
 struct OpenFile {
     path: Path,
     writing: bool,
+}
+
+/// What a sync covers: files with their lengths when it began, and so many of the unlinks.
+#[derive(Debug)]
+struct Held {
+    files: Vec<(Path, usize)>,
+    unlinks: u64,
 }
 
 /// What a file is.
@@ -55,6 +66,8 @@ impl Disk {
         Self {
             segments: BTreeMap::new(),
             journals: BTreeMap::new(),
+            unlinked: Vec::new(),
+            unlinks: 0,
             syncs: BTreeMap::new(),
             losses: 0,
             losses_told: BTreeMap::new(),
@@ -112,7 +125,8 @@ impl Disk {
     /// The order of an operation that takes effect later.
     pub(super) fn begin(&mut self, shard: ShardId, op: &Op) {
         if let Op::Sync(sync) = op {
-            let held = self.sync_scope(sync);
+            let unlinks = if sync.whole { self.unlinks } else { 0 };
+            let held = Held { files: self.sync_scope(sync), unlinks };
             return assert!(self.syncs.insert(shard.0, held).is_none(), "two syncs of {shard:?} are under way");
         }
         let who = who(op);
@@ -324,7 +338,7 @@ impl Disk {
     }
 
     fn synced(&mut self, shard: ShardId, mut sync: Sync, chance: &mut Chance) -> Completion {
-        let held = self.syncs.remove(&shard.0).expect("it was begun");
+        let Held { files: held, unlinks } = self.syncs.remove(&shard.0).expect("it was begun");
         (sync.failed, sync.journal_failed) = (Vec::new(), false);
         if chance.strikes(Fault::SyncFailed) {
             self.losses += 1;
@@ -351,6 +365,9 @@ impl Disk {
                 }
             }
         }
+        if !fails {
+            self.unlinked.retain(|&(number, ..)| number >= unlinks);
+        }
         for &(path, length) in held.iter().filter(|_| !fails) {
             if let Some(stored) = self.stored(path) {
                 stored.synced(length, sync.whole);
@@ -375,6 +392,14 @@ impl Disk {
         }
     }
 
+    /// The control side deletes a sealed segment.
+    pub(super) fn unlink(&mut self, name: LogName, base: Offset) {
+        let stored = self.segments.remove(&(name, base)).expect("only what exists is deleted");
+        self.indexed.remove(&(name, base));
+        self.unlinked.push((self.unlinks, Path::Segment(name, base), stored));
+        self.unlinks += 1;
+    }
+
     pub(super) fn remove_journals(&mut self, oldest: JournalId) {
         self.journals.retain(|journal, _| journal.shard != oldest.shard || *journal >= oldest);
     }
@@ -382,7 +407,10 @@ impl Disk {
     /// What is left when the process is killed, or, with chance, the power fails: paths below the data directory, and
     /// their bytes.
     pub(super) fn crashed(&self, mut power_cut: Option<Chance>) -> Vec<(String, Vec<u8>)> {
-        let files = self.all().filter_map(|(path, stored)| {
+        let back = |chance: &mut Option<Chance>| chance.as_mut().is_some_and(|chance| chance.one_in(2));
+        let unlinked = self.unlinked.iter().filter(|_| back(&mut power_cut)).map(|(_, path, stored)| (*path, stored));
+        let unlinked: Vec<_> = unlinked.collect();
+        let files = self.all().chain(unlinked).filter_map(|(path, stored)| {
             let bytes = match &mut power_cut {
                 Some(chance) => stored.after_power_cut(chance)?,
                 None => stored.bytes.clone(),

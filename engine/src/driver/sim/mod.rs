@@ -42,7 +42,7 @@ use crate::buf::RecvArena;
 use crate::handover::ShardId;
 use crate::limits::UDP_BUFFER_BYTES;
 use crate::route::Ownership;
-use crate::segment::journal::{JournalDraft, JournalEntry, RECORD_BYTES, SegmentNumber};
+use crate::segment::journal::{JournalDraft, JournalEntry, Proof, RECORD_BYTES, SegmentNumber};
 use crate::segment::{LogName, Offset, Position};
 use crate::shard::{
     Command, Completion, JournalId, JournalStart, Notice, Op, Outcome, PeerAddress, Resumed, Shard, ShardConfig,
@@ -134,7 +134,13 @@ impl Sim {
         let mut sim = Self::idle(seed, Faults::none(), config);
         sim.disk.add(token.into(), base, bytes);
         let length = Position(bytes.len() as u64);
-        sim.begin_journals(Some(JournalEntry::Active { number: SegmentNumber(0), token, base, length }));
+        sim.begin_journals(Some(JournalEntry::Active {
+            number: SegmentNumber(0),
+            token,
+            base,
+            length,
+            proof: Proof::default(),
+        }));
         let owner = sim.ownership.owner(token);
         let resumed = Resumed { base, length, synced: length, sealed: false, doubt: None, age: Duration::ZERO };
         sim.house(owner).shard.resume_log(token.into(), resumed);
@@ -241,6 +247,16 @@ impl Sim {
         }
     }
 
+    /// A message of the control side to the shard that owns a log.
+    pub fn command_owner(&mut self, token: Token, command: Command) {
+        self.agenda.plan(TURN, Event::Command(self.ownership.owner(token), command));
+    }
+
+    /// The control side deletes a sealed segment.
+    pub fn unlink(&mut self, token: Token, base: Offset) {
+        self.disk.unlink(token.into(), base);
+    }
+
     /// From now on every operation on the disk takes this shard so much longer.
     pub fn set_disk_delay(&mut self, shard: ShardId, delay: Duration) {
         self.disk_delays[usize::from(shard.0)] = delay;
@@ -249,6 +265,11 @@ impl Sim {
     /// Sets the size of the disk in bytes; it starts without a bound.
     pub fn set_disk_bytes(&mut self, bytes: u64) {
         self.disk.capacity = bytes;
+    }
+
+    /// Leaves so much room on the disk.
+    pub fn set_disk_room(&mut self, bytes: u64) {
+        self.disk.capacity = self.disk.used + bytes;
     }
 
     /// Sets the size of the socket buffers.
@@ -372,7 +393,7 @@ impl Sim {
     /// All bytes of a log.
     #[must_use]
     pub fn log_bytes(&self, token: Token) -> Vec<u8> {
-        self.segments(token).flat_map(|(_, bytes)| bytes).copied().collect()
+        self.segments(token).map(|(_, bytes)| bytes).collect::<Vec<_>>().concat()
     }
 
     /// Journals by shard and generation: what recovery would read.

@@ -17,10 +17,9 @@ use crate::limits::{INDEX_FLUSH, INDEX_GAP_BYTES_MAX};
 use crate::route::LogId;
 use crate::segment::index::Record;
 use crate::segment::{IndexBlock, LogName, Offset, Position};
-use crate::shard::JournalId;
+use crate::shard::{JournalId, KeeperMail};
 use crate::sys::file::Dir;
 use crate::sys::{DataDir, index_file};
-use crate::wire::Token;
 
 /// What the file thread is to do.
 #[derive(Debug)]
@@ -39,7 +38,7 @@ pub struct Files {
     /// Where segments are made.
     pub data: Arc<DataDir>,
     /// Told of every log that has a new segment behind another one.
-    pub rolled: Sender<Option<Token>>,
+    pub keeper: Sender<KeeperMail>,
 }
 
 /// A block for the index of a segment.
@@ -148,7 +147,7 @@ impl Indexer {
                 // Rejected lines stay as they are.
                 let LogName::Token(token) = name else { return };
                 // Nobody listens any more if the engine ends. One that could not be made may be told of as well.
-                let _told = self.files.rolled.send(Some(token));
+                let _told = self.files.keeper.send(KeeperMail::Rolled(token));
             }
             FileRequest::Open { name, base, length, indexed: true, .. } => {
                 self.flush();

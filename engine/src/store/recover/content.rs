@@ -69,7 +69,7 @@ pub(super) fn record(file: &File, range: Range<u64>, chunk: &mut [u8]) -> io::Re
     Ok(batches)
 }
 
-fn crc_of(file: &File, range: Range<u64>, chunk: &mut [u8]) -> io::Result<u32> {
+pub(super) fn crc_of(file: &File, range: Range<u64>, chunk: &mut [u8]) -> io::Result<u32> {
     let (mut at, mut crc) = (range.start, 0);
     while at < range.end {
         let part = chunk_of(chunk, range.end - at);

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::segment::journal::{Batch, BootId, Journal, JournalEntry, SegmentNumber};
+use crate::segment::journal::{Batch, BootId, Journal, JournalEntry, Proof, SegmentNumber};
 use crate::segment::{LogName, Offset, Position};
 use crate::wire::Token;
 
@@ -19,6 +19,8 @@ use crate::wire::Token;
 pub(super) struct Known {
     /// So much of it was on the disk at the last checkpoint.
     pub(super) durable: Position,
+    /// Checksum of the last bytes of that.
+    pub(super) proof: Proof,
     /// What was written behind that.
     pub(super) tail: Vec<Batch>,
     /// So much of it was told to be on the disk.
@@ -41,6 +43,18 @@ impl Known {
         self.tail.iter().map(Batch::end).max().unwrap_or_default().max(self.durable)
     }
 
+    /// Checksum of the last bytes of the first `len`, if records lead up to there.
+    pub(super) fn proof_at(&self, len: u64) -> Proof {
+        let (mut end, mut proof) = (self.durable, self.proof);
+        for batch in self.tail.iter().take_while(|batch| batch.end().0 <= len) {
+            // What is written again has a record of its own.
+            let joins = batch.position == end;
+            proof = if joins { proof.followed_by(batch) } else { Proof::default() };
+            end = end.max(batch.end());
+        }
+        if end.0 == len { proof } else { Proof::default() }
+    }
+
     /// All that was recorded up to this sequence is on the disk.
     fn synced_through(&mut self, sequence: u64) {
         if self.poisoned {
@@ -53,7 +67,7 @@ impl Known {
 
     /// All of it is on the disk.
     fn clean(&mut self) {
-        self.durable = self.end();
+        (self.durable, self.proof) = (self.end(), self.proof_at(self.end().0));
         self.synced = self.synced.max(self.durable);
         self.tail.clear();
         self.sequences.clear();
@@ -162,13 +176,13 @@ impl History {
                 numbers.insert(number, (token, base));
                 self.segments.insert((token, base), Known { boot, ..Known::default() });
             }
-            JournalEntry::Active { number, token, base, length } => {
+            JournalEntry::Active { number, token, base, length, proof } => {
                 numbers.insert(number, (token, base));
                 let known = self.segments.entry((token, base)).or_default();
                 known.boot = boot;
                 if complete {
                     let synced = known.synced.max(length);
-                    *known = Known { durable: length, synced, boot, ..Known::default() };
+                    *known = Known { durable: length, proof, synced, boot, ..Known::default() };
                 }
             }
             JournalEntry::Batch { number, batch } => {
@@ -178,8 +192,8 @@ impl History {
                     known.sequences.push(file.sequence(index));
                 }
             }
-            JournalEntry::Seal { number, .. } => {
-                if let Some(known) = self.numbered(numbers, number) {
+            JournalEntry::Seal { token, base, .. } => {
+                if let Some(known) = self.segments.get_mut(&(token, base)) {
                     known.sealed = true;
                 }
             }

@@ -31,7 +31,7 @@ use super::journals::Journals;
 use super::segment_file::SegmentFile;
 use super::{CHUNK_BYTES, LogFiles, file_error, log_token};
 use crate::error::{Damage, RecoverError};
-use crate::segment::journal::{Batch, BootId};
+use crate::segment::journal::{Batch, BootId, Proof};
 use crate::segment::{
     CURRENT, CURRENT_NEW, LogName, Offset, Position, REJECTED, is_reserved, packed_name, segment_name,
 };
@@ -108,6 +108,8 @@ pub struct RecoveredSegment {
     pub length: Position,
     /// So much of it is on the disk.
     pub durable: Position,
+    /// Checksum of the last bytes of that, if it is known.
+    pub proof: Proof,
     /// What is behind that.
     pub tail: Vec<Batch>,
     /// So much of it was told to be on the disk.
@@ -119,7 +121,8 @@ pub struct RecoveredSegment {
 impl RecoveredSegment {
     /// One that is on the disk.
     fn durable(base: Offset, length: Position, sealed: bool) -> Self {
-        Self { base, length, durable: length, tail: Vec::new(), synced: length, sealed }
+        let proof = Proof::default();
+        Self { base, length, durable: length, proof, tail: Vec::new(), synced: length, sealed }
     }
 }
 
@@ -252,6 +255,7 @@ impl Recovery<'_> {
         for (index, &base) in files.bases.iter().enumerate() {
             segments.push(self.inspect(log, &files, base, files.bases.get(index + 1).copied())?);
         }
+        segments.drain(..self.left_behind(log.name, &segments));
         if self.lost_its_beginning(log.name, &segments) {
             self.move_away(log, &segments)?;
             log.dir.unlink(CURRENT).map_err(file_error(&log.path.join(CURRENT), "removed"))?;
@@ -295,6 +299,14 @@ impl Recovery<'_> {
         let sealed = segments.iter().take_while(|earlier| earlier.base < segment.base).count() as u64;
         found.push(RecoveredLog { name: log.name, newest, earlier, doubt, age, sealed });
         Ok(())
+    }
+
+    /// How many of the first segments were deleted, but a power cut has brought them back without what followed: they are
+    /// deleted again when the log is looked after.
+    fn left_behind(&self, name: LogName, segments: &[Segment]) -> usize {
+        let retired = |segment: &Segment| self.history.segment(name, segment.base).is_some_and(|known| known.retired);
+        let gap = |pair: &[Segment]| retired(&pair[0]) && pair[0].end() < pair[1].base.0;
+        segments.windows(2).rposition(gap).map_or(0, |last| last + 1)
     }
 
     fn count(&mut self, len: u64) {
@@ -357,13 +369,8 @@ impl Recovery<'_> {
     }
 
     fn missing(&mut self, name: LogName, path: &Path, bases: &[Offset]) -> Result<(), RecoverError> {
-        // Those before the oldest that is there were deleted because of their age, or of how many there were.
-        let may_be_missed = |base: &Offset| bases.first().is_none_or(|oldest| base > oldest);
         let is_missing = |(base, known): &(Offset, &Known)| {
-            !known.retired
-                && may_be_missed(base)
-                && known.synced > Position::START
-                && bases.binary_search(base).is_err()
+            !known.retired && known.synced > Position::START && bases.binary_search(base).is_err()
         };
         let missing: Vec<(Offset, Position)> =
             self.history.log(name).filter(is_missing).map(|(base, known)| (base, known.synced)).collect();
@@ -582,6 +589,7 @@ impl Recovery<'_> {
         let len = self.lines_end(log, segment.base, &file, limit)?;
         self.found.unindexed_bytes += len.saturating_sub(vouched.end);
         let shorter = segment.len < known.durable.0;
+        let wrong = !shorter && self.is_wrong(log, segment, &file, known)?;
         // Where a record is missing the text has to do; where there is one, the bytes are not what they were.
         let is_bad = known.tail.iter().any(|batch| (batch.position.0..batch.end().0).contains(&vouched.end));
         if shorter || (vouched.end < known.synced.0 && (is_bad || len < known.synced.0)) {
@@ -593,7 +601,24 @@ impl Recovery<'_> {
             let kept = self.quarantine.keep_island(&file, (log.name, segment.base), island.clone(), &mut self.chunk);
             kept.map_err(file_error(&path, "copied"))?;
         }
-        Ok(Kept { len, sealed: (limit < segment.len || shorter) && len > 0 })
+        Ok(Kept { len, sealed: (limit < segment.len || shorter || wrong) && len > 0 })
+    }
+
+    /// Whether the last bytes that were on the disk at the checkpoint are others now. Only of a segment that was written
+    /// since: what the disk did to others is for `verify` to find.
+    fn is_wrong(&mut self, log: &Log, segment: Segment, file: &File, known: &Known) -> Result<bool, RecoverError> {
+        let start = known.durable.0.saturating_sub(u64::from(known.proof.length));
+        if known.tail.is_empty() || start == known.durable.0 {
+            return Ok(false);
+        }
+        let path = log.path.join(segment_name(segment.base));
+        let crc = content::crc_of(file, start..known.durable.0, &mut self.chunk).map_err(file_error(&path, "read"))?;
+        let wrong = crc != known.proof.crc;
+        if wrong {
+            let expected = format!("bytes {start} to {} as they were synced", known.durable.0);
+            self.alarm(log, segment.base, expected, "others, by their checksum".into());
+        }
+        Ok(wrong)
     }
 
     fn open(log: &Log, base: Offset) -> Result<File, RecoverError> {
@@ -620,9 +645,13 @@ impl Recovery<'_> {
         let known = self.history.segment(log.name, segment.base).cloned();
         // Made just before the process died: nothing says that it is on the disk.
         let known = known.or_else(|| Some(Known { boot: self.history.boot?, ..Known::default() }));
+        let proof = known.as_ref().map(|known| known.proof_at(kept.len)).unwrap_or_default();
         match known.filter(|known| log.name.token().is_some() && self.is_cached(known)) {
             Some(known) => self.continued(log, segment, kept.len, &known, kept.sealed),
-            None => Ok(RecoveredSegment::durable(segment.base, Position(kept.len), kept.sealed)),
+            None => {
+                let durable = RecoveredSegment::durable(segment.base, Position(kept.len), kept.sealed);
+                Ok(RecoveredSegment { proof, ..durable })
+            }
         }
     }
 
@@ -644,10 +673,12 @@ impl Recovery<'_> {
             tail.extend(more.map_err(file_error(&log.path.join(segment_name(segment.base)), "read"))?);
         }
         let synced = Position(known.synced.0.min(len));
+        let proof = if durable == known.durable.0 { known.proof } else { Proof::default() };
         Ok(RecoveredSegment {
             base: segment.base,
             length: Position(len),
             durable: Position(durable),
+            proof,
             tail,
             synced,
             sealed,

@@ -1,8 +1,9 @@
-//! Recovery without journals, and of what compression and rejection leave.
+//! Recovery without journals, by what they tell, and of what compression and rejection leave.
 
 use super::*;
 use crate::error::Exit;
 use crate::limits::SYNCED_ONE_BY_ONE_MAX;
+use crate::segment::journal::{Header, Journal, JournalEntry, SegmentNumber};
 use crate::segment::{META, QUARANTINE};
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
@@ -295,4 +296,80 @@ fn other_names_are_counted_and_links_refused() {
 
     symlink(fixture.segment(0), fixture.segment(2)).unwrap();
     assert!(fixture.refused().contains("expected a file, found a directory or a symbolic link"));
+}
+
+// What journals tell.
+
+const BEFORE: BootId = BootId([1; 16]);
+const NUMBER: SegmentNumber = SegmentNumber(0);
+
+fn told(entries: &[JournalEntry]) -> Journals {
+    let header = Header { shard: 0, generation: 1, boot: BEFORE, epoch_micros: 0 };
+    let mut journals = Journals::default();
+    journals.files.push(Journal { header, run: 1, first: 0, entries: entries.to_vec(), damaged: false });
+    journals
+}
+
+fn active(base: u64, text: &str, proven: usize) -> JournalEntry {
+    let proof =
+        Proof { length: u32::try_from(proven).unwrap(), crc: crc32c::crc32c(&text.as_bytes()[text.len() - proven..]) };
+    let (token, base, length) = (token(), Offset(base), Position(text.len() as u64));
+    JournalEntry::Active { number: NUMBER, token, base, length, proof }
+}
+
+fn batch(position: u64, text: &str) -> JournalEntry {
+    JournalEntry::Batch { number: NUMBER, batch: Batch::of(Position(position), text.as_bytes(), 0) }
+}
+
+#[test]
+fn bytes_that_changed_below_the_checkpoint_seal_their_segment() {
+    let entries = [active(0, "one\ntwo\n", 4), JournalEntry::Checkpoint, batch(8, "three\n")];
+    for (text, alarms) in [("one\ntwo\nthree\n", 0), ("one\ntvo\nthree\n", 1), ("one\ntwo\n", 0)] {
+        let fixture = Fixture::new(&[(0, text)]);
+        let found = recover(&fixture.data, &told(&entries), HERE).unwrap();
+        assert_eq!((found.alarms.len(), found.logs[0].newest.sealed), (alarms, alarms > 0), "{text}");
+        assert_eq!(fs::read_to_string(fixture.segment(0)).unwrap(), text);
+    }
+    let fixture = Fixture::new(&[(0, "one\ntvo\nthree\n")]);
+    let alarm = &recover(&fixture.data, &told(&entries), HERE).unwrap().alarms[0];
+    assert_eq!(alarm.expected, "bytes 4 to 8 as they were synced");
+    assert!(alarm.path.ends_with(segment_name(Offset(0))));
+    // Nobody has written since the checkpoint: that is no business of a start.
+    let found = recover(&fixture.data, &told(&entries[..2]), HERE).unwrap();
+    assert_eq!((found.alarms.len(), found.logs[0].newest.sealed), (0, false));
+}
+
+#[test]
+fn a_synced_segment_that_is_missing_is_a_loss_unless_it_was_retired() {
+    let mut entries = vec![active(0, "a\n", 0), JournalEntry::Checkpoint];
+    let fixture = Fixture::new(&[(2, "b\n")]);
+    let accepting = Circumstances { accept_loss: true, ..HERE };
+    let error = recover(&fixture.data, &told(&entries), HERE).unwrap_err();
+    assert_eq!(error.exit(), Exit::Damage);
+    let said = "00000000000000000000.log: expected a segment of at least 2 bytes, which were synced, found nothing; \
+                restore it, or start with --accept-loss";
+    assert!(error.to_string().ends_with(said), "{error}");
+    let found = recover(&fixture.data, &told(&entries), accepting).unwrap();
+    assert_eq!((found.alarms.len(), found.logs[0].newest.base), (1, Offset(2)));
+    entries.push(JournalEntry::Retire { token: token(), base: Offset(0) });
+    let found = recover(&fixture.data, &told(&entries), HERE).unwrap();
+    assert_eq!((found.alarms.len(), found.logs[0].newest.base), (0, Offset(2)));
+
+    // The whole log.
+    let fixture = Fixture::new(&[]);
+    let error = recover(&fixture.data, &told(&entries[..2]), HERE).unwrap_err();
+    assert!(error.to_string().contains("2bfbea1e…"), "{error}");
+    assert_eq!(recover(&fixture.data, &told(&entries[..2]), accepting).unwrap().alarms.len(), 1);
+}
+
+#[test]
+fn deleted_segments_that_come_back_are_no_part_of_the_log() {
+    let fixture = Fixture::new(&[(0, "a\n"), (4, "c\n"), (6, "d\n")]);
+    let retire = [0, 2].map(|base| JournalEntry::Retire { token: token(), base: Offset(base) });
+    let entries = [&[active(6, "d\n", 0), JournalEntry::Checkpoint], &retire[..]].concat();
+    let found = recover(&fixture.data, &told(&entries), HERE).unwrap();
+    assert_eq!((found.segments, found.bytes, found.logs[0].newest.base), (2, 4, Offset(6)));
+    assert!(fixture.segment(0).exists() && fixture.quarantine().is_empty());
+    assert!(recover(&fixture.data, &told(&entries[..3]), HERE).is_ok());
+    assert!(recover(&fixture.data, &told(&entries[..2]), HERE).is_err(), "a gap that nobody made");
 }
