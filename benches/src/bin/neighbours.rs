@@ -5,7 +5,10 @@
 //!        ▲ round:  open the neighbours ── loadgen, measured ── end them ── loadgen, measured
 //! ```
 //! Kinds of neighbours: `idle`, 10,000 connections that send nothing; `begun`, 5,000 that have sent half a line;
-//! `handshakes`, 5,000 that have sent half a TLS `ClientHello`.
+//! `left`, 5,000 that were opened and have gone; `stopped`, a sender of 64 connections at full speed that got SIGSTOP;
+//! `handshakes`, 5,000 that have sent half a TLS `ClientHello`; `deaf`, 1,000 that have sent a whole one and never read
+//! what the engine answers, which does not fit their receive buffers.
+//!
 //! Prints entries per CPU-second of the engine, medians and their ratio, and memory per connection. All rounds
 //! share one process because a fresh one first touches its memory, which a virtual machine makes cost more or less
 //! than the neighbours do. `loadgen` and `engine` are those beside this program; run it with a real-time priority
@@ -13,22 +16,25 @@
 
 #![expect(clippy::print_stdout, reason = "the result")]
 
-use std::error::Error;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use benches::process::{Folder, Result, Server, Spread, pinned, rate};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use socket2::{Domain, Socket, Type};
-
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const ENGINE_CORE: &str = "0";
 const GENERATOR_CORE: &str = "1";
-const KINDS: [(&str, usize); 3] = [("idle", 10_000), ("begun", 5_000), ("handshakes", 5_000)];
+const KINDS: [(&str, usize); 6] =
+    [("idle", 10_000), ("begun", 5_000), ("left", 5_000), ("stopped", 64), ("handshakes", 5_000), ("deaf", 1_000)];
 /// Loopback addresses that neighbours come from: one alone has no 10,000 free ports beside those of earlier rounds.
 const SOURCES: usize = 8;
 const WARM_UPS: usize = 3;
@@ -37,11 +43,14 @@ const SETTLE: Duration = Duration::from_millis(700);
 /// Half of a TLS record with a `ClientHello`: 256 bytes are announced.
 const HALF_HELLO: &[u8] = &[22, 3, 1, 1, 0, 1, 0, 0, 252, 3, 3];
 const HALF_LINE: &[u8] = b"2bfbea1e-10c3-4419-bdad-7e6435882e1f half a li";
+/// More than a stopped sender has sent when it is stopped.
+const ENDLESS: &str = "1000000000";
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let (Some(kind), folder) = (args.next(), args.next().map_or_else(std::env::temp_dir, PathBuf::from)) else {
-        return Err("usage: neighbours idle|begun|handshakes [FOLDER [ROUNDS [ENTRIES]]]".into());
+        let kinds = KINDS.map(|(kind, _)| kind).join("|");
+        return Err(format!("usage: neighbours {kinds} [FOLDER [ROUNDS [ENTRIES]]]").into());
     };
     let rounds: usize = args.next().map_or(Ok(12), |text| text.parse())?;
     let entries: u64 = args.next().map_or(Ok(500_000), |text| text.parse())?;
@@ -57,9 +66,10 @@ fn main() -> Result<()> {
     let (mut with, mut without) = (Vec::new(), Vec::new());
     let mut memory = 0;
     for _ in 0..rounds {
-        let before = world.memory()?;
-        let neighbours = open_neighbours(&kind, many, &world)?;
-        memory = memory.max(world.memory()?.saturating_sub(before));
+        let before = world.server.memory()?;
+        let neighbours = Neighbours::open(&kind, many, &world)?;
+        std::thread::sleep(SETTLE);
+        memory = memory.max(world.server.memory()?.saturating_sub(before));
         with.push(world.entries_per_cpu_second()?);
         drop(neighbours);
         std::thread::sleep(SETTLE);
@@ -74,137 +84,126 @@ fn main() -> Result<()> {
 
 /// An engine and the load on it.
 struct World {
-    engine: Child,
-    folder: PathBuf,
-    plain: SocketAddr,
-    tls: SocketAddr,
+    // Ends before its folder goes.
+    server: Server,
+    _folder: Folder,
     entries: u64,
 }
 
 impl World {
     fn start(folder: &Path, entries: u64) -> Result<Self> {
-        let folder = folder.join(format!("neighbours-{}", std::process::id()));
-        fs::create_dir(&folder)?;
+        let folder = Folder::new(folder, "neighbours")?;
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-        fs::write(folder.join("cert.pem"), made.cert.pem())?;
-        fs::write(folder.join("key.pem"), made.signing_key.serialize_pem())?;
-        let mut command = pinned(ENGINE_CORE, "engine")?;
-        command.args(["run", "--shards", "1", "--admin", "off", "--connections-per-ip-max", "0"]);
-        command.args(["--tcp", "127.0.0.1:0", "--tls", "127.0.0.1:0"]);
-        for (flag, name) in [("--cert", "cert.pem"), ("--key", "key.pem"), ("--data", "data")] {
-            command.arg(flag).arg(folder.join(name));
-        }
-        let mut engine = command.stderr(Stdio::piped()).spawn()?;
-        let mut addresses = Vec::new();
-        let mut said = BufReader::new(engine.stderr.take().ok_or("no stderr")?).lines();
-        for line in said.by_ref() {
-            let line = line?;
-            addresses.extend(line.split_once("addr=").map(|(_, address)| address.to_owned()));
-            if line.ends_with(" ready") {
-                break;
+        fs::write(folder.path().join("cert.pem"), made.cert.pem())?;
+        fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem())?;
+        let server = Server::start(ENGINE_CORE, |command| {
+            command.args(["--shards", "1", "--connections-per-ip-max", "0"]);
+            command.args(["--tcp", "127.0.0.1:0", "--tls", "127.0.0.1:0"]);
+            for (flag, name) in [("--cert", "cert.pem"), ("--key", "key.pem"), ("--data", "data")] {
+                command.arg(flag).arg(folder.path().join(name));
             }
-        }
-        // What it still says is read, or it would wait at its end.
-        std::thread::spawn(move || said.for_each(drop));
-        let [plain, tls] = addresses.as_slice() else { return Err("the engine does not start".into()) };
-        Ok(Self { plain: plain.parse()?, tls: tls.parse()?, engine, folder, entries })
+        })?;
+        Ok(Self { server, _folder: folder, entries })
+    }
+
+    fn plain(&self) -> SocketAddr {
+        self.server.addresses[0]
+    }
+
+    fn tls(&self) -> SocketAddr {
+        self.server.addresses[1]
     }
 
     fn load(&self) -> Result<Command> {
         let mut command = pinned(GENERATOR_CORE, "loadgen")?;
-        command.args(["run", "--target", &self.plain.to_string(), "--size", "256", "--tokens", "100"]);
+        command.args(["run", "--target", &self.plain().to_string(), "--size", "256", "--tokens", "100"]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         Ok(command)
     }
 
     fn entries_per_cpu_second(&self) -> Result<f64> {
-        let before = self.cpu_nanoseconds()?;
+        let before = self.server.processor_time("")?;
         let status = self.load()?.args(["--connections", "8", "--entries", &self.entries.to_string()]).status()?;
         if !status.success() {
             return Err(format!("loadgen: {status}").into());
         }
         std::thread::sleep(SETTLE);
-        let used = Duration::from_nanos(self.cpu_nanoseconds()? - before);
-        Ok(precise(self.entries) / used.as_secs_f64())
+        Ok(rate(self.entries, self.server.processor_time("")? - before))
     }
+}
 
-    /// Of all threads that run; none ends before the engine does.
-    fn cpu_nanoseconds(&self) -> Result<u64> {
-        let mut nanoseconds = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.engine.id()))? {
-            let text = fs::read_to_string(task?.path().join("schedstat"))?;
-            nanoseconds += text.split_whitespace().next().unwrap_or_default().parse::<u64>()?;
+/// Those that do nothing, until they are dropped.
+enum Neighbours {
+    Silent { _open: Vec<TcpStream> },
+    Stopped(Child),
+}
+
+impl Neighbours {
+    fn open(kind: &str, many: usize, world: &World) -> Result<Self> {
+        let hello;
+        let (address, bytes) = match kind {
+            "stopped" => return Self::stopped(many, world),
+            "handshakes" => (world.tls(), HALF_HELLO),
+            "deaf" => {
+                hello = whole_hello()?;
+                (world.tls(), &hello[..])
+            }
+            "begun" => (world.plain(), HALF_LINE),
+            _ => (world.plain(), &b""[..]),
+        };
+        let mut open = Vec::with_capacity(many);
+        for source in (2..).take(SOURCES).cycle().take(many) {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            if kind == "deaf" {
+                // The least that the kernel allows.
+                socket.set_recv_buffer_size(1)?;
+            }
+            socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, source), 0)).into())?;
+            socket.connect(&address.into())?;
+            // They end by a reset, which leaves no port behind in TIME_WAIT.
+            socket.set_linger(Some(Duration::ZERO))?;
+            let mut stream = TcpStream::from(socket);
+            stream.write_all(bytes)?;
+            open.push(stream);
         }
-        Ok(nanoseconds)
+        if kind == "left" {
+            open.clear();
+        }
+        Ok(Self::Silent { _open: open })
     }
 
-    /// Anonymous memory in bytes.
-    fn memory(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.engine.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("no RssAnon")?;
-        Ok(line.split_whitespace().next().unwrap_or_default().parse::<u64>()? * 1024)
+    fn stopped(many: usize, world: &World) -> Result<Self> {
+        let mut load = world.load()?;
+        let sender = load.args(["--connections", &many.to_string(), "--entries", ENDLESS]).spawn()?;
+        let before = world.server.processor_time("shard")?;
+        let sender = Self::Stopped(sender);
+        std::thread::sleep(SETTLE);
+        let Self::Stopped(child) = &sender else { return Err("no sender".into()) };
+        kill_process(Pid::from_child(child), Signal::STOP)?;
+        if world.server.processor_time("shard")? - before < SETTLE / 10 {
+            return Err("the sender to be stopped has not sent".into());
+        }
+        Ok(sender)
     }
 }
 
-impl Drop for World {
+impl Drop for Neighbours {
     fn drop(&mut self) {
-        let _ended = self.engine.kill();
-        let _waited = self.engine.wait();
-        let _removed = fs::remove_dir_all(&self.folder);
+        if let Self::Stopped(child) = self {
+            let _ended = child.kill();
+            let _waited = child.wait();
+        }
     }
 }
 
-/// Opens those that do nothing, until they are dropped.
-fn open_neighbours(kind: &str, many: usize, world: &World) -> Result<Vec<TcpStream>> {
-    let (address, bytes) = match kind {
-        "handshakes" => (world.tls, HALF_HELLO),
-        "begun" => (world.plain, HALF_LINE),
-        _ => (world.plain, &b""[..]),
-    };
-    let mut streams = Vec::with_capacity(many);
-    for source in (2..).take(SOURCES).cycle().take(many) {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, source), 0)).into())?;
-        socket.connect(&address.into())?;
-        // They end by a reset, which leaves no port behind in TIME_WAIT.
-        socket.set_linger(Some(Duration::ZERO))?;
-        let mut stream = TcpStream::from(socket);
-        stream.write_all(bytes)?;
-        streams.push(stream);
-    }
-    std::thread::sleep(SETTLE);
-    Ok(streams)
-}
-
-/// A program beside this one, on a core.
-fn pinned(core: &str, program: &str) -> Result<Command> {
-    let mut command = Command::new("taskset");
-    command.args(["--cpu-list", core]).arg(std::env::current_exe()?.with_file_name(program));
-    Ok(command)
-}
-
-struct Spread {
-    median: f64,
-    least: f64,
-    most: f64,
-}
-
-impl Spread {
-    fn of(mut values: Vec<f64>) -> Self {
-        values.sort_unstable_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        let median = f64::midpoint(values[(values.len() - 1) / 2], values[middle]);
-        Self { median, least: values[0], most: values[values.len() - 1] }
-    }
-}
-
-impl std::fmt::Display for Spread {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:.2} ({:.2}-{:.2})", self.median / 1e6, self.least / 1e6, self.most / 1e6)
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-fn precise(count: u64) -> f64 {
-    count as f64
+/// What a TLS client says first.
+fn whole_hello() -> Result<Vec<u8>> {
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let mut client = ClientConnection::new(Arc::new(config), ServerName::try_from("localhost")?)?;
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello)?;
+    Ok(hello)
 }

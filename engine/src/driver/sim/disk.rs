@@ -11,6 +11,7 @@ use super::chance::{Chance, Fault};
 use crate::buf::WriteBuf;
 use crate::handover::ShardId;
 use crate::route::LogId;
+use crate::segment::checksum;
 use crate::segment::{FileId, IndexBlock, LogName, Offset, Position};
 use crate::shard::{Completion, Op};
 use crate::wire::Token;
@@ -107,7 +108,7 @@ impl Disk {
         *end = block.end;
         let index = |position: Position| usize::try_from(position.0).expect("a simulation writes little");
         let bytes = &bytes[index(block.start)..index(block.end)];
-        let found = (crate::segment::index::count_lines(bytes), crc32c::crc32c(bytes));
+        let found = (crate::segment::index::count_lines(bytes), checksum::crc32c(bytes));
         assert_eq!((block.lines, block.crc32c), found, "a block of {name:?}");
     }
 
