@@ -4,7 +4,7 @@ use super::*;
 use crate::error::Exit;
 use crate::limits::SYNCED_ONE_BY_ONE_MAX;
 use crate::segment::journal::{Header, Journal, JournalEntry, SegmentNumber};
-use crate::segment::{META, QUARANTINE};
+use crate::segment::{META, QUARANTINE, checksum};
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 
@@ -312,7 +312,7 @@ fn told(entries: &[JournalEntry]) -> Journals {
 
 fn active(base: u64, text: &str, proven: usize) -> JournalEntry {
     let proof =
-        Proof { length: u32::try_from(proven).unwrap(), crc: crc32c::crc32c(&text.as_bytes()[text.len() - proven..]) };
+        Proof { length: u32::try_from(proven).unwrap(), crc: checksum::crc32c(&text.as_bytes()[text.len() - proven..]) };
     let (token, base, length) = (token(), Offset(base), Position(text.len() as u64));
     JournalEntry::Active { number: NUMBER, token, base, length, proof }
 }
