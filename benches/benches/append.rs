@@ -39,7 +39,7 @@ impl Logs {
         let mut log = 0;
         for &tail in entries {
             let entry = Entry { head: &[], tail };
-            let appended = self.appenders[log].append(entry, SEGMENT, &mut self.pool, now);
+            let appended = self.appenders[log].append(entry, 1, SEGMENT, &mut self.pool, now);
             if appended == Appended::Full {
                 self.empty(log);
             }

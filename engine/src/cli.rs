@@ -24,6 +24,7 @@ use crate::limits::{
     SEGMENT_AGE_DEFAULT, SEGMENT_BYTES_DEFAULT, TAIL_ENTRIES_DEFAULT, TOKENS_MAX_DEFAULT, TOKENS_PER_SECOND_DEFAULT,
 };
 use crate::shard::{Cidr, Oversize};
+use crate::tls::ClientCertificates;
 use crate::wire::token::shorten_tokens;
 
 /// A log receiver that speaks Token TCP: every line names its log by a token, every log is a directory of text files.
@@ -182,9 +183,12 @@ pub struct RunArgs {
     /// Key of the --cert in the same place (PEM)
     #[arg(long, value_name = "FILE")]
     key: Vec<PathBuf>,
-    /// Demand a certificate of one of these authorities (PEM) from TLS clients
+    /// Ask TLS clients for a certificate of one of these authorities (PEM)
     #[arg(long, value_name = "FILE")]
     client_ca: Option<PathBuf>,
+    /// Whether clients that have none are turned away, where --client-ca asks for one [default: required]
+    #[arg(long, value_enum)]
+    client_certs: Option<ClientCertsArg>,
     /// TLS handshakes in progress at a time, a shard; further connections wait for their turn
     #[arg(long, help_heading = LIMITS, value_name = "N", default_value_t = HANDSHAKES_MAX_DEFAULT, value_parser = count)]
     handshakes_max: u64,
@@ -292,6 +296,9 @@ struct ListenArgs {
     /// As --client-ca, for this listener [default: what --client-ca says]
     #[arg(long, value_name = "FILE")]
     client_ca: Option<PathBuf>,
+    /// As --client-certs, for this listener [default: what --client-certs says]
+    #[arg(long, value_enum)]
+    client_certs: Option<ClientCertsArg>,
     /// As --proxy-from, for this listener [default: what --proxy-from says]
     #[arg(long, value_name = "CIDR")]
     proxy_from: Vec<Cidr>,
@@ -302,6 +309,14 @@ enum ProtoArg {
     Tcp,
     Udp,
     Tls,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ClientCertsArg {
+    /// They are
+    Required,
+    /// They are let in; a certificate that is shown has to be valid
+    Optional,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -356,6 +371,15 @@ impl From<ProtoArg> for Proto {
     }
 }
 
+impl From<ClientCertsArg> for ClientCertificates {
+    fn from(certificates: ClientCertsArg) -> Self {
+        match certificates {
+            ClientCertsArg::Required => Self::Required,
+            ClientCertsArg::Optional => Self::Optional,
+        }
+    }
+}
+
 impl From<FramingArg> for Framing {
     fn from(framing: FramingArg) -> Self {
         match framing {
@@ -378,6 +402,7 @@ impl From<RunArgs> for RunFlags {
             cert: args.cert,
             key: args.key,
             client_ca: args.client_ca,
+            client_certs: args.client_certs.map(Into::into),
             handshakes_max: args.handshakes_max,
             framing: args.framing.into(),
             proxy_from: args.proxy_from,

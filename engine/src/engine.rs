@@ -41,17 +41,14 @@ use crate::diag::{self, Level, log, quoted, say};
 use crate::driver::uring::{Files, Mailbox, Neighbours, Uring, probe, refused};
 use crate::error::{EngineError, Exit, StartError};
 use crate::handover::ShardId;
-use crate::limits::{
-    DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, DISK_WATCH, DRAIN_PROGRESS, NOTICES_MAX, RECV_BUFFERS,
-    UDP_BUFFERS,
-};
+use crate::limits::{DISK_WATCH, DRAIN_PROGRESS, LOG_WINDOW, NOTICES_MAX, RECV_BUFFERS, UDP_BUFFERS};
 use crate::metrics::{Limit, Report, constants};
 use crate::route::{KnownTokens, Ownership};
 use crate::segment::Position;
 use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, RejectedRoom, Shard, ShardConfig};
-use crate::store::keep::Kept;
+use crate::store::keep::{Kept, Rules};
 use crate::store::recover::{Recovered, RecoveredLog, recover};
-use crate::sys::affinity::{allowed_cores, pin};
+use crate::sys::affinity::{allowed_cores, may_pin, pin, usable_cores};
 use crate::sys::listener::{Listener, listen};
 use crate::sys::udp::{UdpListener, listen_udp};
 use crate::sys::{DataDir, DataLock, host};
@@ -125,12 +122,13 @@ impl Engine {
         let limit = host::raise_descriptor_limit();
         probe()?;
         let shards = usize::from(config.shards);
-        let descriptors =
-            Descriptors::share(limit, config.connections_max, config.shards, config.tcp.len() + config.udp.len())?;
+        let descriptors = config.descriptors(limit)?;
         let data = Arc::new(DataDir::open(&config.data)?);
         let lock = data.lock()?;
         data.meta()?;
-        let disk_free_min = disk_free_min(config, &data)?;
+        let unknown_disk =
+            || StartError::new("--disk-free-min", "the size of the disk is not known; give one".to_owned());
+        let disk_free_min = config.disk_free_min().ok_or_else(unknown_disk)?;
         let limits = limits_in_force(config, descriptors, disk_free_min);
         let servers: Vec<_> = certificates.iter().map(|shown| shown.server().clone()).collect();
         let watch = Arc::new(Watch::new(Arc::clone(&data), limits, servers.clone()));
@@ -164,7 +162,7 @@ impl Engine {
         let (reporters, desks) = mailboxes.iter().cloned().map(Desk::new).unzip();
         let events = channel();
         let (notices, notices_in) = sync_channel(NOTICES_MAX);
-        let tells = move || notices_in.into_iter().for_each(tell);
+        let tells = move || tell_until_the_end(&notices_in);
         let teller = std::thread::Builder::new().name("notices".into()).spawn(tells).map_err(no_resources)?;
         let shards = start_shards(
             parts,
@@ -355,14 +353,6 @@ fn tell_all(mailboxes: &[Mailbox], command: &Command) {
     }
 }
 
-fn disk_free_min(config: &Config, data: &DataDir) -> Result<u64, StartError> {
-    if let Some(bytes) = config.disk_free_min {
-        return Ok(bytes);
-    }
-    let total = data.total_bytes().map_err(no_resources)?;
-    Ok(DISK_FREE_MIN_DEFAULT.min(total / 100 * DISK_FREE_PERCENT_DEFAULT))
-}
-
 /// What flags and the host allow, and the constants.
 fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64) -> Vec<Limit> {
     let mut limits = vec![
@@ -381,7 +371,11 @@ fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64
         Limit::new("disk_free_min", disk_free_min),
         Limit::new("drain_timeout", config.drain_timeout),
     ];
+    let Rules { compress_after, retain_bytes, retain_age } = config.keep;
     limits.extend(config.rejected_bytes_max.map(|bytes| Limit::new("rejected_bytes_max", bytes)));
+    limits.extend(retain_bytes.map(|bytes| Limit::new("retain_bytes", bytes)));
+    limits.extend(retain_age.map(|age| Limit::new("retain_age", age)));
+    limits.extend(compress_after.map(|age| Limit::new("compress_after", age)));
     limits.extend(constants());
     limits
 }
@@ -441,7 +435,8 @@ fn shard_configs(
 #[derive(Debug)]
 struct Part {
     config: ShardConfig,
-    core: usize,
+    /// `None`: where the scheduler puts it.
+    core: Option<usize>,
     logs: Vec<RecoveredLog>,
     listeners: Vec<OwnedFd>,
     udp: Vec<OwnedFd>,
@@ -458,13 +453,15 @@ fn share_out(
     mailboxes: &[Mailbox],
 ) -> Vec<Part> {
     let cores = allowed_cores();
-    if configs.len() > cores.len() {
-        say(Level::Warn, format_args!("more shards than cores shards={} cores={}", configs.len(), cores.len()));
+    let usable = usable_cores();
+    if configs.len() > usable {
+        say(Level::Warn, format_args!("more shards than cores shards={} cores={usable}", configs.len()));
     }
+    let pins = may_pin(cores.len(), usable);
     let shards = u16::try_from(configs.len()).expect("--shards is at most 256");
     let part = |((config, core), (mailbox, neighbours)): ((_, &usize), (&Mailbox, _))| Part {
         config,
-        core: *core,
+        core: pins.then_some(*core),
         logs: Vec::new(),
         listeners: listeners.iter_mut().filter_map(|listener| listener.fds.pop()).collect(),
         udp: udp.iter_mut().filter_map(|listener| listener.fds.pop()).collect(),
@@ -548,7 +545,9 @@ fn set_up(part: Part, data: Arc<DataDir>, rolled: Sender<Option<Token>>) -> io::
     let files = Files { data, rolled };
     let driver = Uring::new(part.listeners, part.udp, files, part.mailbox, part.neighbours)?;
     // After the file thread was started, which may run anywhere.
-    pin(part.core);
+    if let Some(core) = part.core {
+        pin(core);
+    }
     let mut shard = Shard::new(part.config);
     for log in part.logs {
         shard.resume_log(log.name, log.base, Position(log.len), log.age);
@@ -559,6 +558,17 @@ fn set_up(part: Part, data: Arc<DataDir>, rolled: Sender<Option<Token>>) -> io::
 fn no_resources(error: io::Error) -> StartError {
     let problem = "the system refuses a thread, a ring or memory; raise the limits (ulimit -a)";
     StartError::new("start", problem).because(error)
+}
+
+/// Says what the shards have to say until all have ended, and what was held back once they are quiet.
+fn tell_until_the_end(notices: &Receiver<Notice>) {
+    loop {
+        match notices.recv_timeout(LOG_WINDOW) {
+            Ok(notice) => tell(notice),
+            Err(RecvTimeoutError::Timeout) => diag::catch_up(),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
 }
 
 fn tell(notice: Notice) {

@@ -29,8 +29,8 @@ use octet::Opening;
 
 use crate::buf::{BufferPool, WriteBuf, class_for};
 use crate::scan::{self, LineMark};
-use crate::wire::Token;
 use crate::wire::entry::{LINE_SEPARATOR, TLS_HELLO, is_http_request, strip_cr};
+use crate::wire::{Reject, Token};
 
 /// Whole lines marked at once: enough to leave the scan's loop rarely, few enough to stay in the first-level cache.
 const MARKS: usize = 64;
@@ -62,8 +62,41 @@ pub enum Foreign {
     BadProxy,
 }
 
+impl Foreign {
+    /// How many there are.
+    pub const COUNT: usize = 5;
+
+    /// Its name in log lines.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BadProxy => "bad_proxy",
+            _ => self.reject().name(),
+        }
+    }
+
+    /// What the connection's first or last line is counted as.
+    #[must_use]
+    pub const fn reject(self) -> Reject {
+        match self {
+            Self::Http => Reject::Http,
+            Self::Tls => Reject::TlsOnPlain,
+            Self::BadFrame | Self::BadProxy => Reject::BadFrame,
+            Self::NotTls => Reject::PlainOnTls,
+        }
+    }
+}
+
 /// Takes the lines of one connection.
 pub trait LineSink {
+    /// Whole lines of one buffer, none of them too long. Who has something to gain from seeing several at once does it here.
+    #[inline]
+    fn lines(&mut self, input: &[u8], marks: &[LineMark]) {
+        for (line, token) in marked_lines(input, marks) {
+            self.line(line, token);
+        }
+    }
+
     /// A whole line, its LF and one CR before it removed, with its token if it begins with one.
     ///
     /// The token comes by reference: copied with its `Option` it is loaded across the pieces in which it was stored, and
@@ -101,6 +134,20 @@ enum Mode {
     Bad,
     /// It is not known yet whether frames are counted.
     Undecided(Opening),
+}
+
+/// The lines that marks tell of, each with its token if it begins with one.
+#[inline]
+pub fn marked_lines<'a>(
+    input: &'a [u8],
+    marks: &'a [LineMark],
+) -> impl Iterator<Item = (&'a [u8], Option<&'a Token>)> + use<'a> {
+    let mut start = 0;
+    marks.iter().map(move |mark| {
+        let line = strip_cr(&input[start..mark.end as usize]);
+        start = mark.end as usize + 1;
+        (line, mark.token.as_ref())
+    })
 }
 
 /// Cuts one connection's bytes into lines.
@@ -282,17 +329,13 @@ impl LineDecoder {
         let mut marks = [LineMark::EMPTY; MARKS];
         loop {
             let count = scan::mark_lines(input, &mut marks);
-            let mut start = 0;
-            for mark in &marks[..count] {
-                let line = strip_cr(&input[start..mark.end as usize]);
-                start = mark.end as usize + 1;
-                if line.len() <= limit {
-                    sink.line(line, mark.token.as_ref());
-                } else {
-                    self.end_line(line, limit, sink);
-                }
+            let found = &marks[..count];
+            if marked_lines(input, found).all(|(line, _)| line.len() <= limit) {
+                sink.lines(input, found);
+            } else {
+                marked_lines(input, found).for_each(|(line, _)| self.end_line(line, limit, sink));
             }
-            input = &input[start..];
+            input = found.last().map_or(input, |mark| &input[mark.end as usize + 1..]);
             if count < MARKS {
                 break;
             }

@@ -149,8 +149,11 @@ pub const CONNECTIONS_PER_IP_MAX_DEFAULT: u64 = 0;
 pub const CONNECTION_SLOTS: usize = 65_536;
 /// Descriptors that are neither connections nor segments nor a shard's: directory, lock, pipes, the admin endpoint.
 pub const DESCRIPTORS_RESERVED: u64 = 64;
-/// Descriptors of a shard, besides one for each address that is listened on: ring and eventfd.
-pub const DESCRIPTORS_PER_SHARD: u64 = 2;
+/// Descriptors of a shard: ring, eventfd, and two that its file thread opens for a moment, a directory and an index.
+pub const DESCRIPTORS_PER_SHARD: u64 = 4;
+/// Descriptors of a shard for each address that is listened on: the listener, and a connection that it may take past the
+/// limit, because every listener of every shard may be taking one while a single place is left.
+pub const DESCRIPTORS_PER_LISTENER: u64 = 2;
 /// Descriptors that the segments of a shard have at least.
 pub const OPEN_FILES_MIN: u64 = 64;
 /// One of so many parts of the descriptors that are left is for segments too, unless `--connections-max` asks for them. A

@@ -20,6 +20,7 @@ use engine::metrics::Counters;
 use engine::segment::parse_segment_name;
 use engine::shard::{Command, ListenerConfig, PeerAddress, PerAddress, ShardConfig};
 use engine::store::keep::Rules;
+use engine::tls::ClientCertificates;
 use engine::wire::{Reject, Token};
 use socket2::{Domain, Socket, Type};
 
@@ -432,6 +433,7 @@ impl Real {
         let certificates = authority.map(|authority| CertificateFiles {
             pairs: vec![authority.pair("localhost", ECDSA).write(folder.path())],
             client_ca: None,
+            client_certs: ClientCertificates::default(),
             place: None,
         });
         let spoken = ListenerConfig { tls: certificates.is_some(), ..ListenerConfig::plain(framing) };

@@ -3,13 +3,17 @@
 //! ```text
 //!  engine, one shard ◄── loadgen, some runs to warm up
 //!        ▲ round:  open the neighbours ── loadgen, measured ── end them ── loadgen, measured
+//!        │ next:   loadgen, measured ── open the neighbours ── loadgen, measured ── end them
 //! ```
 //! Kinds of neighbours: `idle`, 10,000 connections that send nothing; `begun`, 5,000 that have sent half a line;
-//! `handshakes`, 5,000 that have sent half a TLS `ClientHello`.
-//! Prints entries per CPU-second of the engine, medians and their ratio, and memory per connection. All rounds
-//! share one process because a fresh one first touches its memory, which a virtual machine makes cost more or less
-//! than the neighbours do. `loadgen` and `engine` are those beside this program; run it with a real-time priority
-//! (`chrt --fifo 10`) where other programs use the machine.
+//! `handshakes`, 5,000 that have sent half a TLS `ClientHello`, all of them having their turn; `waiting`, the same where
+//! most of them wait for it. The load comes over TLS beside the last two.
+//!
+//! Prints entries per CPU-second of the engine's shard and the kernel's workers for it, and with by without, round by
+//! round: the median, and the quartiles around it. All rounds share one process because a fresh one first touches its
+//! memory, which a virtual machine makes cost more or less than the neighbours do; for the same reason old segments go
+//! soon, so that the same pages are written again and again. `loadgen` and `engine` are those beside this program; give
+//! it a folder on a tmpfs, and a real-time priority (`chrt --fifo 10`) where other programs use the machine.
 
 #![expect(clippy::print_stdout, reason = "the result")]
 
@@ -28,7 +32,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const ENGINE_CORE: &str = "0";
 const GENERATOR_CORE: &str = "1";
-const KINDS: [(&str, usize); 3] = [("idle", 10_000), ("begun", 5_000), ("handshakes", 5_000)];
+const KINDS: [(&str, usize); 4] = [("idle", 10_000), ("begun", 5_000), ("handshakes", 5_000), ("waiting", 5_000)];
 /// Loopback addresses that neighbours come from: one alone has no 10,000 free ports beside those of earlier rounds.
 const SOURCES: usize = 8;
 const WARM_UPS: usize = 3;
@@ -41,33 +45,43 @@ const HALF_LINE: &[u8] = b"2bfbea1e-10c3-4419-bdad-7e6435882e1f half a li";
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let (Some(kind), folder) = (args.next(), args.next().map_or_else(std::env::temp_dir, PathBuf::from)) else {
-        return Err("usage: neighbours idle|begun|handshakes [FOLDER [ROUNDS [ENTRIES]]]".into());
+        return Err("usage: neighbours idle|begun|handshakes|waiting [FOLDER [ROUNDS [ENTRIES]]]".into());
     };
     let rounds: usize = args.next().map_or(Ok(12), |text| text.parse())?;
-    let entries: u64 = args.next().map_or(Ok(500_000), |text| text.parse())?;
+    let entries: u64 = args.next().map_or(Ok(1_000_000), |text| text.parse())?;
     let many = KINDS.iter().find(|(name, _)| *name == kind).ok_or("no such kind of neighbours")?.1;
     setrlimit(
         Resource::Nofile,
         Rlimit { current: getrlimit(Resource::Nofile).maximum, ..getrlimit(Resource::Nofile) },
     )?;
-    let world = World::start(&folder, entries)?;
+    let world = World::start(&kind, &folder, entries)?;
     for _ in 0..WARM_UPS {
         world.entries_per_cpu_second()?;
     }
     let (mut with, mut without) = (Vec::new(), Vec::new());
     let mut memory = 0;
-    for _ in 0..rounds {
-        let before = world.memory()?;
-        let neighbours = open_neighbours(&kind, many, &world)?;
-        memory = memory.max(world.memory()?.saturating_sub(before));
-        with.push(world.entries_per_cpu_second()?);
-        drop(neighbours);
-        std::thread::sleep(SETTLE);
-        without.push(world.entries_per_cpu_second()?);
+    for round in 0..rounds {
+        for present in [round % 2 == 0, round % 2 == 1] {
+            if !present {
+                without.push(world.entries_per_cpu_second()?);
+                continue;
+            }
+            let before = world.memory()?;
+            let neighbours = open_neighbours(&kind, many, &world)?;
+            memory = memory.max(world.memory()?.saturating_sub(before));
+            with.push(world.entries_per_cpu_second()?);
+            drop(neighbours);
+            std::thread::sleep(SETTLE);
+        }
     }
-    let (with, without) = (Spread::of(with), Spread::of(without));
+    let ratios = with.iter().zip(&without).map(|(with, without)| with / without).collect();
     println!("{many} {kind}, {rounds} rounds of {entries} entries of 256 B, M entries per CPU-second of the engine:");
-    println!("with {with}, without {without}, ratio of medians {:.3}", with.median / without.median);
+    for (name, values) in [("with", with), ("without", without)] {
+        let Spread { low, median, high } = Spread::of(values);
+        println!("{name:<8}{:.2} ({:.2}-{:.2})", median / 1e6, low / 1e6, high / 1e6);
+    }
+    let Spread { low, median, high } = Spread::of(ratios);
+    println!("ratio   {median:.3} ({low:.3}-{high:.3})");
     println!("memory: at most {} B a connection", memory / many as u64);
     Ok(())
 }
@@ -78,11 +92,12 @@ struct World {
     folder: PathBuf,
     plain: SocketAddr,
     tls: SocketAddr,
+    over_tls: bool,
     entries: u64,
 }
 
 impl World {
-    fn start(folder: &Path, entries: u64) -> Result<Self> {
+    fn start(kind: &str, folder: &Path, entries: u64) -> Result<Self> {
         let folder = folder.join(format!("neighbours-{}", std::process::id()));
         fs::create_dir(&folder)?;
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
@@ -90,7 +105,11 @@ impl World {
         fs::write(folder.join("key.pem"), made.signing_key.serialize_pem())?;
         let mut command = pinned(ENGINE_CORE, "engine")?;
         command.args(["run", "--shards", "1", "--admin", "off", "--connections-per-ip-max", "0"]);
-        command.args(["--tcp", "127.0.0.1:0", "--tls", "127.0.0.1:0"]);
+        command.args(["--tcp", "127.0.0.1:0", "--tls", "127.0.0.1:0", "--compress", "none"]);
+        command.args(["--segment-bytes", "1MiB", "--retain-bytes", "1MiB"]);
+        if kind == "handshakes" {
+            command.args(["--handshakes-max", "8192"]);
+        }
         for (flag, name) in [("--cert", "cert.pem"), ("--key", "key.pem"), ("--data", "data")] {
             command.arg(flag).arg(folder.join(name));
         }
@@ -107,12 +126,15 @@ impl World {
         // What it still says is read, or it would wait at its end.
         std::thread::spawn(move || said.for_each(drop));
         let [plain, tls] = addresses.as_slice() else { return Err("the engine does not start".into()) };
-        Ok(Self { plain: plain.parse()?, tls: tls.parse()?, engine, folder, entries })
+        let over_tls = ["handshakes", "waiting"].contains(&kind);
+        Ok(Self { plain: plain.parse()?, tls: tls.parse()?, engine, folder, over_tls, entries })
     }
 
     fn load(&self) -> Result<Command> {
         let mut command = pinned(GENERATOR_CORE, "loadgen")?;
-        command.args(["run", "--target", &self.plain.to_string(), "--size", "256", "--tokens", "100"]);
+        let (target, proto) =
+            if self.over_tls { (self.tls, &["--proto", "tls", "--insecure"][..]) } else { (self.plain, &[][..]) };
+        command.args(["run", "--target", &target.to_string(), "--size", "256", "--tokens", "100"]).args(proto);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         Ok(command)
     }
@@ -128,11 +150,17 @@ impl World {
         Ok(precise(self.entries) / used.as_secs_f64())
     }
 
-    /// Of all threads that run; none ends before the engine does.
+    /// Of the shard's thread, which does not end before the engine does, and of the kernel's workers. Some of these may end
+    /// meanwhile: writes of the size that there are here need none.
     fn cpu_nanoseconds(&self) -> Result<u64> {
         let mut nanoseconds = 0;
         for task in fs::read_dir(format!("/proc/{}/task", self.engine.id()))? {
-            let text = fs::read_to_string(task?.path().join("schedstat"))?;
+            let task = task?.path();
+            let name = fs::read_to_string(task.join("comm"))?;
+            if !name.starts_with("shard") && !name.starts_with("iou-wrk") {
+                continue;
+            }
+            let text = fs::read_to_string(task.join("schedstat"))?;
             nanoseconds += text.split_whitespace().next().unwrap_or_default().parse::<u64>()?;
         }
         Ok(nanoseconds)
@@ -157,7 +185,7 @@ impl Drop for World {
 /// Opens those that do nothing, until they are dropped.
 fn open_neighbours(kind: &str, many: usize, world: &World) -> Result<Vec<TcpStream>> {
     let (address, bytes) = match kind {
-        "handshakes" => (world.tls, HALF_HELLO),
+        "handshakes" | "waiting" => (world.tls, HALF_HELLO),
         "begun" => (world.plain, HALF_LINE),
         _ => (world.plain, &b""[..]),
     };
@@ -183,24 +211,19 @@ fn pinned(core: &str, program: &str) -> Result<Command> {
     Ok(command)
 }
 
+/// A median and the quartiles around it.
 struct Spread {
+    low: f64,
     median: f64,
-    least: f64,
-    most: f64,
+    high: f64,
 }
 
 impl Spread {
     fn of(mut values: Vec<f64>) -> Self {
         values.sort_unstable_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        let median = f64::midpoint(values[(values.len() - 1) / 2], values[middle]);
-        Self { median, least: values[0], most: values[values.len() - 1] }
-    }
-}
-
-impl std::fmt::Display for Spread {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:.2} ({:.2}-{:.2})", self.median / 1e6, self.least / 1e6, self.most / 1e6)
+        let (last, middle) = (values.len() - 1, values.len() / 2);
+        let median = f64::midpoint(values[last / 2], values[middle]);
+        Self { low: values[last / 4], median, high: values[last - last / 4] }
     }
 }
 

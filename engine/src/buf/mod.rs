@@ -4,6 +4,7 @@
 //! - [`RecvBuf`]: what one receive brought, lent from the driver's [`RecvArena`] and given back after use;
 //! - [`WriteBuf`]: memory of a size class from the shard's [`BufferPool`], for unfinished lines and for staging.
 
+mod fetch;
 mod pool;
 mod recv;
 

@@ -11,6 +11,7 @@
 
 use bytes::{BufMut as _, BytesMut};
 
+use super::fetch::fetch_for_write;
 use crate::time::Time;
 
 const CLASS_BYTES_MIN: usize = 256;
@@ -26,13 +27,14 @@ pub struct WriteBuf {
     done: usize,
     class: u8,
     since: Time,
+    lines: u32,
 }
 
 impl WriteBuf {
     fn new(class: usize) -> Self {
         let class_index = u8::try_from(class).expect("there are fewer than 256 size classes");
         let bytes = BytesMut::with_capacity(class_bytes(class));
-        Self { bytes, done: 0, class: class_index, since: Time::default() }
+        Self { bytes, done: 0, class: class_index, since: Time::default(), lines: 0 }
     }
 
     /// The size class.
@@ -77,6 +79,12 @@ impl WriteBuf {
         &self.bytes[self.done..]
     }
 
+    /// Asks for the memory of the next bytes to be pushed.
+    #[inline]
+    pub fn fetch_room(&mut self, bytes: usize) {
+        fetch_for_write(self.bytes.spare_capacity_mut(), bytes);
+    }
+
     /// Appends; the caller has checked the room.
     #[inline]
     pub fn push(&mut self, bytes: &[u8]) {
@@ -106,10 +114,23 @@ impl WriteBuf {
         self.since = now;
     }
 
+    /// LFs in the content, as its user has said.
+    #[must_use]
+    pub const fn lines(&self) -> u32 {
+        self.lines
+    }
+
+    /// Says that so many of the bytes that were pushed are LFs.
+    #[inline]
+    pub fn add_lines(&mut self, lines: u32) {
+        self.lines += lines;
+    }
+
     /// Empties it, to be filled again.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.done = 0;
+        self.lines = 0;
     }
 }
 
@@ -183,6 +204,7 @@ impl BufferPool {
         let mut large = self.take(class);
         large.push(buf.content());
         large.begin(buf.since());
+        large.add_lines(buf.lines());
         self.give(std::mem::replace(buf, large));
     }
 

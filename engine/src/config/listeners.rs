@@ -9,6 +9,7 @@ use super::{CertificateFiles, RunFlags, wrong};
 use crate::error::ConfigError;
 use crate::framing::Framing;
 use crate::shard::{Cidr, ListenerConfig};
+use crate::tls::ClientCertificates;
 
 /// Where connections and datagrams are taken unless somebody says otherwise.
 pub(super) const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10_000);
@@ -49,6 +50,8 @@ pub struct Listen {
     pub key: Vec<PathBuf>,
     /// Its own authorities of clients; those of `--client-ca` if it has none.
     pub client_ca: Option<PathBuf>,
+    /// Whether its clients have to have a certificate; `None`: as `--client-certs` says.
+    pub client_certs: Option<ClientCertificates>,
     /// Its own proxies; those of `--proxy-from` if it has none.
     pub proxy_from: Vec<Cidr>,
     /// Where the file says so, as `FILE:LINE`; `None` for an address of a flag.
@@ -58,7 +61,7 @@ pub struct Listen {
 impl Listen {
     fn of_flag(proto: Proto, address: SocketAddr) -> Self {
         let (cert, key, proxy_from) = (Vec::new(), Vec::new(), Vec::new());
-        Self { proto, address, framing: None, cert, key, client_ca: None, proxy_from, place: None }
+        Self { proto, address, framing: None, cert, key, client_ca: None, client_certs: None, proxy_from, place: None }
     }
 
     /// What an error about one of its keys is about.
@@ -128,7 +131,8 @@ impl Listeners {
 
     /// Listeners with the same files share one set, so that clients resume a session at any of them.
     fn certificate_set(&mut self, files: CertificateFiles) -> usize {
-        let same = |known: &CertificateFiles| known.pairs == files.pairs && known.client_ca == files.client_ca;
+        let clients = |files: &CertificateFiles| (files.client_ca.clone(), files.client_certs);
+        let same = |known: &CertificateFiles| known.pairs == files.pairs && clients(known) == clients(&files);
         self.certificates.iter().position(same).unwrap_or_else(|| {
             self.certificates.push(files);
             self.certificates.len() - 1
@@ -155,6 +159,7 @@ fn check_use_of_certificates(all: &[Listen], flags: &RunFlags) -> Result<(), Con
         ("--cert", !flags.cert.is_empty()),
         ("--key", !flags.key.is_empty()),
         ("--client-ca", flags.client_ca.is_some()),
+        ("--client-certs", flags.client_certs.is_some()),
     ];
     if let Some((flag, _)) = given.into_iter().find(|(_, given)| *given).filter(|_| !all.iter().any(is_tls)) {
         return Err(wrong(flag, "is of no use without --tls; add --tls ADDR".into()));
@@ -167,6 +172,7 @@ fn check_use_of_certificates(all: &[Listen], flags: &RunFlags) -> Result<(), Con
             ("cert", !listen.cert.is_empty()),
             ("key", !listen.key.is_empty()),
             ("client_ca", listen.client_ca.is_some()),
+            ("client_certs", listen.client_certs.is_some()),
         ];
         if let Some((key, _)) = given.into_iter().find(|(_, given)| *given) {
             return Err(wrong(listen.subject(key, key), "is of no use here; give it where proto = \"tls\"".into()));
@@ -203,6 +209,14 @@ fn certificate_files(listen: &Listen, flags: &RunFlags) -> Result<CertificateFil
     }
     let pairs = certificates.iter().cloned().zip(keys.iter().cloned()).collect();
     let client_ca = listen.client_ca.as_ref().or(flags.client_ca.as_ref()).cloned();
+    let client_certs = listen.client_certs.or(flags.client_certs);
+    if client_certs.is_some() && client_ca.is_none() {
+        let subject = match listen.client_certs {
+            Some(_) => listen.subject("client_certs", "--client-certs"),
+            None => "--client-certs".into(),
+        };
+        return Err(wrong(subject, "is of no use where no client is asked; add --client-ca FILE".into()));
+    }
     let place = listen.place.clone().filter(|_| own || listen.client_ca.is_some());
-    Ok(CertificateFiles { pairs, client_ca, place })
+    Ok(CertificateFiles { pairs, client_ca, client_certs: client_certs.unwrap_or_default(), place })
 }

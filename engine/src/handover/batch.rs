@@ -100,7 +100,7 @@ pub struct Run<'a> {
     /// What its entries are.
     pub kind: RunKind,
     /// How many there are.
-    pub entries: u64,
+    pub entries: u32,
     /// The entries, an LF after each.
     pub bytes: &'a [u8],
 }
@@ -142,7 +142,7 @@ fn parse_header(header: &[u8]) -> (Run<'static>, usize) {
     let array = |at: usize| <[u8; 4]>::try_from(&header[at..at + 4]).expect("four bytes are four bytes");
     let token = Token::from_bytes(header[..16].try_into().expect("sixteen bytes are sixteen bytes"));
     let kind = RunKind::ALL[usize::from(header[16])];
-    let entries = u64::from(u32::from_le_bytes(array(COUNTS_AT)));
+    let entries = u32::from_le_bytes(array(COUNTS_AT));
     let length = u32::from_le_bytes(array(COUNTS_AT + 4)) as usize;
     (Run { token, kind, entries, bytes: &[] }, length)
 }
@@ -207,7 +207,7 @@ impl Lane {
             pool.take(class)
         });
         self.run = Some(OpenRun { at: buf.content().len(), token, kind, entries: 1 });
-        buf.push(token.as_bytes());
+        buf.push(&token.to_bytes());
         buf.push(&[kind as u8]);
         buf.push(&[0; HEADER_BYTES - COUNTS_AT]);
         push(buf, entry);
@@ -330,6 +330,6 @@ mod tests {
         }
         let batches: Vec<Batch> = lane.publish().collect();
         assert!(batches.iter().all(|batch| batch.capacity() <= HANDOVER_BATCH_BYTES));
-        assert_eq!(batches.iter().flat_map(Batch::runs).map(|run| run.entries).sum::<u64>(), 10_000);
+        assert_eq!(batches.iter().flat_map(Batch::runs).map(|run| run.entries).sum::<u32>(), 10_000);
     }
 }

@@ -94,6 +94,11 @@ pub const TLS_HANDSHAKES_WAITED: Family = counter(
     "Connections that waited for their handshake, because --handshakes-max of them were in progress.",
 );
 /// No labels.
+pub const TLS_CLIENTS_KNOWN: Family = counter(
+    "engine_tls_clients_known",
+    "TLS handshakes in which the client showed a certificate of --client-ca, or came with the ticket of such a one.",
+);
+/// No labels.
 pub const TLS_BROKEN: Family = counter(
     "engine_tls_broken",
     "TLS connections that ended with a damaged record or an alert, after their handshake.",
@@ -211,6 +216,7 @@ pub const ALL: &[Family] = &[
     LINES,
     TLS_HANDSHAKES,
     TLS_HANDSHAKES_WAITED,
+    TLS_CLIENTS_KNOWN,
     TLS_BROKEN,
     TLS_CERTIFICATE_EXPIRY,
     UDP_DATAGRAMS,

@@ -144,6 +144,7 @@ fn tls(text: &mut Text, snapshot: &Snapshot<'_>) {
     }
     text.family(&names::TLS_HANDSHAKES_WAITED)
         .sample(&[], snapshot.sum(|report| report.counters.tls_handshakes_waited));
+    text.family(&names::TLS_CLIENTS_KNOWN).sample(&[], snapshot.sum(|report| report.counters.tls_clients_known));
     text.family(&names::TLS_BROKEN).sample(&[], snapshot.sum(|report| report.counters.tls_broken));
     // A time before 1970 is as good as that one.
     if let Some(expiry) = snapshot.certificate_expiry {

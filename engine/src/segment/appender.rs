@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::index::{Batch as Written, IndexBlock, OpenBlock};
+use super::index::{Batch as Written, IndexBlock, OpenBlock, count_lines};
 use super::{LogName, Offset, Position};
 use crate::buf::{BufferPool, WriteBuf, class_for};
 use crate::limits::{ROLL_GAP, STAGING_BYTES_MAX, STAGING_BYTES_MIN};
@@ -216,9 +216,24 @@ impl Appender {
         self.assigned + bytes as u64 <= segment.bytes
     }
 
-    /// Stages an entry and the LF that ends it.
+    /// An entry of so many bytes is about to be staged: the memory for it may come nearer.
     #[inline]
-    pub fn append(&mut self, entry: Entry<'_>, segment: SegmentLimits, pool: &mut BufferPool, now: Time) -> Appended {
+    pub fn expect(&mut self, bytes: usize) {
+        if let Some(buf) = &mut self.filling {
+            buf.fetch_room(bytes);
+        }
+    }
+
+    /// Stages entries, an LF between them, and the LF that ends the last. `lines` is how many they are.
+    #[inline]
+    pub fn append(
+        &mut self,
+        entry: Entry<'_>,
+        lines: u32,
+        segment: SegmentLimits,
+        pool: &mut BufferPool,
+        now: Time,
+    ) -> Appended {
         let needed = entry.len() + 1;
         if let Some(buf) = &mut self.filling
             && buf.room() >= needed
@@ -227,6 +242,7 @@ impl Appender {
             buf.push(entry.head);
             buf.push(entry.tail);
             buf.push(b"\n");
+            buf.add_lines(lines);
             self.assigned += needed as u64;
             return Appended::Gathering;
         }
@@ -286,6 +302,7 @@ impl Appender {
             }
             let (fits, later) = part.split_at(part.len().min(buf.room()));
             buf.push(fits);
+            buf.add_lines(count_lines(fits));
             part = later;
             if !part.is_empty() {
                 self.finish_batch();
@@ -387,7 +404,7 @@ impl Appender {
                 _ => unreachable!("a file is not closed while a write is in flight"),
             };
         }
-        let batch = Written::of(buf.content(), buf.since());
+        let batch = Written::of(&buf);
         let closed = self.index(&batch, buf.content());
         // A large batch announces large ones. Where small ones are written because memory is short, the next begins with
         // less of it, and grows if it may.
@@ -527,7 +544,7 @@ mod tests {
         disk.segments.insert(0, Vec::new());
         let at = |seconds| Time::new(Duration::from_secs(seconds));
         let mut append = |appender: &mut Appender, disk: &mut Disk, seconds| {
-            appender.append(b"a"[..].into(), SEGMENT, &mut pool, at(seconds));
+            appender.append(b"a"[..].into(), 1, SEGMENT, &mut pool, at(seconds));
             while disk.in_flight.is_some() || appender.has_staged() {
                 disk.finish(appender, &mut pool, 1);
             }
@@ -564,9 +581,11 @@ mod tests {
             let slow = 1 + random() % 30;
             for number in 0..400 {
                 let length = if random() % 100 == 0 { random() % (2 * STAGING_BYTES_MAX) } else { random() % 900 };
-                let entry = format!("{number} {}", "z".repeat(length));
+                let lines = if number % 7 == 0 { 2 } else { 1 };
+                let between = if lines == 2 { "\n" } else { " " };
+                let entry = format!("{number}{between}{}", "z".repeat(length));
                 now = now + Duration::from_millis(u64::try_from(random() % 60).expect("it is small"));
-                appender.append(entry.as_bytes().into(), SEGMENT, &mut pool, now);
+                appender.append(entry.as_bytes().into(), lines, SEGMENT, &mut pool, now);
                 model.append(entry.as_bytes(), now);
                 if random() % slow == 0 {
                     disk.finish(&mut appender, &mut pool, random());

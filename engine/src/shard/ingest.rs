@@ -3,10 +3,11 @@
 use super::logs::{Destination, Logs};
 use super::outgoing::Outgoing;
 use crate::buf::BufferPool;
-use crate::framing::LineSink;
-use crate::handover::{Run, RunKind};
+use crate::framing::{LineSink, marked_lines};
+use crate::handover::{Run, RunKind, ShardId};
 use crate::metrics::Counters;
-use crate::route::deciding_token;
+use crate::route::{LogId, deciding_token};
+use crate::scan::{self, LineMark};
 use crate::time::Time;
 use crate::wire::entry::{KEEPALIVE, is_blank, remove_token};
 use crate::wire::{Entry, Reject, Token};
@@ -29,6 +30,20 @@ pub(super) enum Pieces {
     Rejected(Reject),
 }
 
+/// Whole lines whose places are found before the first of them is stored.
+///
+/// The ends of so many batches are further away than the first caches reach. Asked for together they come together, while
+/// stores wait for each other.
+const AHEAD: usize = 16;
+
+/// Where a line's entry goes, and where in the line its token is. Nothing larger: what is copied through memory soon after
+/// it was stored in pieces waits for every store before it.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    destination: Destination,
+    at: usize,
+}
+
 /// The sink of one connection, or of datagrams, for the length of one call. Some senders make logs, others do not.
 pub(super) struct Ingest<'a, const MAKES_LOGS: bool> {
     pub(super) logs: &'a mut Logs,
@@ -41,12 +56,29 @@ pub(super) struct Ingest<'a, const MAKES_LOGS: bool> {
 }
 
 impl<const MAKES_LOGS: bool> LineSink for Ingest<'_, MAKES_LOGS> {
+    fn lines(&mut self, input: &[u8], marks: &[LineMark]) {
+        let mut finding = marked_lines(input, marks);
+        let mut storing = marked_lines(input, marks);
+        let mut places = [None; AHEAD];
+        for _ in 0..marks.len().div_ceil(AHEAD) {
+            for (place, (line, token)) in places.iter_mut().zip(&mut finding) {
+                *place = self.place(line, token);
+                if let Some(Place { destination: Destination::Log(log), .. }) = place {
+                    self.logs.expect(*log, line.len());
+                }
+            }
+            for (place, (line, token)) in places.iter().zip(&mut storing) {
+                if let Some(place) = place {
+                    self.store_whole(*place, line, token);
+                }
+            }
+        }
+    }
+
     #[inline]
     fn line(&mut self, line: &[u8], token: Option<&Token>) {
-        match token {
-            Some(token) if self.knows(*token) => self.entry(line, 0, *token),
-            Some(_) => _ = self.turn_away(Reject::UnknownToken, line),
-            None => self.search(line),
+        if let Some(place) = self.place(line, token) {
+            self.store_whole(place, line, token);
         }
     }
 
@@ -80,30 +112,61 @@ impl<const MAKES_LOGS: bool> LineSink for Ingest<'_, MAKES_LOGS> {
 }
 
 impl<const MAKES_LOGS: bool> Ingest<'_, MAKES_LOGS> {
-    /// Takes a line whose token is known and at `at`.
+    /// Counts a line and finds where its entry goes, if it is one.
     #[inline]
-    fn entry(&mut self, line: &[u8], at: usize, token: Token) {
-        let entry = remove_token(line, at);
-        if entry.is_blank() {
-            return self.counters.reject(Reject::Empty);
+    fn place(&mut self, line: &[u8], token: Option<&Token>) -> Option<Place> {
+        match token {
+            Some(token) if self.knows(*token) => self.place_entry(line, 0, *token),
+            Some(_) => {
+                self.turn_away(Reject::UnknownToken, line);
+                None
+            }
+            None => self.search(line),
+        }
+    }
+
+    /// The same for a line whose token is known and at `at`.
+    #[inline]
+    fn place_entry(&mut self, line: &[u8], at: usize, token: Token) -> Option<Place> {
+        if remove_token(line, at).is_blank() {
+            self.counters.reject(Reject::Empty);
+            return None;
         }
         match self.route(token) {
             Ok(destination) => {
                 self.counters.lines += 1;
-                self.store(token, destination, RunKind::Whole, entry);
+                Some(Place { destination, at })
             }
-            Err(reason) => _ = self.turn_away(reason, line),
+            Err(reason) => {
+                self.turn_away(reason, line);
+                None
+            }
         }
     }
 
-    /// Takes a line that does not begin with a token.
+    /// The same for a line that does not begin with a token.
     #[inline(never)]
-    fn search(&mut self, line: &[u8]) {
+    fn search(&mut self, line: &[u8]) -> Option<Place> {
         match deciding_token(line, |token| self.knows(token)) {
-            Ok((at, token)) => self.entry(line, at, token),
+            Ok((at, token)) => return self.place_entry(line, at, token),
             Err(_) if is_blank(line) => self.counters.reject(Reject::Empty),
             Err(_) if line == KEEPALIVE => self.counters.reject(Reject::Keepalive),
             Err(reason) => _ = self.turn_away(reason, line),
+        }
+        None
+    }
+
+    /// Stores the entry of a line that has a place.
+    #[inline]
+    fn store_whole(&mut self, Place { destination, at }: Place, line: &[u8], token: Option<&Token>) {
+        let entry = remove_token(line, at);
+        match destination {
+            Destination::Log(log) => self.store_here(log, RunKind::Whole, entry),
+            Destination::Shard(shard) => {
+                let token = token.copied().or_else(|| scan::token_at_start(&line[at..]));
+                let token = token.expect("it was found there");
+                self.store_there(shard, token, RunKind::Whole, entry);
+            }
         }
     }
 
@@ -139,15 +202,21 @@ impl<const MAKES_LOGS: bool> Ingest<'_, MAKES_LOGS> {
     #[inline]
     fn store(&mut self, token: Token, destination: Destination, kind: RunKind, entry: Entry<'_>) {
         match destination {
-            Destination::Log(log) => {
-                count(self.counters, kind, 1, entry.len() as u64 + 1);
-                self.logs.append(log, entry, self.now);
-            }
-            Destination::Shard(shard) => {
-                let kind = if MAKES_LOGS { kind } else { kind.of_existing() };
-                self.outgoing.add(shard, token, kind, entry, &mut self.logs.pool);
-            }
+            Destination::Log(log) => self.store_here(log, kind, entry),
+            Destination::Shard(shard) => self.store_there(shard, token, kind, entry),
         }
+    }
+
+    #[inline]
+    fn store_here(&mut self, log: LogId, kind: RunKind, entry: Entry<'_>) {
+        count(self.counters, kind, 1, entry.len() as u64 + 1);
+        self.logs.append(log, entry, self.now);
+    }
+
+    #[inline]
+    fn store_there(&mut self, shard: ShardId, token: Token, kind: RunKind, entry: Entry<'_>) {
+        let kind = if MAKES_LOGS { kind } else { kind.of_existing() };
+        self.outgoing.add(shard, token, kind, entry, &mut self.logs.pool);
     }
 }
 
@@ -162,7 +231,7 @@ pub(super) fn absorb(
 ) {
     if let Some(reason) = run.kind.reason() {
         let log = logs.rejected_log(reason);
-        return logs.append_run(log, run.bytes, now);
+        return logs.append_run(log, run.bytes, run.entries, now);
     }
     let log = match run.kind {
         // These make no log: if the first piece was rejected, they go with it.
@@ -175,11 +244,11 @@ pub(super) fn absorb(
     };
     match log {
         Ok(log) => {
-            count(counters, run.kind, run.entries, run.bytes.len() as u64);
-            logs.append_run(log, run.bytes, now);
+            count(counters, run.kind, run.entries.into(), run.bytes.len() as u64);
+            logs.append_run(log, run.bytes, run.entries, now);
         }
         Err(Some(reason)) => {
-            counters.reject_counted(reason, run.entries);
+            counters.reject_counted(reason, run.entries.into());
             if let Some(outgoing) = outgoing {
                 keep_run(run, reason, logs, counters, outgoing, now);
             }

@@ -269,24 +269,35 @@ impl Logs {
         self.all.iter_mut().for_each(|log| log.appender.roll_next());
     }
 
+    /// An entry of so many bytes is about to be staged.
+    #[inline]
+    pub(super) fn expect(&mut self, id: LogId, bytes: usize) {
+        self.all[id.0 as usize].appender.expect(bytes);
+    }
+
     /// Stages an entry.
     #[inline]
     pub(super) fn append(&mut self, id: LogId, entry: Entry<'_>, now: Time) {
+        self.append_lines(id, entry, 1, now);
+    }
+
+    #[inline]
+    fn append_lines(&mut self, id: LogId, entry: Entry<'_>, lines: u32, now: Time) {
         self.unwritten_bytes += entry.len() as u64 + 1;
         let appender = &mut self.all[id.0 as usize].appender;
-        if appender.append(entry, self.limits.segment, &mut self.pool, now) != Appended::Gathering {
+        if appender.append(entry, lines, self.limits.segment, &mut self.pool, now) != Appended::Gathering {
             self.changed(id, now);
         }
     }
 
-    /// Stages entries that another shard received, an LF after each.
-    pub(super) fn append_run(&mut self, id: LogId, mut bytes: &[u8], now: Time) {
+    /// Stages entries that another shard received, an LF after each; `lines` is how many they are.
+    pub(super) fn append_run(&mut self, id: LogId, mut bytes: &[u8], lines: u32, now: Time) {
         let fits = self.all[id.0 as usize].appender.fits(bytes.len(), self.limits.segment);
         while let Some(entries) = bytes.strip_suffix(b"\n") {
             // Where a segment may end, it ends at an entry: they go one by one.
             let end = if fits { None } else { scan::find_lf(entries) };
             let (entry, rest) = end.map_or((entries, &[][..]), |end| (&entries[..end], &bytes[end + 1..]));
-            self.append(id, entry.into(), now);
+            self.append_lines(id, entry.into(), if fits { lines } else { 1 }, now);
             bytes = rest;
         }
     }

@@ -184,7 +184,7 @@ pub struct Shard {
     ops: VecDeque<Op>,
     notices: VecDeque<Notice>,
     /// Of each reason that ends a connection.
-    foreign: [Recurring; Reject::ALL.len()],
+    foreign: [Recurring; Foreign::COUNT],
     crowding: Recurring,
     pausing: Recurring,
     accept_failure: Recurring,
@@ -236,7 +236,7 @@ impl Shard {
         let mut shard = Self {
             counters: Counters::default(),
             logs: Logs::new(config.logs.clone(), router, config.buffer_bytes),
-            connections: Vec::with_capacity(CONNECTION_SLOTS),
+            connections: Vec::with_capacity(CONNECTION_SLOTS.min(config.connections.left())),
             open_connections: 0,
             carries: ByClass::default(),
             records: ByClass::default(),
@@ -518,6 +518,8 @@ impl Shard {
             Some(Ok(false)) | None => {}
         }
         self.stop_taking(id);
+        // Thousands may end in one turn, each with a line for another shard.
+        self.relieve();
     }
 
     /// The stream ended at an arbitrary byte: an unterminated rest is dropped and counted; so is what `lost` says of.
@@ -539,21 +541,14 @@ impl Shard {
     /// The connection does not speak what its listener does: nothing more of it is stored, and it ends.
     #[cold]
     fn foreign(&mut self, id: ConnectionId, foreign: Foreign) {
-        let reason = match foreign {
-            Foreign::Http => Reject::Http,
-            Foreign::Tls => Reject::TlsOnPlain,
-            Foreign::BadFrame => Reject::BadFrame,
-            Foreign::NotTls => Reject::PlainOnTls,
-            Foreign::BadProxy => Reject::BadProxy,
-        };
-        self.reject_of(id, reason);
+        self.reject_of(id, foreign.reject());
         self.with_sink(id, |connection, sink| connection.decoder.abandon(&mut sink.logs.pool));
         self.stop_taking(id);
         if self.connection(id).is_some_and(|connection| connection.receiving) {
             self.ops.push_back(Op::CancelReceive(id));
         }
-        let notice = |seen| Notice::Closed { reason: reason.name(), seen };
-        self.notices.extend(self.foreign[reason as usize].again(self.now).map(notice));
+        let notice = |seen| Notice::Closed { reason: foreign.name(), seen };
+        self.notices.extend(self.foreign[foreign as usize].again(self.now).map(notice));
     }
 
     fn speaks_tls(&mut self, id: ConnectionId) -> bool {
@@ -692,7 +687,7 @@ impl Shard {
         while let Some((from, batch)) = self.incoming.pop_front() {
             self.given_up_bytes += batch.entry_bytes();
             for run in batch.runs() {
-                count(&mut self.counters, run.kind, run.entries, run.bytes.len() as u64);
+                count(&mut self.counters, run.kind, run.entries.into(), run.bytes.len() as u64);
             }
             self.ops.push_back(Op::Send { to: from, message: Message::Returned(batch) });
         }

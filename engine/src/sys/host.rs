@@ -39,6 +39,12 @@ pub fn memlock_limit() -> Option<u64> {
     getrlimit(Resource::Memlock).current
 }
 
+/// The hard descriptor limit of the process; `u64::MAX` if there is none.
+#[must_use]
+pub fn descriptor_limit() -> u64 {
+    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
+}
+
 /// Raises the soft descriptor limit of the process to the hard one and returns it; `u64::MAX` if there is none.
 #[must_use]
 pub fn raise_descriptor_limit() -> u64 {
@@ -62,6 +68,8 @@ pub fn may_write_in(directory: &Path) -> io::Result<()> {
 pub struct FileSystem {
     /// Its number in linux/magic.h.
     pub magic: u64,
+    /// Its size in bytes.
+    pub total_bytes: u64,
     /// Bytes that this user can still write.
     pub free_bytes: u64,
     /// Files that can still be made; `None` where there is no such limit.
@@ -78,6 +86,7 @@ pub fn file_system(path: &Path) -> io::Result<FileSystem> {
     Ok(FileSystem {
         // Some have the upper bit of 32 set, and the field is signed.
         magic: kind.f_type.cast_unsigned() & 0xffff_ffff,
+        total_bytes: space.f_blocks.saturating_mul(space.f_frsize),
         free_bytes: space.f_bavail.saturating_mul(space.f_frsize),
         free_inodes: (space.f_files != 0).then_some(space.f_favail),
     })

@@ -64,7 +64,7 @@ pub enum Reject {
     UnknownToken,
     /// A new log past `--tokens-max`.
     TooManyTokens,
-    /// Where the length of a frame should be there is something else.
+    /// Where the length of a frame should be, or a PROXY header, there is something else.
     BadFrame,
     /// The first line is an HTTP/1 request.
     Http,
@@ -72,15 +72,13 @@ pub enum Reject {
     TlsOnPlain,
     /// The first bytes to a TLS listener are no TLS record.
     PlainOnTls,
-    /// No valid PROXY header where there has to be one.
-    BadProxy,
     /// The end of the connection cut the line short.
     Cut,
 }
 
 impl Reject {
     /// Every reason, in the order of the summary line.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::Empty,
         Self::Keepalive,
         Self::NoToken,
@@ -90,7 +88,6 @@ impl Reject {
         Self::Http,
         Self::TlsOnPlain,
         Self::PlainOnTls,
-        Self::BadProxy,
         Self::Cut,
     ];
 
@@ -111,7 +108,6 @@ impl Reject {
             Self::Http => "http",
             Self::TlsOnPlain => "tls_on_plain",
             Self::PlainOnTls => "plain_on_tls",
-            Self::BadProxy => "bad_proxy",
             Self::Cut => "cut",
         }
     }
@@ -140,6 +136,7 @@ pub fn strip_cr(line: &[u8]) -> &[u8] {
 ///
 /// `line[at..at + 36]` must be a token.
 #[must_use]
+#[inline]
 pub fn remove_token(line: &[u8], at: usize) -> Entry<'_> {
     let (head, rest) = line.split_at(at);
     let (token, tail) = rest.split_at(TOKEN_BYTES);
@@ -157,6 +154,7 @@ pub fn remove_token(line: &[u8], at: usize) -> Entry<'_> {
     Entry { head, tail: if blank_before { strip_first_blank(tail) } else { tail } }
 }
 
+#[inline]
 fn after_repeats<'a>(token: &[u8], mut tail: &'a [u8]) -> &'a [u8] {
     while let Some((next, rest)) = tail.split_at_checked(TOKEN_BYTES) {
         // The fourth dash first: it is the cheapest sign that there is no repeat.

@@ -9,6 +9,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use uuid::Uuid;
@@ -20,20 +21,35 @@ pub const TOKEN_BYTES: usize = 36;
 pub const DASHES: [usize; 4] = [8, 13, 18, 23];
 
 /// Names a log. Compares and hashes by value, whatever the case of the text was.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Token(Uuid);
+///
+/// Two words and not 16 bytes: those are moved in pieces and compared whole, and a load across several stores waits for
+/// every store before it. That was a sixth of a shard's time on lines with their token in the middle (perf on
+/// `scripts/bench --jobs middle`).
+#[derive(Clone, Copy, Eq, PartialOrd, Ord)]
+pub struct Token {
+    /// The first 16 digits of the text, then the others: so tokens are in the order of their texts.
+    upper: u64,
+    lower: u64,
+}
 
 impl Token {
     /// The token with this 128-bit value, first digit of the text in the first byte.
     #[must_use]
+    #[inline]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(Uuid::from_bytes(bytes))
+        let (upper, lower) = Uuid::from_bytes(bytes).as_u64_pair();
+        Self { upper, lower }
     }
 
     /// The 128-bit value, first digit of the text in the first byte.
     #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        self.0.as_bytes()
+    #[inline]
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.uuid().into_bytes()
+    }
+
+    const fn uuid(self) -> Uuid {
+        Uuid::from_u64_pair(self.upper, self.lower)
     }
 
     /// Parses exactly the 36-byte form; `None` for every other text that `Uuid` would take.
@@ -43,7 +59,7 @@ impl Token {
             return None;
         }
         // Uuid's parser knows one form of this length.
-        Uuid::try_parse_ascii(text).ok().map(Self)
+        Uuid::try_parse_ascii(text).ok().map(|uuid| Self::from_bytes(uuid.into_bytes()))
     }
 
     /// The first digits, for log lines and errors: enough to recognise a token, too few to use it.
@@ -53,6 +69,21 @@ impl Token {
         text.truncate(DASHES[0]);
         text.push('…');
         text
+    }
+}
+
+impl PartialEq for Token {
+    /// One test of both words, which stay words.
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        (self.upper ^ other.upper) | (self.lower ^ other.lower) == 0
+    }
+}
+
+impl Hash for Token {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(self.uuid().as_u128());
     }
 }
 
@@ -98,7 +129,7 @@ impl FromStr for Token {
 
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_hyphenated().fmt(f)
+        self.uuid().as_hyphenated().fmt(f)
     }
 }
 
@@ -119,7 +150,7 @@ mod tests {
         let token: Token = TEXT.parse().unwrap();
         assert_eq!(TEXT.to_uppercase().parse(), Ok(token));
         assert_eq!(token.to_string(), TEXT);
-        assert_eq!(token.as_bytes()[..2], [0x2b, 0xfb]);
+        assert_eq!(token.to_bytes()[..2], [0x2b, 0xfb]);
     }
 
     #[test]

@@ -171,6 +171,18 @@ impl Comparison {
             _ => Exit::Done,
         }
     }
+
+    /// Why the exit code is what it is, in one line: subject, what is wrong, what to do.
+    #[must_use]
+    pub fn why(&self) -> String {
+        let b = self.b.path.display();
+        match self.exit() {
+            Exit::Account => format!("{b}: {} of its accounts are not clean; see their reports", self.b.unclean),
+            Exit::Invalid => format!("{b}: nothing to compare; give two sets with runs that count"),
+            Exit::Failed => format!("{b}: worse by more than --threshold; see the comparison"),
+            _ => format!("{b}: no worse"),
+        }
+    }
 }
 
 impl Set {

@@ -336,7 +336,7 @@ impl Sim {
     /// All bytes of a log.
     #[must_use]
     pub fn log_bytes(&self, token: Token) -> Vec<u8> {
-        self.segments(token).flat_map(|(_, bytes)| bytes).copied().collect()
+        self.segments(token).map(|(_, bytes)| bytes).collect::<Vec<_>>().concat()
     }
 
     /// Segments that are open now.

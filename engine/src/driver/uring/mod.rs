@@ -59,6 +59,9 @@ use recv_ring::{BUFFER_GROUP, RecvRing};
 
 /// How often a ring without memory is tried again.
 const RING_TRY: Duration = Duration::from_millis(10);
+/// Why a message to another ring fails and may do better the next time: no memory for it here, or there.
+const NO_MEMORY: i32 = -libc::ENOMEM;
+const OVERFLOW: i32 = -libc::EOVERFLOW;
 
 /// What a completion entry answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,12 +77,14 @@ enum Kind {
     Write,
     /// Another shard has sent something.
     Bell,
-    /// Answers that say nothing: cancels, closed segments, bells rung.
+    /// Another shard's bell could not be rung.
+    NotRung,
+    /// Answers that say nothing: cancels, closed segments.
     Ignored,
 }
 
 impl Kind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Wake,
         Self::Accept,
         Self::Receive,
@@ -89,6 +94,7 @@ impl Kind {
         Self::Close,
         Self::Write,
         Self::Bell,
+        Self::NotRung,
         Self::Ignored,
     ];
 
@@ -298,6 +304,13 @@ impl Uring {
                 self.take_mail();
                 if !more {
                     self.watch_mailbox()?;
+                }
+                None
+            }
+            Kind::NotRung => {
+                // Not if the other one has ended, which takes all that it is sent first.
+                if matches!(entry.result(), NO_MEMORY | OVERFLOW) {
+                    self.neighbours.ring_again(slot);
                 }
                 None
             }
@@ -558,9 +571,9 @@ impl Uring {
 
     /// Wakes the shards that something was sent to in this turn, if they sleep.
     fn ring_bells(&mut self) -> io::Result<()> {
-        while let Some(ring) = self.neighbours.next_to_wake() {
+        while let Some((sleeper, ring)) = self.neighbours.next_to_wake() {
             let entry = opcode::MsgRingData::new(Fd(ring), 0, Kind::Bell.tag(0), None).build();
-            let entry = entry.flags(Flags::SKIP_SUCCESS).user_data(Kind::Ignored.tag(0));
+            let entry = entry.flags(Flags::SKIP_SUCCESS).user_data(Kind::NotRung.tag(sleeper));
             // SAFETY: the entry names no memory.
             unsafe { self.push(&entry)? };
         }
