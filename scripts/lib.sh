@@ -46,11 +46,3 @@ describe_machine() {
     echo "machine: $(uname --nodename), $(nproc) cores, $(awk '/^model name/ { sub(/.*: /, ""); print; exit }' /proc/cpuinfo)"
     echo "kernel: $(uname --kernel-release); load before: $(cut --delimiter=' ' --fields=1-3 /proc/loadavg)"
 }
-
-# Memory that a virtual machine has not touched for long is slow at its first use, and it may lose what is free within
-# seconds. So this touches as much as a run that writes $2 MiB to $1 will, right before it.
-warm_memory() {
-    head --bytes="$(($2 + $2 / 4))M" /dev/zero >"$1/warm"
-    rm "$1/warm"
-    sync --file-system "$1"
-}

@@ -182,8 +182,9 @@ mod tests {
         let before = process_time(std::process::id()).unwrap();
         let end = before + Duration::from_millis(1);
         while process_time(std::process::id()).unwrap() < end {}
-        // No process has this number.
-        assert_eq!(process_time(u32::MAX >> 1).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        assert_eq!(process_time(ended.id()).unwrap_err().raw_os_error(), Some(libc::ESRCH));
     }
 
     #[test]

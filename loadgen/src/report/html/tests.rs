@@ -135,7 +135,9 @@ fn thousands_are_apart() {
 #[test]
 fn what_is_at_fault_is_in_the_account_and_what_is_not_is_left_out() {
     let total = json!({ "clean": false, "sent": 2000, "acknowledged": 2000, "stored": 1995, "lost": 5, "duplicated": 0 });
-    let row = |connection: u32, lost: u32| json!({ "connection": connection, "account": { "sent": 1000, "lost": lost } });
+    let row = |connection: u32, lost: u32| {
+        json!({ "connection": connection, "ended": "finished", "account": { "sent": 1000, "lost": lost } })
+    };
     let page = page(&saved(json!({ "account": total, "connections": [row(0, 0), row(1, 5)] })));
     assert!(page.contains("<li>5 lost of 2,000 entries sent and 2,000 acknowledged</li>"), "{page}");
     assert!(page.contains("<div class=\"bad\"><b>5</b><span>lost</span></div>"), "{page}");
