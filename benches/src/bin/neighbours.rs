@@ -154,7 +154,8 @@ impl World {
         let before = self.processor_time()?;
         let mut load = self.load(self.over_tls.then(|| self.tls()))?;
         load.args(["--connections", "8", "--entries", &self.entries.to_string()]);
-        let status = load.args(self.over_tls.then_some(["--proto", "tls", "--insecure"]).into_iter().flatten()).status()?;
+        let status =
+            load.args(self.over_tls.then_some(["--proto", "tls", "--insecure"]).into_iter().flatten()).status()?;
         if !status.success() {
             return Err(format!("loadgen: {status}").into());
         }

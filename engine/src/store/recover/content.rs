@@ -12,8 +12,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::super::{chunk_of, whole_lines_end};
-use crate::segment::{Position, checksum};
 use crate::segment::journal::Batch;
+use crate::segment::{Position, checksum};
 
 /// Bytes that a disk writes as one: what it has not written begins or ends at a multiple of it, or at the end.
 const SECTOR: u64 = 512;

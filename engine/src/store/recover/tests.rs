@@ -311,8 +311,10 @@ fn told(entries: &[JournalEntry]) -> Journals {
 }
 
 fn active(base: u64, text: &str, proven: usize) -> JournalEntry {
-    let proof =
-        Proof { length: u32::try_from(proven).unwrap(), crc: checksum::crc32c(&text.as_bytes()[text.len() - proven..]) };
+    let proof = Proof {
+        length: u32::try_from(proven).unwrap(),
+        crc: checksum::crc32c(&text.as_bytes()[text.len() - proven..]),
+    };
     let (token, base, length) = (token(), Offset(base), Position(text.len() as u64));
     JournalEntry::Active { number: NUMBER, token, base, length, proof }
 }
