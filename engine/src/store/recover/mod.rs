@@ -646,13 +646,12 @@ impl Recovery<'_> {
         // Made just before the process died: nothing says that it is on the disk.
         let known = known.or_else(|| Some(Known { boot: self.history.boot?, ..Known::default() }));
         let proof = known.as_ref().map(|known| known.proof_at(kept.len)).unwrap_or_default();
-        match known.filter(|known| log.name.token().is_some() && self.is_cached(known)) {
-            Some(known) => self.continued(log, segment, kept.len, &known, kept.sealed),
-            None => {
-                let durable = RecoveredSegment::durable(segment.base, Position(kept.len), kept.sealed);
-                Ok(RecoveredSegment { proof, ..durable })
-            }
+        let cached = known.filter(|known| log.name.token().is_some() && self.is_cached(known));
+        if let Some(known) = cached {
+            return self.continued(log, segment, kept.len, &known, kept.sealed);
         }
+        let durable = RecoveredSegment::durable(segment.base, Position(kept.len), kept.sealed);
+        Ok(RecoveredSegment { proof, ..durable })
     }
 
     /// What is known of a segment that may be in memory alone, with records of all that it holds.
