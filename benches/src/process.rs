@@ -120,13 +120,13 @@ impl Drop for Folder {
     }
 }
 
-/// What came out several times.
+/// What came out several times: the median, and the quartiles around it.
 #[derive(Clone, Copy, Debug)]
 pub struct Spread {
     /// The middle one, or between the middle two.
     pub median: f64,
-    least: f64,
-    most: f64,
+    low: f64,
+    high: f64,
 }
 
 impl Spread {
@@ -134,22 +134,23 @@ impl Spread {
     #[must_use]
     pub fn of(mut values: Vec<f64>) -> Self {
         values.sort_unstable_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        let median = f64::midpoint(values[(values.len() - 1) / 2], values[middle]);
-        Self { median, least: values[0], most: values[values.len() - 1] }
+        let (last, middle) = (values.len() - 1, values.len() / 2);
+        let median = f64::midpoint(values[last / 2], values[middle]);
+        Self { low: values[last / 4], median, high: values[last - last / 4] }
     }
 }
 
 impl std::fmt::Display for Spread {
-    /// In millions.
+    /// As many digits as are asked for.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:.2} ({:.2}-{:.2})", self.median / 1e6, self.least / 1e6, self.most / 1e6)
+        let digits = f.precision().unwrap_or(2);
+        write!(f, "{:.digits$} ({:.digits$}-{:.digits$})", self.median, self.low, self.high)
     }
 }
 
-/// How many a second.
+/// How many millions a second.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
 pub fn rate(count: u64, time: Duration) -> f64 {
-    count as f64 / time.as_secs_f64()
+    count as f64 / 1e6 / time.as_secs_f64()
 }

@@ -21,9 +21,11 @@ use crate::framing::Framing;
 use crate::limits::{
     ADMIN_ADDRESS_DEFAULT, BUFFER_BYTES_DEFAULT, COMPRESS_AFTER_DEFAULT, CONNECTIONS_PER_IP_MAX_DEFAULT,
     DRAIN_TIMEOUT_DEFAULT, HANDSHAKES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, REJECTED_BYTES_MAX_DEFAULT,
-    SEGMENT_AGE_DEFAULT, SEGMENT_BYTES_DEFAULT, TAIL_ENTRIES_DEFAULT, TOKENS_MAX_DEFAULT, TOKENS_PER_SECOND_DEFAULT,
+    SEGMENT_AGE_DEFAULT, SEGMENT_BYTES_DEFAULT, SYNC_INTERVAL_DEFAULT, TAIL_ENTRIES_DEFAULT, TOKENS_MAX_DEFAULT,
+    TOKENS_PER_SECOND_DEFAULT,
 };
-use crate::shard::{Cidr, Oversize};
+use crate::shard::{Cidr, Oversize, SyncLevel};
+use crate::tls::ClientCertificates;
 use crate::wire::token::shorten_tokens;
 
 /// A log receiver that speaks Token TCP: every line names its log by a token, every log is a directory of text files.
@@ -163,6 +165,9 @@ pub struct RunArgs {
     /// Where logs are kept; created if missing
     #[arg(long, value_name = "DIR", default_value = "./data")]
     data: PathBuf,
+    /// Start although recovery found synced data missing; says what
+    #[arg(long)]
+    accept_loss: bool,
     /// Listen for Token TCP here; repeatable; port 0 takes a free port [default: 127.0.0.1:10000, unless --udp or --tls is given]
     #[arg(long, value_name = "ADDR", value_parser = address)]
     tcp: Vec<SocketAddr>,
@@ -182,9 +187,12 @@ pub struct RunArgs {
     /// Key of the --cert in the same place (PEM)
     #[arg(long, value_name = "FILE")]
     key: Vec<PathBuf>,
-    /// Demand a certificate of one of these authorities (PEM) from TLS clients
+    /// Ask TLS clients for a certificate of one of these authorities (PEM)
     #[arg(long, value_name = "FILE")]
     client_ca: Option<PathBuf>,
+    /// Whether clients that have none are turned away, where --client-ca asks for one [default: required]
+    #[arg(long, value_enum)]
+    client_certs: Option<ClientCertsArg>,
     /// TLS handshakes in progress at a time, a shard; further connections wait for their turn
     #[arg(long, help_heading = LIMITS, value_name = "N", default_value_t = HANDSHAKES_MAX_DEFAULT, value_parser = count)]
     handshakes_max: u64,
@@ -238,6 +246,12 @@ pub struct RunArgs {
     /// A segment file rolls before it grows past this
     #[arg(long, help_heading = STORAGE, value_name = "SIZE", default_value_t = Size(SEGMENT_BYTES_DEFAULT))]
     segment_bytes: Size,
+    /// When what was written is brought to the disk
+    #[arg(long, help_heading = STORAGE, value_enum, default_value_t = SyncArg::Interval)]
+    sync: SyncArg,
+    /// With --sync interval: from the end of a sync to the next
+    #[arg(long, help_heading = STORAGE, value_name = "TIME", default_value_t = Span(SYNC_INTERVAL_DEFAULT))]
+    sync_interval: Span,
     /// A segment file rolls with the first entry that comes this long after its own first
     #[arg(long, help_heading = STORAGE, value_name = "TIME", default_value_t = Span(SEGMENT_AGE_DEFAULT))]
     segment_age: Span,
@@ -292,6 +306,9 @@ struct ListenArgs {
     /// As --client-ca, for this listener [default: what --client-ca says]
     #[arg(long, value_name = "FILE")]
     client_ca: Option<PathBuf>,
+    /// As --client-certs, for this listener [default: what --client-certs says]
+    #[arg(long, value_enum)]
+    client_certs: Option<ClientCertsArg>,
     /// As --proxy-from, for this listener [default: what --proxy-from says]
     #[arg(long, value_name = "CIDR")]
     proxy_from: Vec<Cidr>,
@@ -305,6 +322,14 @@ enum ProtoArg {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum ClientCertsArg {
+    /// They are
+    Required,
+    /// They are let in; a certificate that is shown has to be valid
+    Optional,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum FramingArg {
     /// LF ends a line
     Lf,
@@ -312,6 +337,17 @@ enum FramingArg {
     Octet,
     /// `octet` if a connection begins with a length and a syslog header or a token, else `lf`
     Auto,
+}
+
+/// `--sync`
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SyncArg {
+    /// When the kernel likes
+    None,
+    /// Every --sync-interval
+    Interval,
+    /// At once
+    Batch,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -356,6 +392,15 @@ impl From<ProtoArg> for Proto {
     }
 }
 
+impl From<ClientCertsArg> for ClientCertificates {
+    fn from(certificates: ClientCertsArg) -> Self {
+        match certificates {
+            ClientCertsArg::Required => Self::Required,
+            ClientCertsArg::Optional => Self::Optional,
+        }
+    }
+}
+
 impl From<FramingArg> for Framing {
     fn from(framing: FramingArg) -> Self {
         match framing {
@@ -378,6 +423,7 @@ impl From<RunArgs> for RunFlags {
             cert: args.cert,
             key: args.key,
             client_ca: args.client_ca,
+            client_certs: args.client_certs.map(Into::into),
             handshakes_max: args.handshakes_max,
             framing: args.framing.into(),
             proxy_from: args.proxy_from,
@@ -398,6 +444,12 @@ impl From<RunArgs> for RunFlags {
             buffer_bytes: args.buffer_bytes.0,
             linger: args.linger.0,
             segment_bytes: args.segment_bytes.0,
+            sync: match args.sync {
+                SyncArg::None => SyncLevel::None,
+                SyncArg::Interval => SyncLevel::Interval(args.sync_interval.0),
+                SyncArg::Batch => SyncLevel::Batch,
+            },
+            accept_loss: args.accept_loss,
             segment_age: args.segment_age.0,
             retain_bytes: args.retain_bytes.map(|size| size.0),
             retain_age: args.retain_age.map(|span| span.0),

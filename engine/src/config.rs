@@ -10,7 +10,7 @@ mod tokens;
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -25,12 +25,16 @@ use crate::diag::{Format, Level};
 use crate::error::{ConfigError, StartError, shown};
 use crate::framing::Framing;
 use crate::limits::{
-    BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED, LINE_BYTES_MAX_MIN,
-    LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, ROLL_GAP, SEGMENT_PARTS, SHARDS_MAX,
+    BATCH_SYNC_GAP, BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_LISTENER, DESCRIPTORS_PER_SHARD,
+    DESCRIPTORS_RESERVED, DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, LINE_BYTES_MAX_MIN, LINE_PARTS_OF_BUFFER,
+    LINGER_MAX, OPEN_FILES_MIN, ROLL_GAP, SEGMENT_PARTS, SHARDS_MAX, SYNC_INTERVAL_MAX,
 };
 use crate::segment::SegmentLimits;
-use crate::shard::{Cidr, Oversize};
+use crate::shard::{Cidr, Oversize, SyncLevel};
 use crate::store::keep::Rules;
+use crate::sys::affinity::usable_cores;
+use crate::sys::host;
+use crate::tls::ClientCertificates;
 
 /// The flags of `run`, parsed but not judged.
 #[expect(clippy::struct_excessive_bools, reason = "one for each flag that is a switch")]
@@ -54,6 +58,8 @@ pub struct RunFlags {
     pub key: Vec<PathBuf>,
     /// `--client-ca`
     pub client_ca: Option<PathBuf>,
+    /// `--client-certs`
+    pub client_certs: Option<ClientCertificates>,
     /// `--handshakes-max`
     pub handshakes_max: u64,
     /// `--framing`
@@ -88,6 +94,10 @@ pub struct RunFlags {
     pub linger: Duration,
     /// `--segment-bytes`
     pub segment_bytes: u64,
+    /// `--sync` and `--sync-interval`
+    pub sync: SyncLevel,
+    /// `--accept-loss`
+    pub accept_loss: bool,
     /// `--segment-age`
     pub segment_age: Duration,
     /// `--retain-bytes`
@@ -149,6 +159,10 @@ pub struct Config {
     pub linger: Duration,
     /// When a segment rolls.
     pub segment: SegmentLimits,
+    /// When what was written is brought to the disk.
+    pub sync: SyncLevel,
+    /// Whether to start although synced data are missing.
+    pub accept_loss: bool,
     /// What becomes of sealed segments.
     pub keep: Rules,
     /// Reading stops below this much free space; `None`: the default, which depends on the disk.
@@ -229,6 +243,8 @@ impl TryFrom<RunFlags> for Config {
             buffer_bytes: narrow("--buffer-bytes", flags.buffer_bytes, 1 << 40)?,
             linger: flags.linger,
             segment: SegmentLimits { bytes: flags.segment_bytes, age: flags.segment_age },
+            sync: flags.sync,
+            accept_loss: flags.accept_loss,
             keep: Rules {
                 compress_after: flags.compress.then_some(flags.compress_after),
                 retain_bytes: flags.retain_bytes,
@@ -261,6 +277,26 @@ impl Config {
         }
     }
 
+    /// How many descriptors of so many are for what.
+    ///
+    /// # Errors
+    /// They are too few.
+    pub fn descriptors(&self, limit: u64) -> Result<Descriptors, StartError> {
+        Descriptors::share(limit, self.connections_max, self.shards, self.tcp.len() + self.udp.len())
+    }
+
+    /// `--disk-free-min`, or what it is on the disk that holds the data directory, or will; `None` if that cannot be told.
+    #[must_use]
+    pub fn disk_free_min(&self) -> Option<u64> {
+        let of_disk = || {
+            let parts =
+                self.data.ancestors().map(|part| if part.as_os_str().is_empty() { Path::new(".") } else { part });
+            let existing = parts.into_iter().find_map(|part| host::file_system(part).ok())?;
+            Some(DISK_FREE_MIN_DEFAULT.min(existing.total_bytes / 100 * DISK_FREE_PERCENT_DEFAULT))
+        };
+        self.disk_free_min.or_else(of_disk)
+    }
+
     /// Reads the files that it names, and forgets what is in them.
     ///
     /// # Errors
@@ -276,7 +312,7 @@ impl Config {
 /// # Errors
 /// Nobody can have that many.
 pub fn shards(asked: Option<u64>) -> Result<u16, ConfigError> {
-    let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64).min(SHARDS_MAX);
+    let cores = || (usable_cores() as u64).min(SHARDS_MAX);
     let shards = asked.unwrap_or_else(cores);
     let allowed = u16::try_from(shards).ok().filter(|_| (1..=SHARDS_MAX).contains(&shards));
     allowed.ok_or_else(|| wrong("--shards", format!("{shards} is not possible; give 1 to {SHARDS_MAX}")))
@@ -312,6 +348,12 @@ fn check_sizes(flags: &RunFlags) -> Result<(), ConfigError> {
     }
     if flags.linger > LINGER_MAX {
         return Err(wrong("--linger", format!("{:?} is too long; give {LINGER_MAX:?} or less", flags.linger)));
+    }
+    if let SyncLevel::Interval(interval) = flags.sync
+        && !(BATCH_SYNC_GAP..=SYNC_INTERVAL_MAX).contains(&interval)
+    {
+        let problem = format!("{interval:?} is not possible; give {BATCH_SYNC_GAP:?} to {SYNC_INTERVAL_MAX:?}");
+        return Err(wrong("--sync-interval", problem));
     }
     if flags.segment_age < ROLL_GAP {
         return Err(wrong("--segment-age", format!("{:?} is too short; give {ROLL_GAP:?} or more", flags.segment_age)));
@@ -352,7 +394,8 @@ impl Descriptors {
     /// # Errors
     /// The limit cannot hold the number that was asked for.
     pub fn share(limit: u64, connections_max: Option<u64>, shards: u16, addresses: usize) -> Result<Self, StartError> {
-        let reserved = DESCRIPTORS_RESERVED + (DESCRIPTORS_PER_SHARD + addresses as u64) * u64::from(shards);
+        let of_shard = DESCRIPTORS_PER_SHARD + DESCRIPTORS_PER_LISTENER * addresses as u64;
+        let reserved = DESCRIPTORS_RESERVED + of_shard * u64::from(shards);
         let least = reserved + OPEN_FILES_MIN * u64::from(shards);
         let refused = |problem| StartError::new("--connections-max", problem);
         let Some(free) = limit.checked_sub(least).filter(|&free| free > 0) else {
@@ -396,6 +439,7 @@ mod tests {
             cert: Vec::new(),
             key: Vec::new(),
             client_ca: None,
+            client_certs: None,
             handshakes_max: 1,
             framing: Framing::Lf,
             proxy_from: Vec::new(),
@@ -413,6 +457,8 @@ mod tests {
             buffer_bytes: BUFFER_BYTES_DEFAULT,
             linger: Duration::ZERO,
             segment_bytes: SEGMENT_BYTES_DEFAULT,
+            sync: SyncLevel::None,
+            accept_loss: false,
             segment_age: SEGMENT_AGE_DEFAULT,
             retain_bytes: None,
             retain_age: None,
@@ -463,6 +509,23 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_given_once() {
+        let at =
+            |texts: &[&str]| texts.iter().map(|text| text.parse().expect("an address")).collect::<Vec<SocketAddr>>();
+        let open = || RunFlags { open: true, ..flags() };
+        for twice in [["[::]:1", "127.0.0.1:1"], ["127.0.0.1:1", "127.0.0.1:1"], ["0.0.0.0:1", "[::]:1"]] {
+            assert_eq!(refused(RunFlags { tcp: at(&twice), ..open() }), "--tcp", "{twice:?}");
+            assert_eq!(refused(RunFlags { udp: at(&twice), ..open() }), "--udp", "{twice:?}");
+            let admin = AdminAddress::Tcp(at(&twice)[1]);
+            assert_eq!(refused(RunFlags { tcp: at(&twice[..1]), admin, ..open() }), "--admin", "{twice:?}");
+            assert!(Config::try_from(RunFlags { tcp: at(&twice[..1]), udp: at(&twice[1..]), ..open() }).is_ok());
+        }
+        for apart in [["127.0.0.1:0", "127.0.0.1:0"], ["0.0.0.0:1", "[::1]:1"], ["0.0.0.0:1", "0.0.0.0:2"]] {
+            assert!(Config::try_from(RunFlags { tcp: at(&apart), ..open() }).is_ok(), "{apart:?}");
+        }
+    }
+
+    #[test]
     fn the_admin_address_has_three_forms() {
         for text in ["off", "127.0.0.1:9600", "[::1]:0", "unix:run/engine.sock"] {
             assert_eq!(text.parse::<AdminAddress>().expect("a form of it").to_string(), text);
@@ -494,6 +557,10 @@ mod tests {
         assert_eq!(refused(RunFlags { cert: files(2), key: files(1), ..tls() }), "--key");
         assert_eq!(refused(RunFlags { cert: files(1), key: files(1), ..flags() }), "--cert");
         assert_eq!(refused(RunFlags { client_ca: Some("ca.pem".into()), ..flags() }), "--client-ca");
+        let optional = Some(ClientCertificates::Optional);
+        assert_eq!(refused(RunFlags { client_certs: optional, ..flags() }), "--client-certs");
+        let asks_nobody = RunFlags { cert: files(1), key: files(1), client_certs: optional, ..tls() };
+        assert_eq!(refused(asks_nobody), "--client-certs");
         assert_eq!(refused(RunFlags { handshakes_max: 0, ..flags() }), "--handshakes-max");
         let config = Config::try_from(RunFlags { cert: files(2), key: files(2), ..tls() }).expect("allowed");
         assert_eq!(config.certificates[0].pairs.len(), 2);
@@ -508,6 +575,7 @@ mod tests {
             cert: Vec::new(),
             key: Vec::new(),
             client_ca: None,
+            client_certs: None,
             proxy_from: Vec::new(),
             place: Some("engine.toml:3".to_owned()),
         }
@@ -545,12 +613,12 @@ mod tests {
     #[test]
     fn descriptors_are_shared() {
         let share = |limit, asked| Descriptors::share(limit, asked, 1, 2);
-        assert_eq!(share(1024, None).expect("enough").connections, 669);
+        assert_eq!(share(1024, None).expect("enough").connections, 664);
         assert_eq!(share(1 << 20, None).expect("enough").connections, 65_536);
         assert!(share(1 << 20, Some(0)).expect("enough").connections > 700_000);
-        assert_eq!(share(1024, Some(892)).expect("enough"), Descriptors { connections: 892, files: 64 });
-        assert!(share(1024, Some(893)).is_err());
+        assert_eq!(share(1024, Some(885)).expect("enough"), Descriptors { connections: 885, files: 64 });
+        assert!(share(1024, Some(886)).is_err());
         assert!(share(128, None).is_err());
-        assert!(Descriptors::share(300, Some(120), 1, 60).is_err(), "every address takes one of each shard");
+        assert!(Descriptors::share(300, Some(120), 1, 60).is_err(), "every address takes two of each shard");
     }
 }

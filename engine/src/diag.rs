@@ -107,6 +107,13 @@ pub fn say(level: Level, message: fmt::Arguments<'_>) {
     }
 }
 
+/// Says how many lines were held back of kinds that have been quiet for a while. For whoever writes most lines, when there
+/// is nothing to write.
+pub fn catch_up() {
+    let mut limiter = LIMITER.lock().unwrap_or_else(PoisonError::into_inner);
+    limiter.take_overdue(Timestamp::now()).iter().for_each(say_held_back);
+}
+
 /// Says what is still held back: nothing more will come.
 pub fn finish() {
     let mut limiter = LIMITER.lock().unwrap_or_else(PoisonError::into_inner);

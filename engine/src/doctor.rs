@@ -14,6 +14,7 @@ use crate::config::Descriptors;
 use crate::driver::uring::{RING_LOCKED_BYTES, features, rings_of};
 use crate::error::{Exit, StartError, shown};
 use crate::limits::{BACKLOG, DISK_FREE_MIN_DEFAULT, UDP_RECEIVE_BUFFER_BYTES};
+use crate::sys::affinity::{allowed_cores, may_pin, usable_cores};
 use crate::sys::{DataDir, host};
 use crate::wire::token::shorten_tokens;
 
@@ -121,6 +122,7 @@ fn examine(data: &Path, shards: u16) -> Vec<Finding> {
     findings.push(io_uring_sysctl(host::sysctl("kernel/io_uring_disabled").as_deref()));
     findings.push(seccomp(host::status("Seccomp").as_deref()));
     findings.extend(io_uring(shards));
+    findings.push(cores(allowed_cores().len(), usable_cores()));
     findings.push(descriptors(limit, shards));
     findings.push(somaxconn(host::sysctl("net/core/somaxconn").as_deref()));
     findings.push(rmem_max(host::sysctl("net/core/rmem_max").as_deref()));
@@ -198,6 +200,14 @@ fn memlock(shards: u16) -> Finding {
             )
         }
     }
+}
+
+fn cores(allowed: usize, usable: usize) -> Finding {
+    if may_pin(allowed, usable) {
+        return Finding::ok("cores", allowed);
+    }
+    Finding::ok("cores", format!("{usable} of {allowed}, by a quota of its cgroup"))
+        .remedy("the scheduler places the shards; for cores of their own give a set of them (cpuset) instead")
 }
 
 fn descriptors(limit: u64, shards: u16) -> Finding {
@@ -329,10 +339,13 @@ mod tests {
         assert_eq!(somaxconn(Some("128")).verdict, Verdict::Warn);
         assert_eq!(somaxconn(Some("4096")).verdict, Verdict::Ok);
         assert_eq!(descriptors(64, 1).verdict, Verdict::Fail);
+        assert_eq!(cores(4, 4).to_string(), "ok cores: 4");
+        assert!(cores(64, 2).to_string().starts_with("ok cores: 2 of 64, by a quota of its cgroup; "));
         assert_eq!(io_uring_sysctl(Some("2")).verdict, Verdict::Warn);
-        let small = host::FileSystem { magic: 0x0102_1994, free_bytes: 1 << 20, free_inodes: Some(5) };
+        let small =
+            host::FileSystem { magic: 0x0102_1994, total_bytes: 1 << 20, free_bytes: 1 << 20, free_inodes: Some(5) };
         assert!(file_system(&small).iter().all(|finding| finding.verdict == Verdict::Warn));
-        let large = host::FileSystem { magic: 0xef53, free_bytes: 1 << 40, free_inodes: None };
+        let large = host::FileSystem { magic: 0xef53, total_bytes: 1 << 41, free_bytes: 1 << 40, free_inodes: None };
         assert!(file_system(&large).iter().all(|finding| finding.verdict == Verdict::Ok));
     }
 }

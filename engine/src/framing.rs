@@ -29,8 +29,8 @@ use octet::Opening;
 
 use crate::buf::{BufferPool, WriteBuf, class_for};
 use crate::scan::{self, LineMark};
-use crate::wire::Token;
 use crate::wire::entry::{LINE_SEPARATOR, TLS_HELLO, is_http_request, strip_cr};
+use crate::wire::{Reject, Token};
 
 /// Whole lines marked at once: enough to leave the scan's loop rarely, few enough to stay in the first-level cache.
 const MARKS: usize = 64;
@@ -60,6 +60,31 @@ pub enum Foreign {
     NotTls,
     /// No valid PROXY header where there has to be one.
     BadProxy,
+}
+
+impl Foreign {
+    /// How many there are.
+    pub const COUNT: usize = 5;
+
+    /// Its name in log lines.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BadProxy => "bad_proxy",
+            _ => self.reject().name(),
+        }
+    }
+
+    /// What the connection's first or last line is counted as.
+    #[must_use]
+    pub const fn reject(self) -> Reject {
+        match self {
+            Self::Http => Reject::Http,
+            Self::Tls => Reject::TlsOnPlain,
+            Self::BadFrame | Self::BadProxy => Reject::BadFrame,
+            Self::NotTls => Reject::PlainOnTls,
+        }
+    }
 }
 
 /// Takes the lines of one connection.

@@ -39,7 +39,7 @@ fn execute(command: Command) -> Result<Exit, EngineError> {
             return Ok(if stored { Exit::Done } else { Exit::Unexpected });
         }
         Command::CheckConfig(args) => {
-            let resolved = args.resolve()?;
+            let resolved = args.resolve_on_this_host()?;
             resolved.check_files()?;
             return print(&resolved.shown());
         }

@@ -17,7 +17,7 @@
 mod expiry;
 mod server;
 
-pub use server::{BadPair, Credentials, Server};
+pub use server::{BadPair, ClientCertificates, Credentials, Server};
 
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus};
@@ -197,6 +197,12 @@ impl Session {
             Some(HandshakeKind::Resumed) => Handshake::Resumed,
             _ => Handshake::Full,
         }
+    }
+
+    /// Whether the client has shown a certificate, which was valid: now, or when it got the ticket that it came with.
+    #[must_use]
+    pub fn client_is_known(&self) -> bool {
+        self.connection.peer_certificates().is_some()
     }
 
     /// Whether a part of a record has come and the rest of it has not.

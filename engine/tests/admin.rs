@@ -88,6 +88,10 @@ fn metrics_have_their_names_and_labels() {
         ("write_seconds_bucket", &["le"]),
         ("write_seconds_count", &[]),
         ("write_seconds_sum", &[]),
+        ("sync_seconds_bucket", &["le"]),
+        ("sync_seconds_count", &[]),
+        ("sync_seconds_sum", &[]),
+        ("poisoned_segments_total", &[]),
         ("entry_delay_seconds_bucket", &["le"]),
         ("entry_delay_seconds_count", &[]),
         ("entry_delay_seconds_sum", &[]),
@@ -97,6 +101,7 @@ fn metrics_have_their_names_and_labels() {
         ("tls_handshakes_total", &["result"]),
         ("accept_pauses_total", &[]),
         ("tls_handshakes_waited_total", &[]),
+        ("tls_clients_known_total", &[]),
         ("tls_broken_total", &[]),
         ("tls_certificate_expiry_timestamp_seconds", &[]),
         ("udp_datagrams_total", &[]),
@@ -127,6 +132,27 @@ fn limits_are_shown_as_they_are_in_force() {
     assert_eq!(metrics.get("engine_limit{name=\"line_bytes_max\"}"), 256 << 10);
     assert_eq!(metrics.get("engine_limit{name=\"recv_buffer_bytes\"}"), 64 << 10);
     assert_eq!(metrics.real("engine_limit{name=\"linger_seconds\"}").to_string(), "0.02");
+    engine.stop();
+}
+
+/// Every flag of the README's table for `run` that takes a number, a size or a time.
+#[test]
+fn every_limit_that_a_flag_sets_is_shown() {
+    let readme = include_str!("../../README.md").split("### `engine run`").nth(1).unwrap();
+    let rows = readme.split("### ").next().unwrap().lines().filter_map(|row| row.strip_prefix("| `--"));
+    let limits: Vec<String> = rows
+        .filter_map(|row| row.split_once('`')?.0.split_once(' '))
+        .filter(|(_, value)| matches!(*value, "N" | "SIZE" | "TIME"))
+        .map(|(flag, value)| flag.replace('-', "_") + if value == "TIME" { "_seconds" } else { "" })
+        .collect();
+    assert!(limits.len() > 15, "{limits:?}");
+    // These have no limit, or nothing to limit, by default.
+    let given = ["--rejected", "keep", "--retain-bytes", "1GiB", "--retain-age", "1d"];
+    let mut engine = Engine::start(&[&given, &ADMIN[..]].concat());
+    let text = get(engine.admin(), "/metrics").body;
+    for limit in limits {
+        assert!(text.contains(&format!("\nengine_limit{{name=\"{limit}\"}} ")), "{limit} is not shown");
+    }
     engine.stop();
 }
 

@@ -54,6 +54,13 @@ impl Folder {
         command.output().unwrap()
     }
 
+    /// `check-config` where the descriptor limit is too low for an engine.
+    fn few_descriptors(&self) -> Output {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "ulimit -n 64; exec \"$0\" check-config --config \"$1\"", env!("CARGO_BIN_EXE_engine")]);
+        command.arg(self.file()).output().unwrap()
+    }
+
     fn files(&self) -> usize {
         std::fs::read_dir(self.0.path()).unwrap().count()
     }
@@ -88,6 +95,33 @@ fn check_config_shows_values_and_where_they_come_from() {
     assert_eq!(row(&shown, "segment_bytes"), ["segment_bytes", "256MiB", "default"]);
     assert_eq!(row(&shown, "udp"), ["udp", "127.0.0.1:10000", "default"]);
     assert_eq!(folder.files(), 1, "it made something");
+}
+
+/// Defaults that depend on the host are shown as `run` would have them.
+#[test]
+fn check_config_shows_what_the_host_makes_of_defaults() {
+    let folder = Folder::with("");
+    let shown = String::from_utf8(folder.check(&["--data", "not/there/yet"], &[]).stdout).unwrap();
+    let mut engine = folder.start(&["--tcp", "127.0.0.1:0", "--udp", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let in_force = Metrics::of(engine.admin());
+    engine.stop();
+    for (name, unit) in [("shards", 1), ("connections_max", 1), ("disk_free_min", 1 << 20)] {
+        let row = row(&shown, name);
+        let value: u64 = row[1].trim_end_matches(|letter: char| letter.is_alphabetic()).parse().unwrap();
+        let value = match row[1] {
+            text if text.ends_with("GiB") => value << 30,
+            text if text.ends_with("MiB") => value << 20,
+            text if text.ends_with("KiB") => value << 10,
+            _ => value,
+        };
+        let limit = in_force.get(&format!("engine_limit{{name=\"{name}\"}}"));
+        assert!(value == limit && row[2] == "default" && value / unit > 0, "{row:?}, and {limit} is in force");
+    }
+    // A host that has too few is no reason to refuse the file.
+    let few = folder.few_descriptors();
+    assert_eq!(few.status.code(), Some(0));
+    let shown = String::from_utf8(few.stdout).unwrap();
+    assert_eq!(row(&shown, "connections_max")[1], "as many as the descriptor limit leaves, at most 65536");
 }
 
 #[test]

@@ -57,6 +57,7 @@ fn a_host_that_can_run_the_engine_is_said_to() {
         "io_uring accept:",
         "io_uring receive:",
         "memory lock:",
+        "cores:",
         "descriptors:",
         "net.core.somaxconn:",
         "net.core.rmem_max:",

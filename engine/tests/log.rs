@@ -8,11 +8,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use engine::limits::NOTICE_GAP;
 use serde_json::Value;
 
 use support::disk::SmallDisk;
 use support::http::{get, wait_for_status};
-use support::process::{Engine, connect, engine, field, finish, log_bytes, segments, send, wait_until};
+use support::process::{Engine, connect, engine, field, finish, log_bytes, now, segments, send, wait_until};
 
 /// In the file system and on the wire; `CANARY` is its text in the other case.
 const T: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
@@ -201,6 +202,28 @@ fn every_line_is_a_json_object() {
     let drained = about("drained");
     assert_eq!((&drained["lines"], &drained["rejected.http"]), (&Value::from(1), &Value::from(1)));
     assert_eq!(lines.last().unwrap(), drained);
+}
+
+/// How many lines were held back is told once it is quiet, not only with the next line or at the end.
+#[test]
+fn what_was_held_back_is_told_of() {
+    let mut engine = Engine::start(&["--shards", "8"]);
+    let ask = || {
+        let _closed = send(engine.connect(), &[b"GET / HTTP/1.1\r\n\r\n"]);
+    };
+    // Each shard tells of it once a second, and all together ten times in ten seconds.
+    let told = || engine.stderr().matches("connection closed reason=http").count();
+    assert!(wait_until(|| {
+        ask();
+        told() == 10
+    }));
+    let until = now() + 2 * NOTICE_GAP;
+    while now() < until {
+        ask();
+    }
+    let held = engine.wait_for_line(|line| line.contains("held back like_this=\"connection closed\""));
+    assert_ne!(field(&held, "lines").unwrap(), "0", "{held}");
+    engine.stop();
 }
 
 /// Whoever read the log has gone: what clients make the engine say, and its own end, change nothing.

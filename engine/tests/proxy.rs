@@ -140,7 +140,7 @@ fn without_a_valid_header_nothing_is_stored() {
         let counters = counters(&sim);
         assert_conserved(&counters, "bad headers");
         let all = bad.len() as u64;
-        assert_eq!((counters.lines, counters.rejected(Reject::BadProxy), counters.entries), (all, all, 0));
+        assert_eq!((counters.lines, counters.rejected(Reject::BadFrame), counters.entries), (all, all, 0));
         assert_eq!(counters.tls_lines, if tls { all } else { 0 });
         assert_eq!(handshakes(&counters), [0, 0, if tls { all } else { 0 }, 0, 0]);
         assert_eq!(sim.tokens().count(), 0);
@@ -189,7 +189,7 @@ fn a_header_has_ten_seconds_from_its_first_byte_and_a_handshake_from_its_turn() 
     end(&mut sim, silent);
     drain(&mut sim, &[]);
     let plain = counters(&sim);
-    assert_eq!((plain.lines, plain.rejected(Reject::BadProxy), sim.log_bytes(token(1))), (2, 1, b"late\n".to_vec()));
+    assert_eq!((plain.lines, plain.rejected(Reject::BadFrame), sim.log_bytes(token(1))), (2, 1, b"late\n".to_vec()));
 
     let (server, _) = both(&[&TLS13]);
     let mut sim = Sim::new(1, Faults::none(), over_tls(world(Framing::Lf), &server));
@@ -320,7 +320,7 @@ fn a_running_engine_takes_headers() {
         let summary = engine.stop();
         assert_eq!(engine.log_bytes(T), stored);
         let entries = 2 * headers().len() as u64;
-        assert_eq!((summary.get("entries"), summary.get("rejected.bad_proxy")), (entries, 1));
+        assert_eq!((summary.get("entries"), summary.get("rejected.bad_frame")), (entries, 1));
         assert_eq!((summary.get("lines"), summary.get("connections_refused")), (entries + 1, 0));
     }
 }

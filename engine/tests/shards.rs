@@ -7,10 +7,15 @@ mod support;
 
 use std::time::Duration;
 
+use engine::buf::RecvArena;
 use engine::driver::sim::{Ending, Fault, Faults, PeerId, RECV_BUFFER_BYTES, Sim, When};
-use engine::handover::ShardId;
+use engine::handover::{Message, ShardId};
+use engine::limits::{HANDOVER_BATCHES_MAX, HANDOVER_QUEUE};
 use engine::route::Ownership;
-use engine::shard::{Allowance, Command, ShardConfig};
+use engine::shard::{
+    Allowance, Command, Completion, ConnectionId, ListenerId, Newcomer, Op, Received, Shard, ShardConfig,
+};
+use engine::time::Time;
 use engine::wire::{Reject, Token};
 
 use support::hostile::Random;
@@ -174,6 +179,49 @@ fn batches_to_many_shards_leave_room_for_what_they_wait_for() {
     drain(&mut sim, &[]);
     let outcome = sim.outcome().unwrap();
     assert_eq!((outcome.unstored_bytes, outcome.counters.entries), (0, u64::from(shards) * (180 * 32 + 2000)));
+}
+
+/// Unfinished lines are lines when their connections end, and of lines that long each is a batch of its own. The shard is
+/// driven by hand, because simulated peers never end all in one turn.
+#[test]
+fn lines_that_end_with_their_connections_stay_within_the_queue() {
+    let peers = u32::try_from(HANDOVER_QUEUE).unwrap() + 200;
+    let config = ShardConfig { line_bytes_max: 48 << 10, buffer_bytes: 1 << 30, ..config_of(2) };
+    let log = tokens_of(&config, ONE, 1)[0];
+    let arena = RecvArena::new(1, 48 << 10);
+    let line = format!("{log} {}", "x".repeat(40 << 10));
+    let mut shard = Shard::new(config);
+    for id in (0..peers).map(ConnectionId) {
+        let result = Ok(Newcomer { id, from: None });
+        shard.handle(Completion::Accepted { listener: ListenerId(0), result, more: true }, Time::default());
+        let received = Received::Data(arena.fill(0, line.as_bytes()));
+        shard.handle(Completion::Received { connection: id, received, more: true }, Time::default());
+        // The buffer goes back.
+        while shard.poll_op().is_some() {}
+    }
+    for connection in (0..peers).map(ConnectionId) {
+        shard.handle(Completion::Received { connection, received: Received::End, more: false }, Time::default());
+    }
+    let mut sent = 0;
+    let mut now = Time::default();
+    while sent < peers {
+        now = now + Duration::from_millis(1);
+        shard.end_turn(now);
+        let ops: Vec<Op> = std::iter::from_fn(|| shard.poll_op()).collect();
+        let batches: Vec<Message> = ops
+            .into_iter()
+            .filter_map(|op| match op {
+                Op::Send { message: Message::Batch(batch), .. } => Some(Message::Returned(batch)),
+                _ => None,
+            })
+            .collect();
+        assert!((1..=HANDOVER_BATCHES_MAX + 1).contains(&batches.len()), "{} batches at once", batches.len());
+        sent += u32::try_from(batches.len()).unwrap();
+        for message in batches {
+            shard.handle(Completion::Sent { from: ONE, message }, now);
+        }
+    }
+    assert_eq!(sent, peers);
 }
 
 // Drain.

@@ -104,7 +104,10 @@ fn collect(root: &Path, folder: &Path, sources: &mut Vec<Source>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for path in entries.map(|entry| entry.unwrap().path()) {
         if path.is_dir() {
-            collect(root, &path, sources);
+            // What a fuzzer's build leaves there is nobody's source.
+            if !path.ends_with("fuzz/target") {
+                collect(root, &path, sources);
+            }
         } else if path.extension().is_some_and(|end| end == "rs") {
             let text = std::fs::read_to_string(&path).unwrap();
             let path = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();

@@ -15,7 +15,7 @@ use engine::handover::ShardId;
 use engine::limits::{HANDSHAKE_TIMEOUT, HANDSHAKE_TURN};
 use engine::route::Ownership;
 use engine::shard::{ListenerConfig, Notice, ShardConfig};
-use engine::tls::{BadPair, Credentials, Handshake, Server, Session, Stop};
+use engine::tls::{BadPair, ClientCertificates, Credentials, Handshake, Server, Session, Stop};
 use engine::wire::{Reject, Token};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
@@ -282,7 +282,7 @@ fn damage_is_told_to_the_peer_and_loses_a_record() {
 fn whatever_happens_to_the_bytes_the_session_survives() {
     let authority = Authority::new();
     let mut credentials = credentials(&[&authority.pair("localhost", ED25519)]);
-    credentials.require_clients(authority.pem().as_bytes()).unwrap();
+    credentials.ask_clients(authority.pem().as_bytes(), ClientCertificates::Required).unwrap();
     let server = Server::new(credentials);
     let own = authority.pair("client", ED25519);
     let configs = VERSIONS.map(|version| Arc::new(authority.client_with(&[version], &own)));
@@ -453,42 +453,57 @@ fn unusable_pairs_are_told_apart() {
     assert!(matches!(add(damaged, &one.key), Err(BadPair::Certificate(_))));
     let damaged = "-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n";
     assert!(matches!(add(&one.certificate, damaged), Err(BadPair::Key(_))));
-    assert!(Credentials::default().require_clients(one.key.as_bytes()).is_err());
+    assert!(Credentials::default().ask_clients(one.key.as_bytes(), ClientCertificates::Optional).is_err());
     let both = credentials(&[&authority.pair_until("a", ECDSA, 2040), &authority.pair_until("a", ECDSA, 2030)]);
     assert_eq!(both.valid_until(), [Some(2_208_988_800), Some(1_893_456_000)]);
     assert_eq!(Server::new(both).first_expiry(), Some(1_893_456_000));
 }
 
+/// What one client is told whose handshake may be refused; it sends a line if it is not.
+fn try_to_send(sim: &mut Sim, config: ClientConfig, line: &str) -> Result<(), rustls::Error> {
+    let (peer, mut client) = (sim.connect(), Client::new(&Arc::new(config), "localhost"));
+    let made = shake_hands(sim, peer, &mut client);
+    if made {
+        let wire = client.seal(&[line.as_bytes()]);
+        sim.send(peer, &wire);
+    }
+    sim.close(peer);
+    sim.run_until(|sim| sim.is_gone(peer));
+    let told = client.give(&sim.read(peer));
+    if made { told } else { Err(rustls::Error::HandshakeNotComplete) }
+}
+
 #[test]
-fn clients_have_to_show_a_certificate_if_asked() {
+fn clients_are_asked_for_a_certificate_and_turned_away_unless_it_is_valid() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let own = authority.pair("localhost", ECDSA);
-    for version in VERSIONS {
-        let mut credentials = credentials(&[&own]);
-        credentials.require_clients(authority.pem().as_bytes()).unwrap();
-        let server = Server::new(credentials);
-        let versions = &[version][..];
-        let known = authority.client_with(versions, &authority.pair("client", ECDSA));
-        let unknown = authority.client_with(versions, &stranger.pair("client", ECDSA));
-        let mut sim = Sim::new(1, Faults::none(), world(&server));
-        for (config, is_let_in) in [(known, true), (unknown, false), (authority.client(versions), false)] {
-            let (peer, mut client) = (sim.connect(), Client::new(&Arc::new(config), "localhost"));
-            let made = shake_hands(&mut sim, peer, &mut client);
-            assert!(made || !is_let_in);
-            if made {
-                let wire = client.seal(&[format!("{} from one who is let in: {is_let_in}\n", token(1)).as_bytes()]);
-                sim.send(peer, &wire);
+    for (certificates, lets_nameless_in) in
+        [(ClientCertificates::Required, false), (ClientCertificates::Optional, true)]
+    {
+        for version in VERSIONS {
+            let mut credentials = credentials(&[&own]);
+            credentials.ask_clients(authority.pem().as_bytes(), certificates).unwrap();
+            let server = Server::new(credentials);
+            let versions = &[version][..];
+            let known = authority.client_with(versions, &authority.pair("client", ECDSA));
+            let unknown = authority.client_with(versions, &stranger.pair("client", ECDSA));
+            let nameless = authority.client(versions);
+            let mut sim = Sim::new(1, Faults::none(), world(&server));
+            let clients =
+                [(known, "known", true), (unknown, "unknown", false), (nameless, "nameless", lets_nameless_in)];
+            for (config, name, is_let_in) in clients {
+                let told = try_to_send(&mut sim, config, &format!("{} {name}\n", token(1)));
+                // Who is refused learns why.
+                assert_eq!(told.is_ok(), is_let_in, "{certificates:?} {version:?} {name}: {told:?}");
             }
-            sim.close(peer);
-            sim.run_until(|sim| sim.is_gone(peer));
-            // Who is refused learns why.
-            let told = client.give(&sim.read(peer));
-            assert!(is_let_in || told.is_err() || !made, "{told:?}");
+            drain(&mut sim, &[]);
+            let stored = if lets_nameless_in { "known\nnameless\n" } else { "known\n" };
+            assert_eq!(sim.log_bytes(token(1)), stored.as_bytes());
+            let made = 1 + u64::from(lets_nameless_in);
+            assert_eq!(handshakes(&counters(&sim)), [made, 0, 3 - made, 0, 0]);
+            assert_eq!(counters(&sim).tls_clients_known, 1);
+            assert!(sim.notices().iter().any(|notice| matches!(notice, Notice::HandshakeFailed { .. })));
         }
-        drain(&mut sim, &[]);
-        assert_eq!(sim.log_bytes(token(1)), b"from one who is let in: true\n");
-        assert_eq!(handshakes(&counters(&sim)), [1, 0, 2, 0, 0]);
-        assert!(sim.notices().iter().any(|notice| matches!(notice, Notice::HandshakeFailed { .. })));
     }
 }
 

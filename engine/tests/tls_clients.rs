@@ -7,7 +7,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -155,6 +155,57 @@ fn openssl_sends_lines_in_both_versions() {
     let summary = engine.stop();
     assert_eq!(engine.log_bytes(T), b"by openssl\n".repeat(4));
     assert_eq!((summary.get("tls_handshakes.full"), summary.rejected()), (4, 0));
+}
+
+/// Sends a line by `openssl s_client`, which shows this certificate.
+fn send_with_openssl(engine: &Engine, folder: &Path, own: Option<&Path>, version: &str, message: &str) {
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-quiet", "-no_ign_eof", "-verify_return_error", version]);
+    command.arg("-CAfile").arg(folder.join("ca.pem")).arg("-connect").arg(engine.tls_addr().to_string());
+    if let Some(own) = own {
+        command.arg("-cert").arg(own.join("cert.pem")).arg("-key").arg(own.join("key.pem"));
+    }
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // One that is turned away in its handshake takes nothing.
+    let _taken_or_not = writeln!(stdin, "{T} {message}");
+    drop(stdin);
+    child.wait().unwrap();
+}
+
+#[test]
+fn openssl_shows_a_certificate_where_it_is_asked_for_one() {
+    if !require_tool("openssl") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (authority, clients, stranger) = (Authority::new(), Authority::new(), Authority::new());
+    std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
+    let asked = folder.path().join("clients.pem");
+    std::fs::write(&asked, clients.pem()).unwrap();
+    let of = |issuer: &Authority, name: &str| {
+        let own = folder.path().join(name);
+        std::fs::create_dir(&own).unwrap();
+        issuer.pair("client", ECDSA).write(&own);
+        own
+    };
+    let (known, unknown) = (of(&clients, "known"), of(&stranger, "unknown"));
+    for (client_certs, stored) in
+        [(&[][..], vec!["known"]), (&["--client-certs", "optional"], vec!["known", "nameless"])]
+    {
+        let flags = [&["--client-ca", asked.to_str().unwrap()], client_certs].concat();
+        let mut engine = start(folder.path(), &authority.pair("localhost", ECDSA), &flags);
+        for version in ["-tls1_2", "-tls1_3"] {
+            for (own, name) in [(Some(&known), "known"), (Some(&unknown), "unknown"), (None, "nameless")] {
+                send_with_openssl(&engine, folder.path(), own.map(PathBuf::as_path), version, name);
+            }
+        }
+        let summary = engine.stop();
+        let stored: Vec<u8> = stored.iter().flat_map(|name| format!("{name}\n").into_bytes()).collect();
+        assert_eq!(engine.log_bytes(T), stored.repeat(2), "{client_certs:?}");
+        assert_eq!((summary.get("tls_clients_known"), summary.rejected()), (2, 0));
+        assert!(engine.stderr().contains(" warn tls handshake failed"), "{}", engine.stderr());
+    }
 }
 
 /// Lines, a session resumed on a new connection, and an end that waits for the engine's goodbye.

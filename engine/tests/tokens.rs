@@ -289,8 +289,9 @@ fn kept_lines_are_whole_whatever_fails() {
         }
         drain(&mut sim, &[peer]);
         let stored = kept(&sim, Reject::UnknownToken);
-        assert!(stored == lines.concat().as_bytes(), "seed {seed}: {} bytes are kept", stored.len());
         let outcome = sim.outcome().unwrap();
+        let (kept, unstored) = (stored.len(), outcome.unstored_bytes);
+        assert!(stored == lines.concat().as_bytes(), "seed {seed}: {kept} bytes are kept, {unstored} not stored");
         let times = outcome.counters.rejected(Reject::UnknownToken);
         assert_eq!((outcome.counters.kept_lines, outcome.unstored_bytes), (times, 0), "seed {seed}");
         assert_eq!((times, sim.log_bytes(token(1))), (3_000, b"hello\n".repeat(6)), "seed {seed}");

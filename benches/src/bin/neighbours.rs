@@ -1,27 +1,34 @@
-//! What connections that do nothing cost those that send: the same load in turn with and without them, one engine.
+//! What connections that do nothing cost those that send: the same load in turn beside them and without, one engine.
 //!
 //! ```text
 //!  engine, one shard ◄── loadgen, some runs to warm up
-//!        ▲ round:  open the neighbours ── loadgen, measured ── end them ── loadgen, measured
+//!        ▲ round:  neighbours of the engine ── loadgen, measured ── the same elsewhere ── loadgen, measured
+//!        │ next:   the other way round
 //! ```
+//! Elsewhere is this program: the kernel has as many sockets and as much in them. Else they take warm pages from the page
+//! cache, and copying into colder ones would be all the difference (4 to 10 % in a virtual machine, by perf, all of it in
+//! `copy_folio_from_iter_atomic`).
+//!
 //! Kinds of neighbours: `idle`, 10,000 connections that send nothing; `begun`, 5,000 that have sent half a line;
 //! `left`, 5,000 that were opened and have gone; `stopped`, a sender of 64 connections at full speed that got SIGSTOP;
-//! `handshakes`, 5,000 that have sent half a TLS `ClientHello`; `deaf`, 1,000 that have sent a whole one and never read
-//! what the engine answers, which does not fit their receive buffers.
+//! `handshakes`, 5,000 that have sent half a TLS `ClientHello`, all of them having their turn; `waiting`, the same where
+//! most of them wait for it; `deaf`, 1,000 that have sent a whole one and never read what the engine answers, which does
+//! not fit their receive buffers. The load comes over TLS beside `handshakes` and `waiting`.
 //!
-//! Prints entries per CPU-second of the engine, medians and their ratio, and memory per connection. All rounds
-//! share one process because a fresh one first touches its memory, which a virtual machine makes cost more or less
-//! than the neighbours do. `loadgen` and `engine` are those beside this program; run it with a real-time priority
-//! (`chrt --fifo 10`) where other programs use the machine.
+//! Prints entries per CPU-second of the engine's shard and the kernel's workers for it, and with by without, round by
+//! round: the median, and the quartiles around it. All rounds share one process because a fresh one first touches its
+//! memory, which a virtual machine makes cost more or less than the neighbours do; for the same reason old segments go
+//! soon, so that the same pages are written again and again. `loadgen` and `engine` are those beside this program; give
+//! it a folder on a tmpfs, and a real-time priority (`chrt --fifo 10`) where other programs use the machine.
 
 #![expect(clippy::print_stdout, reason = "the result")]
 
 use std::fs;
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use benches::process::{Folder, Result, Server, Spread, pinned, rate};
@@ -33,8 +40,15 @@ use socket2::{Domain, Socket, Type};
 
 const ENGINE_CORE: &str = "0";
 const GENERATOR_CORE: &str = "1";
-const KINDS: [(&str, usize); 6] =
-    [("idle", 10_000), ("begun", 5_000), ("left", 5_000), ("stopped", 64), ("handshakes", 5_000), ("deaf", 1_000)];
+const KINDS: [(&str, usize); 7] = [
+    ("idle", 10_000),
+    ("begun", 5_000),
+    ("left", 5_000),
+    ("stopped", 64),
+    ("handshakes", 5_000),
+    ("waiting", 5_000),
+    ("deaf", 1_000),
+];
 /// Loopback addresses that neighbours come from: one alone has no 10,000 free ports beside those of earlier rounds.
 const SOURCES: usize = 8;
 const WARM_UPS: usize = 3;
@@ -53,31 +67,38 @@ fn main() -> Result<()> {
         return Err(format!("usage: neighbours {kinds} [FOLDER [ROUNDS [ENTRIES]]]").into());
     };
     let rounds: usize = args.next().map_or(Ok(12), |text| text.parse())?;
-    let entries: u64 = args.next().map_or(Ok(500_000), |text| text.parse())?;
+    let entries: u64 = args.next().map_or(Ok(1_000_000), |text| text.parse())?;
     let many = KINDS.iter().find(|(name, _)| *name == kind).ok_or("no such kind of neighbours")?.1;
     setrlimit(
         Resource::Nofile,
         Rlimit { current: getrlimit(Resource::Nofile).maximum, ..getrlimit(Resource::Nofile) },
     )?;
-    let world = World::start(&folder, entries)?;
+    let world = World::start(&kind, &folder, entries)?;
     for _ in 0..WARM_UPS {
         world.entries_per_cpu_second()?;
     }
     let (mut with, mut without) = (Vec::new(), Vec::new());
     let mut memory = 0;
-    for _ in 0..rounds {
-        let before = world.server.memory()?;
-        let neighbours = Neighbours::open(&kind, many, &world)?;
-        std::thread::sleep(SETTLE);
-        memory = memory.max(world.server.memory()?.saturating_sub(before));
-        with.push(world.entries_per_cpu_second()?);
-        drop(neighbours);
-        std::thread::sleep(SETTLE);
-        without.push(world.entries_per_cpu_second()?);
+    let elsewhere = Elsewhere::start()?;
+    for round in 0..rounds {
+        for present in [round % 2 == 0, round % 2 == 1] {
+            let before = world.server.memory()?;
+            let neighbours = Neighbours::open(&kind, many, &world, (!present).then_some(elsewhere.address))?;
+            std::thread::sleep(SETTLE);
+            if present {
+                memory = memory.max(world.server.memory()?.saturating_sub(before));
+                with.push(world.entries_per_cpu_second()?);
+            } else {
+                without.push(world.entries_per_cpu_second()?);
+            }
+            drop(neighbours);
+            elsewhere.end_all();
+            std::thread::sleep(SETTLE);
+        }
     }
-    let (with, without) = (Spread::of(with), Spread::of(without));
+    let ratios = Spread::of(with.iter().zip(&without).map(|(with, without)| with / without).collect());
     println!("{many} {kind}, {rounds} rounds of {entries} entries of 256 B, M entries per CPU-second of the engine:");
-    println!("with {with}, without {without}, ratio of medians {:.3}", with.median / without.median);
+    println!("with {}, without {}, ratio {ratios:.3}", Spread::of(with), Spread::of(without));
     println!("memory: at most {} B a connection", memory / many as u64);
     Ok(())
 }
@@ -87,23 +108,29 @@ struct World {
     // Ends before its folder goes.
     server: Server,
     _folder: Folder,
+    over_tls: bool,
     entries: u64,
 }
 
 impl World {
-    fn start(folder: &Path, entries: u64) -> Result<Self> {
+    fn start(kind: &str, folder: &Path, entries: u64) -> Result<Self> {
         let folder = Folder::new(folder, "neighbours")?;
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
         fs::write(folder.path().join("cert.pem"), made.cert.pem())?;
         fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem())?;
         let server = Server::start(ENGINE_CORE, |command| {
             command.args(["--shards", "1", "--connections-per-ip-max", "0"]);
-            command.args(["--tcp", "127.0.0.1:0", "--tls", "127.0.0.1:0"]);
+            command.args(["--tcp", "127.0.0.1:0", "--tls", "127.0.0.1:0", "--compress", "none"]);
+            command.args(["--segment-bytes", "1MiB", "--retain-bytes", "1MiB"]);
+            if kind == "handshakes" {
+                command.args(["--handshakes-max", "8192"]);
+            }
             for (flag, name) in [("--cert", "cert.pem"), ("--key", "key.pem"), ("--data", "data")] {
                 command.arg(flag).arg(folder.path().join(name));
             }
         })?;
-        Ok(Self { server, _folder: folder, entries })
+        let over_tls = ["handshakes", "waiting"].contains(&kind);
+        Ok(Self { server, _folder: folder, over_tls, entries })
     }
 
     fn plain(&self) -> SocketAddr {
@@ -114,21 +141,31 @@ impl World {
         self.server.addresses[1]
     }
 
-    fn load(&self) -> Result<Command> {
+    /// Entries over plain TCP, to the engine or elsewhere.
+    fn load(&self, elsewhere: Option<SocketAddr>) -> Result<Command> {
         let mut command = pinned(GENERATOR_CORE, "loadgen")?;
-        command.args(["run", "--target", &self.plain().to_string(), "--size", "256", "--tokens", "100"]);
+        let target = elsewhere.unwrap_or_else(|| self.plain());
+        command.args(["run", "--target", &target.to_string(), "--size", "256", "--tokens", "100"]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         Ok(command)
     }
 
     fn entries_per_cpu_second(&self) -> Result<f64> {
-        let before = self.server.processor_time("")?;
-        let status = self.load()?.args(["--connections", "8", "--entries", &self.entries.to_string()]).status()?;
+        let before = self.processor_time()?;
+        let mut load = self.load(self.over_tls.then(|| self.tls()))?;
+        load.args(["--connections", "8", "--entries", &self.entries.to_string()]);
+        let status = load.args(self.over_tls.then_some(["--proto", "tls", "--insecure"]).into_iter().flatten()).status()?;
         if !status.success() {
             return Err(format!("loadgen: {status}").into());
         }
         std::thread::sleep(SETTLE);
-        Ok(rate(self.entries, self.server.processor_time("")? - before))
+        Ok(rate(self.entries, self.processor_time()? - before))
+    }
+
+    /// Of the shard's thread, which does not end before the engine does, and of the kernel's workers. Some of these may end
+    /// meanwhile: writes of the size that there are here need none.
+    fn processor_time(&self) -> Result<Duration> {
+        Ok(self.server.processor_time("shard")? + self.server.processor_time("iou-wrk")?)
     }
 }
 
@@ -139,11 +176,12 @@ enum Neighbours {
 }
 
 impl Neighbours {
-    fn open(kind: &str, many: usize, world: &World) -> Result<Self> {
+    /// Of the engine, or of somebody else.
+    fn open(kind: &str, many: usize, world: &World, elsewhere: Option<SocketAddr>) -> Result<Self> {
         let hello;
         let (address, bytes) = match kind {
-            "stopped" => return Self::stopped(many, world),
-            "handshakes" => (world.tls(), HALF_HELLO),
+            "stopped" => return Self::stopped(many, world, elsewhere),
+            "handshakes" | "waiting" => (world.tls(), HALF_HELLO),
             "deaf" => {
                 hello = whole_hello()?;
                 (world.tls(), &hello[..])
@@ -151,6 +189,7 @@ impl Neighbours {
             "begun" => (world.plain(), HALF_LINE),
             _ => (world.plain(), &b""[..]),
         };
+        let address = elsewhere.unwrap_or(address);
         let mut open = Vec::with_capacity(many);
         for source in (2..).take(SOURCES).cycle().take(many) {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
@@ -172,15 +211,15 @@ impl Neighbours {
         Ok(Self::Silent { _open: open })
     }
 
-    fn stopped(many: usize, world: &World) -> Result<Self> {
-        let mut load = world.load()?;
-        let sender = load.args(["--connections", &many.to_string(), "--entries", ENDLESS]).spawn()?;
+    fn stopped(many: usize, world: &World, elsewhere: Option<SocketAddr>) -> Result<Self> {
+        let mut load = world.load(elsewhere)?;
         let before = world.server.processor_time("shard")?;
+        let sender = load.args(["--connections", &many.to_string(), "--entries", ENDLESS]).spawn()?;
+        let pid = Pid::from_child(&sender);
         let sender = Self::Stopped(sender);
         std::thread::sleep(SETTLE);
-        let Self::Stopped(child) = &sender else { return Err("no sender".into()) };
-        kill_process(Pid::from_child(child), Signal::STOP)?;
-        if world.server.processor_time("shard")? - before < SETTLE / 10 {
+        kill_process(pid, Signal::STOP)?;
+        if elsewhere.is_none() && world.server.processor_time("shard")? - before < SETTLE / 10 {
             return Err("the sender to be stopped has not sent".into());
         }
         Ok(sender)
@@ -193,6 +232,30 @@ impl Drop for Neighbours {
             let _ended = child.kill();
             let _waited = child.wait();
         }
+    }
+}
+
+/// Somebody who takes connections and does nothing with them.
+struct Elsewhere {
+    address: SocketAddr,
+    taken: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Elsewhere {
+    fn start() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let (address, taken) = (listener.local_addr()?, Arc::new(Mutex::new(Vec::new())));
+        let shared = Arc::clone(&taken);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(std::io::Result::ok) {
+                shared.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
+            }
+        });
+        Ok(Self { address, taken })
+    }
+
+    fn end_all(&self) {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::driver::uring::Mailbox;
 use crate::limits::{BUSY_WINDOW, SHARD_ANSWER};
@@ -79,9 +79,9 @@ impl Desk {
     }
 
     /// The latest report, and whether it answers this question.
-    async fn answer(&self, ticket: u64, wait: Duration) -> (Arc<Report>, bool) {
+    async fn answer(&self, ticket: u64, deadline: Instant) -> (Arc<Report>, bool) {
         let mut reports = self.reports.clone();
-        let answered = timeout(wait, reports.wait_for(|report| report.ticket >= ticket)).await;
+        let answered = timeout_at(deadline, reports.wait_for(|report| report.ticket >= ticket)).await;
         let answered = matches!(answered, Ok(Ok(_)));
         (Arc::clone(&self.reports.borrow()), answered)
     }
@@ -267,6 +267,7 @@ impl Watch {
             sealed: self.serving.get().map_or_else(Sealed::default, |serving| serving.segments.now()),
             certificate_expiry: self.tls.iter().filter_map(tls::Server::first_expiry).min(),
             disk_free_bytes: self.data.free_bytes().ok(),
+            disk_free_inodes: self.data.inodes().ok().flatten().map(|(free, _)| free),
             config_reloads: (self.reloads.load(Ordering::Relaxed), self.reloads_failed.load(Ordering::Relaxed)),
             limits: &self.limits.lock().unwrap_or_else(PoisonError::into_inner),
         })
@@ -299,14 +300,10 @@ impl Watch {
         let desks = self.serving.get().map_or(&[][..], |serving| &serving.desks);
         let tickets: Vec<u64> = desks.iter().map(Desk::ask).collect();
         let mut reports = Vec::with_capacity(desks.len());
-        let mut left = self.wait;
+        // All were asked at once, so all have the same time. What has come by then counts, however late it is looked at.
+        let deadline = Instant::now() + self.wait;
         for (desk, ticket) in desks.iter().zip(tickets) {
-            let answer = desk.answer(ticket, left).await;
-            // One silent shard has used up the time of all: the others have answered meanwhile, or not.
-            if !answer.1 {
-                left = Duration::ZERO;
-            }
-            reports.push(answer);
+            reports.push(desk.answer(ticket, deadline).await);
         }
         reports
     }

@@ -16,11 +16,13 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
+use super::value::Size;
 use super::wrong::explain;
 use super::{ListenArgs, RunArgs};
 use crate::config::file::{self, ConfigFile, Entry, Kind, ListenTable};
 use crate::config::{Config, Listen, Origin, Resolved, RunFlags, Setting};
 use crate::error::{ConfigError, shown};
+use crate::sys::host;
 
 /// Flags that say where to listen. They are one setting: who gives one of them, replaces what those below say of all,
 /// `[[listen]]` too.
@@ -36,6 +38,24 @@ impl RunArgs {
     /// The first setting that is wrong, named as the operator gave it.
     pub fn resolve(&self) -> Result<Resolved, ConfigError> {
         resolve(&self.typed, |name| std::env::var_os(name), file::read)
+    }
+
+    /// The same for people: defaults that depend on limits and disk of this host are those of this host.
+    ///
+    /// # Errors
+    /// The first setting that is wrong, named as the operator gave it.
+    pub fn resolve_on_this_host(&self) -> Result<Resolved, ConfigError> {
+        let mut resolved = self.resolve()?;
+        let descriptors = resolved.config.descriptors(host::descriptor_limit()).ok();
+        let of_host = [
+            ("connections_max", descriptors.map(|descriptors| descriptors.connections.to_string())),
+            ("disk_free_min", resolved.config.disk_free_min().map(|bytes| Size(bytes).to_string())),
+        ];
+        for setting in resolved.settings.iter_mut().filter(|setting| setting.origin == Origin::Default) {
+            let known = of_host.iter().find(|(name, _)| *name == setting.name).and_then(|(_, value)| value.clone());
+            setting.value = known.unwrap_or_else(|| std::mem::take(&mut setting.value));
+        }
+        Ok(resolved)
     }
 }
 
@@ -281,6 +301,7 @@ fn listener(name: &str, table: &ListenTable) -> Result<(Listen, Setting), Config
         cert: args.cert,
         key: args.key,
         client_ca: args.client_ca,
+        client_certs: args.client_certs.map(Into::into),
         proxy_from: args.proxy_from,
         place: Some(place),
     };

@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use super::files::{Stamp, read, stamp, wrong};
 use crate::error::ConfigError;
 use crate::limits::CERTIFICATE_FILE_BYTES_MAX;
-use crate::tls::{BadPair, Credentials};
+use crate::tls::{BadPair, ClientCertificates, Credentials};
 
 /// Where certificates and keys are.
 #[derive(Clone, Debug)]
 pub struct CertificateFiles {
     /// A chain of certificates and the key of its first one, in the order of the flags.
     pub pairs: Vec<(PathBuf, PathBuf)>,
-    /// Authorities that clients must have a certificate of.
+    /// Authorities of which clients are asked for a certificate.
     pub client_ca: Option<PathBuf>,
+    /// Whether they have to have one.
+    pub client_certs: ClientCertificates,
     /// Where they are a listener's own, as `FILE:LINE`; `None` for those of the flags.
     pub place: Option<String>,
 }
@@ -36,7 +38,7 @@ impl CertificateFiles {
         }
         if let Some(path) = &self.client_ca {
             let flag = "--client-ca";
-            let added = credentials.require_clients(&self.read(flag, path)?);
+            let added = credentials.ask_clients(&self.read(flag, path)?, self.client_certs);
             added.map_err(|problem| self.wrong(flag, path, problem))?;
         }
         Ok(credentials)

@@ -5,10 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{CertificateFiles, RunFlags, wrong};
+use super::{AdminAddress, CertificateFiles, RunFlags, wrong};
 use crate::error::ConfigError;
 use crate::framing::Framing;
 use crate::shard::{Cidr, ListenerConfig};
+use crate::tls::ClientCertificates;
 
 /// Where connections and datagrams are taken unless somebody says otherwise.
 pub(super) const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10_000);
@@ -49,6 +50,8 @@ pub struct Listen {
     pub key: Vec<PathBuf>,
     /// Its own authorities of clients; those of `--client-ca` if it has none.
     pub client_ca: Option<PathBuf>,
+    /// Whether its clients have to have a certificate; `None`: as `--client-certs` says.
+    pub client_certs: Option<ClientCertificates>,
     /// Its own proxies; those of `--proxy-from` if it has none.
     pub proxy_from: Vec<Cidr>,
     /// Where the file says so, as `FILE:LINE`; `None` for an address of a flag.
@@ -58,7 +61,7 @@ pub struct Listen {
 impl Listen {
     fn of_flag(proto: Proto, address: SocketAddr) -> Self {
         let (cert, key, proxy_from) = (Vec::new(), Vec::new(), Vec::new());
-        Self { proto, address, framing: None, cert, key, client_ca: None, proxy_from, place: None }
+        Self { proto, address, framing: None, cert, key, client_ca: None, client_certs: None, proxy_from, place: None }
     }
 
     /// What an error about one of its keys is about.
@@ -102,6 +105,7 @@ impl Listeners {
             all = [Proto::Tcp, Proto::Udp].map(|proto| Listen::of_flag(proto, LISTEN_DEFAULT)).into();
         }
         all.iter().try_for_each(|listen| check_reach(listen, flags))?;
+        check_overlaps(&all, flags)?;
         check_use_of_certificates(&all, flags)?;
         let mut listeners = Self::default();
         for listen in &all {
@@ -128,7 +132,8 @@ impl Listeners {
 
     /// Listeners with the same files share one set, so that clients resume a session at any of them.
     fn certificate_set(&mut self, files: CertificateFiles) -> usize {
-        let same = |known: &CertificateFiles| known.pairs == files.pairs && known.client_ca == files.client_ca;
+        let clients = |files: &CertificateFiles| (files.client_ca.clone(), files.client_certs);
+        let same = |known: &CertificateFiles| known.pairs == files.pairs && clients(known) == clients(&files);
         self.certificates.iter().position(same).unwrap_or_else(|| {
             self.certificates.push(files);
             self.certificates.len() - 1
@@ -148,6 +153,41 @@ fn check_reach(listen: &Listen, flags: &RunFlags) -> Result<(), ConfigError> {
     Err(wrong(listen.address_subject(), problem))
 }
 
+/// Each address is bound once: a second time it would be found busy, and somebody else be suspected.
+fn check_overlaps(all: &[Listen], flags: &RunFlags) -> Result<(), ConfigError> {
+    let is_datagrams = |listen: &Listen| listen.proto == Proto::Udp;
+    for (index, listen) in all.iter().enumerate() {
+        let before = all[..index]
+            .iter()
+            .find(|before| is_datagrams(before) == is_datagrams(listen) && overlap(before.address, listen.address));
+        if let Some(before) = before {
+            let (address, other) = (listen.address, before.address);
+            let problem = format!("{address} is taken by {} {other}; give each address once", before.address_subject());
+            return Err(wrong(listen.address_subject(), problem));
+        }
+        if let AdminAddress::Tcp(admin) = &flags.admin
+            && !is_datagrams(listen)
+            && overlap(*admin, listen.address)
+        {
+            let problem = format!(
+                "{admin} is taken by {} {}; give another port, or off",
+                listen.address_subject(),
+                listen.address
+            );
+            return Err(wrong("--admin", problem));
+        }
+    }
+    Ok(())
+}
+
+/// Whether one of the addresses takes in the other.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    // `::` takes IPv4 as well.
+    let covers = |all: SocketAddr, part: SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || part.is_ipv4());
+    let same_port = one.port() != 0 && one.port() == other.port();
+    same_port && (one.ip() == other.ip() || covers(one, other) || covers(other, one))
+}
+
 /// Nothing but TLS needs certificates, and nothing but a stream a framing or a proxy's header.
 fn check_use_of_certificates(all: &[Listen], flags: &RunFlags) -> Result<(), ConfigError> {
     let is_tls = |listen: &Listen| listen.proto == Proto::Tls;
@@ -155,6 +195,7 @@ fn check_use_of_certificates(all: &[Listen], flags: &RunFlags) -> Result<(), Con
         ("--cert", !flags.cert.is_empty()),
         ("--key", !flags.key.is_empty()),
         ("--client-ca", flags.client_ca.is_some()),
+        ("--client-certs", flags.client_certs.is_some()),
     ];
     if let Some((flag, _)) = given.into_iter().find(|(_, given)| *given).filter(|_| !all.iter().any(is_tls)) {
         return Err(wrong(flag, "is of no use without --tls; add --tls ADDR".into()));
@@ -167,6 +208,7 @@ fn check_use_of_certificates(all: &[Listen], flags: &RunFlags) -> Result<(), Con
             ("cert", !listen.cert.is_empty()),
             ("key", !listen.key.is_empty()),
             ("client_ca", listen.client_ca.is_some()),
+            ("client_certs", listen.client_certs.is_some()),
         ];
         if let Some((key, _)) = given.into_iter().find(|(_, given)| *given) {
             return Err(wrong(listen.subject(key, key), "is of no use here; give it where proto = \"tls\"".into()));
@@ -203,6 +245,14 @@ fn certificate_files(listen: &Listen, flags: &RunFlags) -> Result<CertificateFil
     }
     let pairs = certificates.iter().cloned().zip(keys.iter().cloned()).collect();
     let client_ca = listen.client_ca.as_ref().or(flags.client_ca.as_ref()).cloned();
+    let client_certs = listen.client_certs.or(flags.client_certs);
+    if client_certs.is_some() && client_ca.is_none() {
+        let subject = match listen.client_certs {
+            Some(_) => listen.subject("client_certs", "--client-certs"),
+            None => "--client-certs".into(),
+        };
+        return Err(wrong(subject, "is of no use where no client is asked; add --client-ca FILE".into()));
+    }
     let place = listen.place.clone().filter(|_| own || listen.client_ca.is_some());
-    Ok(CertificateFiles { pairs, client_ca, place })
+    Ok(CertificateFiles { pairs, client_ca, client_certs: client_certs.unwrap_or_default(), place })
 }

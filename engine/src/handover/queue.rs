@@ -8,19 +8,11 @@
 //! and `head` tell them apart. It is what lets safe code hand a value over, at one uncontended lock a batch.
 //!
 //! The doorbell must not miss: a shard says that it sleeps, *then* looks at its queues once more; a sender fills a slot,
-//! *then* looks whether the shard sleeps. One of the two sees the other (both in one total order, `SeqCst`). The loom
-//! tests below try every interleaving.
+//! *then* looks whether the shard sleeps. One of the two sees the other (both in one total order, `SeqCst`).
+//! `tests/loom.rs` tries every interleaving: it builds this file on loom's types, so there are no tests in it.
 
-#[cfg(engine_loom)]
-use loom::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicUsize, Ordering, fence},
-};
-#[cfg(not(engine_loom))]
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicUsize, Ordering, fence},
-};
+use super::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use super::sync::{Arc, Mutex};
 
 #[derive(Debug)]
 struct Slots<T> {
@@ -110,117 +102,15 @@ impl Doorbell {
         self.asleep.store(false, Ordering::Relaxed);
     }
 
+    /// Called by a sender that could not wake the shard: somebody still has to.
+    pub fn not_heard(&self) {
+        self.asleep.store(true, Ordering::Relaxed);
+    }
+
     /// Called by a sender after it filled a slot: whether it has to wake the shard. Only one sender is told so.
     #[must_use]
     pub fn must_wake(&self) -> bool {
         fence(Ordering::SeqCst);
         self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed)
-    }
-}
-
-#[cfg(all(test, not(engine_loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_come_out_in_order_and_a_full_queue_says_so() {
-        let (mut inlet, mut outlet) = queue(3);
-        for round in 0..10 {
-            for value in 0..3 {
-                assert_eq!(inlet.push(round * 3 + value), Ok(()));
-            }
-            assert_eq!(inlet.push(99), Err(99));
-            for value in 0..3 {
-                assert_eq!(outlet.pop(), Some(round * 3 + value));
-            }
-            assert!(outlet.is_empty() && outlet.pop().is_none());
-        }
-    }
-
-    #[test]
-    fn two_threads_pass_everything_on() {
-        let (mut inlet, mut outlet) = queue(4);
-        let sender = std::thread::spawn(move || {
-            for value in 0..100_000_u32 {
-                let mut value = value;
-                while let Err(back) = inlet.push(value) {
-                    value = back;
-                    std::thread::yield_now();
-                }
-            }
-        });
-        for expected in 0..100_000 {
-            let value = loop {
-                match outlet.pop() {
-                    Some(value) => break value,
-                    None => std::thread::yield_now(),
-                }
-            };
-            assert_eq!(value, expected);
-        }
-        sender.join().expect("the sender does not panic");
-    }
-}
-
-/// `RUSTFLAGS="--cfg engine_loom" cargo test -p engine --lib --release loom`
-#[cfg(all(test, engine_loom))]
-mod loom_tests {
-    use super::*;
-
-    #[test]
-    fn every_value_arrives_once_in_order() {
-        loom::model(|| {
-            let (mut inlet, mut outlet) = queue(2);
-            let sender = loom::thread::spawn(move || {
-                for value in 0..3 {
-                    let mut value = value;
-                    while let Err(back) = inlet.push(value) {
-                        value = back;
-                        loom::thread::yield_now();
-                    }
-                }
-            });
-            let mut expected = 0;
-            while expected < 3 {
-                match outlet.pop() {
-                    Some(value) => {
-                        assert_eq!(value, expected);
-                        expected += 1;
-                    }
-                    None => loom::thread::yield_now(),
-                }
-            }
-            sender.join().expect("the sender does not panic");
-        });
-    }
-
-    /// Two senders, one shard: whatever the interleaving, a message is seen before the shard sleeps or it is woken.
-    #[test]
-    fn no_message_is_slept_through() {
-        loom::model(|| {
-            let bell = Arc::new(Doorbell::default());
-            let woken = Arc::new(AtomicBool::new(false));
-            let mut outlets = Vec::new();
-            let senders: Vec<_> = (0..2)
-                .map(|value| {
-                    let (mut inlet, outlet) = queue(1);
-                    outlets.push(outlet);
-                    let (bell, woken) = (Arc::clone(&bell), Arc::clone(&woken));
-                    loom::thread::spawn(move || {
-                        inlet.push(value).expect("it is empty");
-                        if bell.must_wake() {
-                            woken.store(true, Ordering::SeqCst);
-                        }
-                    })
-                })
-                .collect();
-            bell.fall_asleep();
-            let seen = outlets.iter().any(|outlet| !outlet.is_empty());
-            for sender in senders {
-                sender.join().expect("senders do not panic");
-            }
-            // The kernel would sleep only if nothing was seen, and end the sleep when woken.
-            assert!(seen || woken.load(Ordering::SeqCst), "a message is slept through");
-        });
     }
 }

@@ -94,6 +94,11 @@ pub const TLS_HANDSHAKES_WAITED: Family = counter(
     "Connections that waited for their handshake, because --handshakes-max of them were in progress.",
 );
 /// No labels.
+pub const TLS_CLIENTS_KNOWN: Family = counter(
+    "engine_tls_clients_known",
+    "TLS handshakes in which the client showed a certificate of --client-ca, or came with the ticket of such a one.",
+);
+/// No labels.
 pub const TLS_BROKEN: Family = counter(
     "engine_tls_broken",
     "TLS connections that ended with a damaged record or an alert, after their handshake.",
@@ -146,6 +151,18 @@ pub const WRITE_SECONDS: Family = family(
     "From the turn of the shard that asked for a write to the turn that learned of its end.",
 );
 /// No labels.
+pub const SYNC_SECONDS: Family = family(
+    Kind::Histogram,
+    "engine_sync_seconds",
+    "seconds",
+    "From the turn of the shard that asked for a sync to the turn that learned of its end.",
+);
+/// No labels.
+pub const POISONED_SEGMENTS: Family = counter(
+    "engine_poisoned_segments",
+    "Segments that were given up because a sync or a write of them failed; their logs go on in new ones.",
+);
+/// No labels.
 pub const ENTRY_DELAY_SECONDS: Family = family(
     Kind::Histogram,
     "engine_entry_delay_seconds",
@@ -173,10 +190,12 @@ pub const LOGS_REFUSED: Family =
 /// No labels.
 pub const DISK_FREE_BYTES: Family =
     family(Kind::Gauge, "engine_disk_free_bytes", "bytes", "Bytes that the engine can still write to its disk.");
+/// No labels.
+pub const DISK_FREE_INODES: Family = gauge("engine_disk_free_inodes", "Files that the engine can still make.");
 /// `state`
 pub const STORAGE_STATE: Family = gauge(
     "engine_storage_state",
-    "1 for the state that storage is in: ok, partial (some logs are refused), low (below --disk-free-min) or refuses; 0 for the others.",
+    "1 for the state that storage is in: ok, partial (some logs are refused), low (below --disk-free-min, or its reserve spent) or refuses; 0 for the others.",
 );
 /// `shard`
 pub const SHARD_BUSY_RATIO: Family = family(
@@ -211,6 +230,7 @@ pub const ALL: &[Family] = &[
     LINES,
     TLS_HANDSHAKES,
     TLS_HANDSHAKES_WAITED,
+    TLS_CLIENTS_KNOWN,
     TLS_BROKEN,
     TLS_CERTIFICATE_EXPIRY,
     UDP_DATAGRAMS,
@@ -224,6 +244,8 @@ pub const ALL: &[Family] = &[
     BACKPRESSURE_SECONDS,
     BATCHES,
     WRITE_SECONDS,
+    SYNC_SECONDS,
+    POISONED_SEGMENTS,
     ENTRY_DELAY_SECONDS,
     SEGMENTS,
     RETAINED_BYTES,
@@ -232,6 +254,7 @@ pub const ALL: &[Family] = &[
     LOGS,
     LOGS_REFUSED,
     DISK_FREE_BYTES,
+    DISK_FREE_INODES,
     STORAGE_STATE,
     SHARD_BUSY_RATIO,
     RING_OVERFLOW,

@@ -52,6 +52,8 @@ pub struct Counters {
     pub tls_handshakes_waited: u64,
     /// TLS connections that ended with a damaged record or an alert, after their handshake.
     pub tls_broken: u64,
+    /// TLS handshakes in which the client was known by its certificate.
+    pub tls_clients_known: u64,
     tls_handshakes: [u64; HandshakeResult::ALL.len()],
     rejected: [u64; Reject::ALL.len()],
 }
@@ -133,6 +135,7 @@ impl Counters {
             batches,
             tls_handshakes_waited,
             tls_broken,
+            tls_clients_known,
             tls_handshakes,
             rejected,
         } = other;
@@ -155,6 +158,7 @@ impl Counters {
         self.batches += batches;
         self.tls_handshakes_waited += tls_handshakes_waited;
         self.tls_broken += tls_broken;
+        self.tls_clients_known += tls_clients_known;
         for (count, more) in self.tls_handshakes.iter_mut().zip(tls_handshakes) {
             *count += more;
         }
@@ -197,7 +201,11 @@ impl fmt::Display for Counters {
         for result in HandshakeResult::ALL {
             write!(f, " tls_handshakes.{}={}", result.name(), self.handshakes(result))?;
         }
-        write!(f, " tls_handshakes_waited={} tls_broken={}", self.tls_handshakes_waited, self.tls_broken)?;
+        write!(
+            f,
+            " tls_handshakes_waited={} tls_clients_known={} tls_broken={}",
+            self.tls_handshakes_waited, self.tls_clients_known, self.tls_broken
+        )?;
         write!(f, " kept_lines={}", self.kept_lines)?;
         for reason in Reject::ALL {
             write!(f, " rejected.{}={}", reason.name(), self.rejected(reason))?;
@@ -271,6 +279,10 @@ pub struct Report {
     pub listeners: Vec<ListenerCounters>,
     /// From the turn that asked for a write to the turn that learned of its end.
     pub write_seconds: Histogram,
+    /// From asked for to synced.
+    pub sync_seconds: Histogram,
+    /// Segments that were given up.
+    pub segments_poisoned: u64,
     /// From the first entry of a batch to the end of its write: one sample per batch, the worst of its entries.
     pub entry_delay_seconds: Histogram,
     /// Time in which it took nothing in: budget used up, another shard behind, storage refusing, disk low.

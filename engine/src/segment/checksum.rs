@@ -2,7 +2,8 @@
 //! its instruction for this very checksum. 256 KiB took 2.4 µs instead of 9.3 (crate crc32c) on a Xeon with AVX-512, 2 KiB 19 ns
 //! instead of 95.
 //!
-//! To combine two checksums took 7 to 16 µs in either crate, so bytes that two checksums cover are looked at twice.
+//! To combine two checksums took 7 to 16 µs in either crate, so bytes that two checksums cover are looked at twice where
+//! they are at hand.
 
 use crc_fast::{CrcAlgorithm, Digest};
 
@@ -18,6 +19,14 @@ pub fn crc32c_append(crc32c: u32, bytes: &[u8]) -> u32 {
     let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, u64::from(!crc32c));
     digest.update(bytes);
     u32::try_from(digest.finalize()).expect("a checksum of 32 bits")
+}
+
+/// Checksum of bytes with the first checksum, and so many bytes with the second behind them.
+#[must_use]
+pub fn crc32c_combine(first: u32, second: u32, second_len: u32) -> u32 {
+    let (first, second) = (u64::from(first), u64::from(second));
+    let both = crc_fast::checksum_combine(CrcAlgorithm::Crc32Iscsi, first, second, u64::from(second_len));
+    u32::try_from(both).expect("a checksum of 32 bits")
 }
 
 #[cfg(test)]
@@ -41,6 +50,8 @@ mod tests {
             assert_eq!(crc32c(bytes), expected, "{length} bytes");
             let (front, back) = bytes.split_at(length * 3 / 7);
             assert_eq!(crc32c_append(crc32c(front), back), expected, "{length} bytes");
+            let back_len = u32::try_from(back.len()).expect("short");
+            assert_eq!(crc32c_combine(crc32c(front), crc32c(back), back_len), expected, "{length} bytes");
         }
         assert_eq!(crc32c_append(0, &bytes), crc32c(&bytes));
     }

@@ -15,6 +15,7 @@
 
 use crate::buf::WriteBuf;
 use crate::limits::{INDEX_BLOCK_BYTES, INDEX_BLOCK_TIME};
+use crate::segment::journal::Proof;
 use crate::segment::{Offset, Position, checksum};
 use crate::time::Time;
 
@@ -107,6 +108,12 @@ impl OpenBlock {
             let crc32c = checksum::crc32c_append(self.crc32c, bytes);
             Self { since: self.since, len: self.len + len, lines: self.lines + batch.lines, crc32c }
         };
+    }
+
+    /// Bytes of it, and their checksum.
+    #[must_use]
+    pub const fn proof(&self) -> Proof {
+        Proof { length: self.len, crc: self.crc32c }
     }
 
     /// Closes it, if it has any bytes, at this position of its segment.

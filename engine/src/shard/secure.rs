@@ -140,6 +140,8 @@ impl Shard {
                 Handshake::Full => HandshakeResult::Full,
                 Handshake::Resumed => HandshakeResult::Resumed,
             };
+            let known = secure.session.client_is_known();
+            self.counters.tls_clients_known += u64::from(known);
             self.end_handshake(id, result);
         }
     }

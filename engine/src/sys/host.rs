@@ -6,6 +6,9 @@ use std::path::Path;
 use rustix::fs::Access;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::segment::journal::BootId;
+use crate::wire::Token;
+
 /// The kernel's release, such as `6.12.9-amd64`.
 #[must_use]
 pub fn kernel_release() -> String {
@@ -16,6 +19,13 @@ pub fn kernel_release() -> String {
 #[must_use]
 pub fn sysctl(path: &str) -> Option<String> {
     std::fs::read_to_string(Path::new("/proc/sys").join(path)).ok().map(|text| text.trim().to_owned())
+}
+
+/// Names this start of the operating system; 0 where the kernel does not say, which is nobody's.
+#[must_use]
+pub fn boot_id() -> BootId {
+    let id = sysctl("kernel/random/boot_id").and_then(|text| Token::parse(text.as_bytes()));
+    BootId(id.map_or([0; 16], |id| id.to_bytes()))
 }
 
 /// A field of `/proc/self/status`.
@@ -37,6 +47,12 @@ pub fn has_capability(number: u32) -> bool {
 #[must_use]
 pub fn memlock_limit() -> Option<u64> {
     getrlimit(Resource::Memlock).current
+}
+
+/// The hard descriptor limit of the process; `u64::MAX` if there is none.
+#[must_use]
+pub fn descriptor_limit() -> u64 {
+    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
 }
 
 /// Raises the soft descriptor limit of the process to the hard one and returns it; `u64::MAX` if there is none.
@@ -62,6 +78,8 @@ pub fn may_write_in(directory: &Path) -> io::Result<()> {
 pub struct FileSystem {
     /// Its number in linux/magic.h.
     pub magic: u64,
+    /// Its size in bytes.
+    pub total_bytes: u64,
     /// Bytes that this user can still write.
     pub free_bytes: u64,
     /// Files that can still be made; `None` where there is no such limit.
@@ -78,6 +96,7 @@ pub fn file_system(path: &Path) -> io::Result<FileSystem> {
     Ok(FileSystem {
         // Some have the upper bit of 32 set, and the field is signed.
         magic: kind.f_type.cast_unsigned() & 0xffff_ffff,
+        total_bytes: space.f_blocks.saturating_mul(space.f_frsize),
         free_bytes: space.f_bavail.saturating_mul(space.f_frsize),
         free_inodes: (space.f_files != 0).then_some(space.f_favail),
     })

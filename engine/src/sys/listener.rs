@@ -130,3 +130,26 @@ pub fn reset_on_close(connection: &impl AsFd) {
     // A connection that is gone already needs no reset.
     let _result = SockRef::from(connection).set_linger(Some(Duration::ZERO));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpStream};
+
+    use super::*;
+
+    /// A dead peer's connection ends: no flag does that, so it must not be lost unnoticed.
+    #[test]
+    fn accepted_connections_look_after_dead_peers() {
+        let listener = listen((Ipv4Addr::LOCALHOST, 0).into(), "--tcp", 1).expect("a free port");
+        let _peer = TcpStream::connect(listener.address).expect("it listens");
+        let accepted = accept_now(&listener.fds[0]).expect("it is in the queue");
+        let socket = SockRef::from(&accepted);
+        assert!(socket.keepalive().expect("a socket says so"));
+        let found = (socket.tcp_keepalive_time(), socket.tcp_keepalive_interval(), socket.tcp_keepalive_retries());
+        assert_eq!(
+            (found.0.ok(), found.1.ok(), found.2.ok()),
+            (Some(KEEPALIVE.0), Some(KEEPALIVE.1), Some(KEEPALIVE.2))
+        );
+        assert_eq!(KEEPALIVE, (Duration::from_mins(1), Duration::from_secs(10), 6));
+    }
+}

@@ -36,6 +36,16 @@ pub enum BadPair {
     Key(&'static str),
 }
 
+/// What becomes of clients that show no certificate where they are asked for one. One that is shown has to be valid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// They are turned away.
+    #[default]
+    Required,
+    /// They are let in.
+    Optional,
+}
+
 /// Certificates with their keys, and whom clients must be known to.
 #[derive(Debug, Default)]
 pub struct Credentials {
@@ -82,19 +92,23 @@ impl Credentials {
         &self.valid_until
     }
 
-    /// From now on clients must have a certificate of one of these authorities (PEM).
+    /// From now on clients are asked for a certificate of one of these authorities (PEM).
     ///
     /// # Errors
     /// What is wrong with them, and what to do.
-    pub fn require_clients(&mut self, authorities: &[u8]) -> Result<(), &'static str> {
+    pub fn ask_clients(&mut self, authorities: &[u8], certificates: ClientCertificates) -> Result<(), &'static str> {
         const UNUSABLE: &str = "holds no usable authority; give a PEM file of CA certificates";
         let mut roots = RootCertStore::empty();
         for authority in CertificateDer::pem_slice_iter(authorities) {
             roots.add(authority.map_err(|_| UNUSABLE)?).map_err(|_| UNUSABLE)?;
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-        self.clients = Some(verifier.map_err(|_| UNUSABLE)?);
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        let builder = match certificates {
+            ClientCertificates::Required => builder,
+            ClientCertificates::Optional => builder.allow_unauthenticated(),
+        };
+        self.clients = Some(builder.build().map_err(|_| UNUSABLE)?);
         Ok(())
     }
 

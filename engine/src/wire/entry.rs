@@ -64,7 +64,7 @@ pub enum Reject {
     UnknownToken,
     /// A new log past `--tokens-max`.
     TooManyTokens,
-    /// Where the length of a frame should be there is something else.
+    /// Where the length of a frame should be, or a PROXY header, there is something else.
     BadFrame,
     /// The first line is an HTTP/1 request.
     Http,
@@ -72,15 +72,13 @@ pub enum Reject {
     TlsOnPlain,
     /// The first bytes to a TLS listener are no TLS record.
     PlainOnTls,
-    /// No valid PROXY header where there has to be one.
-    BadProxy,
     /// The end of the connection cut the line short.
     Cut,
 }
 
 impl Reject {
     /// Every reason, in the order of the summary line.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::Empty,
         Self::Keepalive,
         Self::NoToken,
@@ -90,7 +88,6 @@ impl Reject {
         Self::Http,
         Self::TlsOnPlain,
         Self::PlainOnTls,
-        Self::BadProxy,
         Self::Cut,
     ];
 
@@ -111,7 +108,6 @@ impl Reject {
             Self::Http => "http",
             Self::TlsOnPlain => "tls_on_plain",
             Self::PlainOnTls => "plain_on_tls",
-            Self::BadProxy => "bad_proxy",
             Self::Cut => "cut",
         }
     }

@@ -206,7 +206,8 @@ impl Oracle {
     /// The bytes of `DATA/<token>/*.log`, one after the other.
     pub fn log_bytes(&self, token: &str) -> Vec<u8> {
         let entries = self.entries.get(token).map_or(&[][..], Vec::as_slice);
-        entries.iter().flat_map(|entry| entry.iter().copied().chain([b'\n'])).collect()
+        let lines: Vec<&[u8]> = entries.iter().flat_map(|entry| [&entry[..], b"\n"]).collect();
+        lines.concat()
     }
 
     /// Bytes of all logs, LFs included.

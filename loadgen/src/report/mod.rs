@@ -71,6 +71,26 @@ impl Report {
         }
     }
 
+    /// Why the exit code is what it is, in one line: subject, what is wrong, what to do.
+    #[must_use]
+    pub fn why(&self) -> String {
+        let fatal = self.findings.iter().find(|finding| finding.is_fatal);
+        let failed = self.verdicts().find(|verdict| verdict.is_failed);
+        match (self.exit(), self.account.as_ref(), fatal, failed) {
+            (Exit::Account, Some(Settled { total, .. }), ..) => format!(
+                "account: {} lost, {} duplicated, {} reordered, {} damaged, {} in the wrong log; see the report",
+                total.lost, total.duplicated, total.reordered, total.damaged, total.wrong_log
+            ),
+            (Exit::Invalid, _, Some(finding), _) => {
+                format!("run: the figures don't count, {}; mend that and repeat it", finding.text)
+            }
+            (Exit::Failed, _, _, Some(verdict)) => {
+                format!("--fail-if: {} holds, {}; see the report", verdict.text, verdict.measured())
+            }
+            _ => "run: as it should be".to_owned(),
+        }
+    }
+
     /// The figures count.
     #[must_use]
     pub fn is_valid(&self) -> bool {

@@ -253,7 +253,10 @@ impl Network {
             return;
         }
         let count = peer.unsent.len().min(self.socket_bytes.saturating_sub(peer.kernel.len()));
-        peer.kernel.extend(peer.unsent.drain(..count));
+        for piece in front(&peer.unsent, count) {
+            peer.kernel.extend(piece);
+        }
+        peer.unsent.drain(..count);
         peer.acknowledged += count as u64;
     }
 
@@ -464,8 +467,8 @@ impl Network {
         if chance.strikes(Fault::ShortReceive) {
             count = 1 + chance.below(count);
         }
-        let bytes: Vec<u8> = peer.kernel.drain(..count).collect();
-        let buf = side.arena.fill(index, &bytes);
+        let buf = side.arena.fill(index, &front(&peer.kernel, count).concat());
+        peer.kernel.drain(..count);
         self.delivered += count as u64;
         let more = !chance.strikes(Fault::ReceiveEnds) && !peer.once;
         peer.receiving = more;
@@ -496,4 +499,11 @@ impl Network {
         let connection = self.peers[id.0].connection.expect("who receives was accepted");
         Completion::Received { connection, received, more }
     }
+}
+
+/// The first `count` bytes, in two pieces: byte by byte these queues would be most of what a fuzz body's case costs.
+fn front(queue: &VecDeque<u8>, count: usize) -> [&[u8]; 2] {
+    let (first, second) = queue.as_slices();
+    let within = count.min(first.len());
+    [&first[..within], &second[..count - within]]
 }

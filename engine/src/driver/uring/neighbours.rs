@@ -64,15 +64,24 @@ impl Neighbours {
         self.sent_to[to] = true;
     }
 
-    /// The ring of a shard that something was sent to in this turn and that sleeps.
-    pub(super) fn next_to_wake(&mut self) -> Option<RawFd> {
+    /// A shard that something was sent to in this turn and that sleeps, and its ring.
+    pub(super) fn next_to_wake(&mut self) -> Option<(u32, RawFd)> {
         let street = &self.street;
         let sleeper = self
             .sent_to
             .iter_mut()
             .zip(&street.bells)
             .position(|(sent, bell)| std::mem::take(sent) && bell.must_wake())?;
-        street.rings[sleeper].get().copied()
+        let ring = *street.rings[sleeper].get()?;
+        Some((u32::try_from(sleeper).expect("shards are numbered by u16"), ring))
+    }
+
+    /// The bell of this shard was not heard: nobody else rings it, so it is rung again at the end of this turn.
+    #[cold]
+    pub(super) fn ring_again(&mut self, sleeper: u32) {
+        let sleeper = sleeper as usize;
+        self.street.bells[sleeper].not_heard();
+        self.sent_to[sleeper] = true;
     }
 
     /// The next message of any other shard.
@@ -88,5 +97,29 @@ impl Neighbours {
 
     pub(super) fn awake(&self) {
         self.street.bells[usize::from(self.me.0)].awake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sleeper_is_woken_once_and_again_if_it_did_not_hear() {
+        let mut all = Neighbours::street(2);
+        for shard in &all {
+            shard.move_in(40 + RawFd::from(shard.me.0));
+        }
+        let (sleeper, sender) = (all.pop().expect("two"), &mut all[0]);
+        assert!(sleeper.fall_asleep());
+        assert_eq!(sender.next_to_wake(), None, "nothing was sent");
+        sender.send(ShardId(1), Message::Finished);
+        assert_eq!([sender.next_to_wake(), sender.next_to_wake()], [Some((1, 41)), None]);
+        sender.send(ShardId(1), Message::Finished);
+        assert_eq!(sender.next_to_wake(), None, "it has been woken");
+        sender.ring_again(1);
+        assert_eq!([sender.next_to_wake(), sender.next_to_wake()], [Some((1, 41)), None]);
+        sleeper.awake();
+        assert!(!sleeper.fall_asleep(), "there is mail");
     }
 }

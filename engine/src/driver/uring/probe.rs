@@ -115,12 +115,16 @@ pub fn rings_of(shards: usize) -> Result<(), (usize, StartError)> {
 /// Why a ring, or its memory, was refused.
 #[must_use]
 pub fn refused(error: io::Error) -> StartError {
+    let more_memory = format!(
+        "no memory for its rings; raise the memlock limit (ulimit -l) to 8 MiB or more ({} KiB a shard)",
+        RING_LOCKED_BYTES / 1024
+    );
     let problem = match error.raw_os_error() {
         Some(libc::EPERM) => {
             "refused; likely sysctl kernel.io_uring_disabled or a seccomp profile of the container: see README, Kernel"
         }
         Some(libc::ENOSYS) => "not in this kernel, or a seccomp profile hides it: see README, Kernel",
-        Some(libc::ENOMEM) => "no memory for its rings; raise the memlock limit (ulimit -l) to 8 MiB or more",
+        Some(libc::ENOMEM) => &more_memory,
         Some(libc::EINVAL) => "this kernel lacks single-issuer rings with deferred work; use Linux 6.1 or newer",
         Some(libc::EMFILE | libc::ENFILE) => "no descriptor left; raise the limit (ulimit -n)",
         _ => "refused; see README, Kernel",
@@ -134,11 +138,31 @@ const fn pages(bytes: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use io_uring::opcode;
+    use io_uring::squeue::Flags;
+
     use super::*;
 
     #[test]
     fn a_ring_costs_what_was_measured() {
         assert_eq!(RING_LOCKED_BYTES, (136 + 4 + 4) * 1024);
+    }
+
+    /// Whatever comes to fill the queue: only what the driver uses is carried out.
+    #[test]
+    fn a_ring_refuses_other_operations_and_flags() {
+        let mut ring = build_ring().expect("this host has io_uring");
+        enable(&ring).expect("it may be restricted");
+        let allowed = opcode::AsyncCancel::new(0).build();
+        let linked = opcode::AsyncCancel::new(0).build().flags(Flags::IO_LINK);
+        for (entry, answer) in
+            [(allowed, -libc::ENOENT), (opcode::Nop::new().build(), -libc::EACCES), (linked, -libc::EACCES)]
+        {
+            // SAFETY: the entry names no memory.
+            unsafe { ring.submission().push(&entry) }.expect("the queue is empty");
+            ring.submit_and_wait(1).expect("the ring works");
+            assert_eq!(ring.completion().next().map(|entry| entry.result()), Some(answer));
+        }
     }
 
     /// Buffers before their ring would leave the kernel with memory that is no longer ours.
