@@ -6,7 +6,8 @@
 //! ```
 //! Invariants: one change at a time in the process; a record is written behind the bytes that it describes; records that
 //! reach past a block that is appended make room for it. A crash may leave half a record, or an index that is ahead of a
-//! segment that was cut: the next change mends it. Nothing here is synced.
+//! segment that was cut: the next change mends it. Nothing here is synced: after a power cut an index may have holes, and
+//! recovery takes them away.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -89,6 +90,16 @@ pub fn complete(dir: &Dir, base: Offset, len: u64, gap_max: u64) -> io::Result<b
     change.fill(dir, base, len)?;
     change.write()?;
     Ok(true)
+}
+
+/// Takes away what makes no sense in an index, after a power cut: it was never synced.
+///
+/// # Errors
+/// Those of the system calls.
+pub fn mend(dir: &Dir, base: Offset) -> io::Result<()> {
+    let Some(damaged_at) = read(dir, base)?.and_then(|index| index.damaged_at) else { return Ok(()) };
+    // A record says where its block ends, and so where the next one begins: what is behind is of no use.
+    dir.file(&index_name(base), Access::Write)?.set_len(damaged_at as u64)
 }
 
 /// Opens the index, and makes it first if it is missing and its segment is not.

@@ -33,11 +33,11 @@ use super::{CHUNK_BYTES, LogFiles, file_error, log_token};
 use crate::error::{Damage, RecoverError};
 use crate::segment::journal::{Batch, BootId, Proof};
 use crate::segment::{
-    CURRENT, CURRENT_NEW, LogName, Offset, Position, REJECTED, is_reserved, packed_name, segment_name,
+    CURRENT, CURRENT_NEW, LogName, Offset, Position, REJECTED, index_name, is_reserved, packed_name, segment_name,
 };
-use crate::sys::DataDir;
 use crate::sys::data_dir::point_current;
 use crate::sys::file::{Access, Dir, DirEntry, Kind};
+use crate::sys::{DataDir, index_file};
 use crate::wire::{Reject, Token};
 
 pub(super) use history::History;
@@ -255,6 +255,7 @@ impl Recovery<'_> {
         for (index, &base) in files.bases.iter().enumerate() {
             segments.push(self.inspect(log, &files, base, files.bases.get(index + 1).copied())?);
         }
+        self.mend_indexes(log, &segments)?;
         let left_behind: Vec<Segment> = segments.drain(..self.left_behind(log.name, &segments)).collect();
         for segment in left_behind {
             self.quarantine.move_later(log.name, segment.base, segment.len);
@@ -480,6 +481,18 @@ impl Recovery<'_> {
         let (file, copy) = (Self::open(log, segment.base)?, Self::open(log, next.base)?);
         let same = quarantine::same_bytes(&file, segment.len - overlap, &copy, overlap, &mut self.chunk);
         Ok(same.map_err(file_error(&log.path.join(segment_name(next.base)), "read"))?)
+    }
+
+    /// Indexes are never synced: a power cut leaves holes in them.
+    fn mend_indexes(&self, log: &Log, segments: &[Segment]) -> Result<(), RecoverError> {
+        if !self.lost_power() && self.found.damaged_journals == 0 {
+            return Ok(());
+        }
+        for segment in segments {
+            let path = log.path.join(index_name(segment.base));
+            index_file::mend(&log.dir, segment.base).map_err(file_error(&path, "mended"))?;
+        }
+        Ok(())
     }
 
     /// What may be in memory alone stays known.
