@@ -33,7 +33,7 @@ pub(super) enum Pieces {
 /// Whole lines whose places are found before the first of them is stored.
 ///
 /// The ends of so many batches are further away than the first caches reach. Asked for together they come together, while
-/// stores wait for each other.
+/// stores wait for each other (a guess: it was not measured apart from the rest).
 const AHEAD: usize = 16;
 
 /// Where a line's entry goes, if it is one, and where in the line its token is. Two words; see [`Destination`].
