@@ -9,6 +9,7 @@
 //! shard's does that one's thread use processor time. Prints entries per CPU-second of the engine and entries a second,
 //! medians, and fails if an entry is missing or out of order. `engine` is the one beside this program.
 
+#![expect(clippy::disallowed_methods, reason = "keeps time")]
 #![expect(clippy::print_stdout, reason = "the result")]
 
 use std::fs;
@@ -103,7 +104,7 @@ impl World {
             let number = self.sent.len() - 1;
             let before = self.shards()?;
             self.send(&[number], TRIED_LINES)?;
-            let used = [0, 1].map(|shard| self.shards().map(|after| after[shard] - before[shard]));
+            let used = [0, 1].map(|shard| self.shards().map(|after| after[shard].saturating_sub(before[shard])));
             let [first, second] = used;
             let (first, second) = (first?, second?);
             if first.min(second) > first.max(second) / 8 { other.push(number) } else { home.push(number) }
