@@ -1,5 +1,6 @@
 //! What the real engine leaves on the disk: every changed byte is found, missing ones are not passed over, a start is quick.
 
+#![allow(clippy::print_stdout, reason = "a time that a reader may want")]
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 #![allow(clippy::print_stdout, reason = "measured times")]
 

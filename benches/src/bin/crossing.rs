@@ -9,6 +9,7 @@
 //! shard's does that one's thread use processor time. Prints entries per CPU-second of the engine and entries a second,
 //! medians, and fails if an entry is missing or out of order. `engine` is the one beside this program.
 
+#![expect(clippy::disallowed_methods, reason = "keeps time")]
 #![expect(clippy::print_stdout, reason = "the result")]
 #![expect(clippy::disallowed_methods, reason = "it measures with the real clock")]
 

@@ -160,7 +160,7 @@ impl World {
             return Err(format!("loadgen: {status}").into());
         }
         std::thread::sleep(SETTLE);
-        Ok(rate(self.entries, self.processor_time()? - before))
+        Ok(rate(self.entries, self.processor_time()?.saturating_sub(before)))
     }
 
     /// Of the shard's thread, which does not end before the engine does, and of the kernel's workers. Some of these may end
@@ -220,7 +220,7 @@ impl Neighbours {
         let sender = Self::Stopped(sender);
         std::thread::sleep(SETTLE);
         kill_process(pid, Signal::STOP)?;
-        if elsewhere.is_none() && world.server.processor_time("shard")? - before < SETTLE / 10 {
+        if elsewhere.is_none() && world.server.processor_time("shard")?.saturating_sub(before) < SETTLE / 10 {
             return Err("the sender to be stopped has not sent".into());
         }
         Ok(sender)
