@@ -31,7 +31,7 @@ use rustix::process::Signal;
 
 use lab::device::Fault;
 use lab::image::Rest;
-use lab::load::{LOGS, Lines};
+use lab::load::{LOGS_LEN, Lines};
 use lab::mount::{FileSystem, Lab, Mounted, say};
 use lab::run::{Run, synced_offsets};
 use lab::stored::{self, Texts};
@@ -155,7 +155,7 @@ fn fail(file_system: FileSystem, fault: Fault, seed: u64) -> Trial {
     let mut engine = Engine::start_in(&data, &flags);
     let addr = engine.addr();
     let sender = std::thread::spawn(move || Lines::new(seed, 0).send_until_the_end(addr));
-    let all_are_synced = || synced_offsets(&data).values().filter(|&&offset| offset > 0).count() == LOGS as usize;
+    let all_are_synced = || synced_offsets(&data).values().filter(|&&offset| offset > 0).count() == LOGS_LEN;
     assert!(wait_until(all_are_synced), "not all logs are synced");
     let before = synced_offsets(&data);
     mounted.disk().set_fault(fault);

@@ -12,9 +12,13 @@ use crate::support::hostile::Random;
 use crate::support::process::connect;
 
 /// Logs that lines go to.
-pub const LOGS: u64 = 6;
+pub const LOGS: u64 = LOGS_LEN as u64;
+/// The same, to count with.
+pub const LOGS_LEN: usize = 6;
 /// Connections that send them.
-pub const CONNECTIONS: u64 = 4;
+pub const CONNECTIONS: u64 = CONNECTIONS_LEN as u64;
+/// The same, to count with.
+pub const CONNECTIONS_LEN: usize = 4;
 /// Lines that a connection sends at a time, some 16 KB.
 const BURST_LINES: usize = 20;
 /// Between two bursts: 4 MB/s in all.
@@ -52,13 +56,13 @@ pub struct Lines {
     seed: u64,
     connection: u64,
     random: Random,
-    next: [u64; LOGS as usize],
+    next: [u64; LOGS_LEN],
 }
 
 impl Lines {
     /// From the first one on.
     pub fn new(seed: u64, connection: u64) -> Self {
-        Self { seed, connection, random: Random::new(seed ^ !connection), next: [0; LOGS as usize] }
+        Self { seed, connection, random: Random::new(seed ^ !connection), next: [0; LOGS_LEN] }
     }
 
     /// Which log the next line goes to, and what is stored of it. Every third goes to the first log.

@@ -63,11 +63,11 @@ impl FileSystem {
         Image::load(file.path())
     }
 
-    /// What it takes for granted that a disk writes whole or not at all. A block of xfs that is torn is damage: its log
-    /// is not replayed over a block that looks newer.
+    /// What it takes for granted that a disk writes whole or not at all: ext4 its superblock, which is not mounted when
+    /// it is torn; xfs a block, since its log is not replayed over one that looks newer.
     pub fn sector_bytes(self) -> usize {
         match self {
-            Self::Ext4 | Self::Ext4NoJournal => 512,
+            Self::Ext4 | Self::Ext4NoJournal => 1024,
             Self::Xfs => 4096,
         }
     }

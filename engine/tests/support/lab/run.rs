@@ -77,7 +77,9 @@ impl Run {
         engine.signal(Signal::KILL);
         drop(engine);
         let recording = mounted.disk().recording();
-        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        for sender in senders {
+            sender.join().unwrap();
+        }
         let texts = whole_lines(texts(&data));
         assert_lines(seed, &texts);
         Self { recording, start, published, texts }

@@ -1,10 +1,10 @@
 //! What is in a data directory, read without the engine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
 
-use super::load::{CONNECTIONS, LOGS, entry, token};
+use super::load::{CONNECTIONS_LEN, LOGS, entry, token};
 
 /// The end of a segment's name, and that of one that was compressed.
 const ENDS: [&str; 2] = [".log", ".log.zst"];
@@ -63,18 +63,19 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// How two sets of files differ, in a few words.
+/// How two sets of files differ: a line for each other one.
 pub fn difference(before: &Files, after: &Files) -> String {
-    let sizes = |files: &Files, path: &String| files.get(path).map(Vec::len);
-    let paths: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
-    let other = paths.into_iter().filter(|path| before.get(*path) != after.get(*path));
-    other.map(|path| format!("{path}: {:?} bytes, then {:?}\n", sizes(before, path), sizes(after, path))).collect()
+    let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    let length = |files: &Files, name| files.get(name).map(Vec::len);
+    let other = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
+    let lines = other.map(|name| format!("{name}: {:?} bytes, then {:?}", length(before, name), length(after, name)));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Every line is one that was sent, to the byte, and of each connection all lines up to the last are there, once.
 pub fn assert_lines(seed: u64, texts: &Texts) {
     for (log, text) in (0..).zip(texts.values()) {
-        let mut next = [0; CONNECTIONS as usize];
+        let mut next = [0; CONNECTIONS_LEN];
         let lines = text.strip_suffix(b"\n").map(|text| text.split(|&byte| byte == b'\n'));
         assert!(lines.is_some() || text.is_empty(), "log {log} ends within a line");
         for line in lines.into_iter().flatten() {

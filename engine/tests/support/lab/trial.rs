@@ -60,12 +60,6 @@ impl fmt::Display for Found {
 impl Trial {
     /// Panics with the first thing that is not true.
     pub fn check(&self, lab: &Lab) -> Found {
-        let t0 = crate::support::process::now();
-        macro_rules! lap {
-            ($n:expr) => {
-                eprintln!("{} {:?}", $n, t0.elapsed())
-            };
-        }
         let mut random = Random::new(self.number);
         lab.reboot();
         let mounted = Mounted::mount(self.file_system, self.image.clone());
@@ -124,7 +118,12 @@ impl Trial {
         lab.reboot();
         let mounted =
             Mounted::mount(self.file_system, recording.cut(at, rest, self.file_system.sector_bytes(), random));
-        start_again(&mounted.path().join("data"), recovered, "a power cut in the recovery");
+        let data = mounted.path().join("data");
+        drop(Engine::start_in(&data, &FLAGS));
+        let mut found = files(&data);
+        // Of a cut that half came to the disk there may be something left to put aside: names without a log's.
+        found.retain(|name, _| recovered.contains_key(name) || name.contains('/'));
+        assert_same(recovered, &found, "a power cut in the recovery");
     }
 
     /// Writes all that it takes to check it again.
@@ -160,8 +159,11 @@ impl Trial {
 /// Starts once more and ends it at once: nothing has changed.
 fn start_again(data: &Path, recovered: &Files, after: &str) {
     drop(Engine::start_in(data, &FLAGS));
-    let found = files(data);
-    assert!(found == *recovered, "after {after} a start gives something else:\n{}", difference(recovered, &found));
+    assert_same(recovered, &files(data), after);
+}
+
+fn assert_same(recovered: &Files, found: &Files, after: &str) {
+    assert!(found == recovered, "after {after} a start gives something else:\n{}", difference(recovered, found));
 }
 
 /// New lines come behind those that were recovered, and all is there after the next power cut too.
