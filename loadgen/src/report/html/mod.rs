@@ -396,8 +396,7 @@ fn account(summary: &Value) -> String {
         std::iter::once(name).chain(columns.iter().map(|name| whole(&tally[*name]))).collect::<Vec<_>>()
     };
     let connections = rows(&summary["connections"]).filter(|row| is_wrong(&row["account"]));
-    let connections =
-        connections.map(|row| cells(format!("connection {}", text(&row["connection"])), &row["account"]));
+    let connections = connections.map(|row| cells(format!("connection {}", text(&row["connection"])), &row["account"]));
     // A token is a secret, and a page gets about.
     let shortened = |token: &Value| format!("log {}…", text(token).chars().take(8).collect::<String>());
     let tokens = rows(&summary["tokens"]).filter(|row| is_wrong(row));

@@ -134,10 +134,9 @@ fn thousands_are_apart() {
 
 #[test]
 fn what_is_at_fault_is_in_the_account_and_what_is_not_is_left_out() {
-    let total = json!({ "clean": false, "sent": 2000, "acknowledged": 2000, "stored": 1995, "lost": 5, "duplicated": 0 });
-    let row = |connection: u32, lost: u32| {
-        json!({ "connection": connection, "ended": "finished", "account": { "sent": 1000, "lost": lost } })
-    };
+    let total =
+        json!({ "clean": false, "sent": 2000, "acknowledged": 2000, "stored": 1995, "lost": 5, "duplicated": 0 });
+    let row = |connection: u32, lost: u32| json!({ "connection": connection, "ended": "finished", "account": { "sent": 1000, "lost": lost } });
     let page = page(&saved(json!({ "account": total, "connections": [row(0, 0), row(1, 5)] })));
     assert!(page.contains("<li>5 lost of 2,000 entries sent and 2,000 acknowledged</li>"), "{page}");
     assert!(page.contains("<div class=\"bad\"><b>5</b><span>lost</span></div>"), "{page}");
@@ -165,7 +164,8 @@ fn at_full_speed_latencies_are_no_headline() {
 fn the_second_in_which_a_run_ends_is_no_rate() {
     let row = |second: u32, sent| Second { second: second.into(), sent, ..Second::default() };
     let rate = |seconds: Vec<Second>| rate_over_time(&Saved { summary: json!({}), curves: Vec::new(), seconds });
-    let line = |html: String| html.split("<path class=\"send\" d=\"").nth(2).unwrap().split('"').next().unwrap().to_owned();
+    let line =
+        |html: String| html.split("<path class=\"send\" d=\"").nth(2).unwrap().split('"').next().unwrap().to_owned();
     assert_eq!(line(rate(vec![row(0, 100.0), row(1, 100.0), row(2, 1.0)])), "M166.7 0.0L500.0 0.0");
     assert_eq!(line(rate(vec![row(0, 100.0)])), "M500.0 0.0h0.1");
 }
