@@ -19,8 +19,8 @@ use engine::handover::ShardId;
 use engine::route::Ownership;
 use engine::segment::{FileId, SegmentLimits};
 use engine::shard::{
-    Allowance, Command, Completion, ConnectionId, ListenerConfig, ListenerId, LogLimits, Newcomer, Op, Oversize,
-    PerAddress, Received, Shard, ShardConfig,
+    Allowance, Command, Completion, ConnectionId, JournalStart, ListenerConfig, ListenerId, LogLimits, Newcomer, Op,
+    Oversize, PerAddress, Received, Shard, ShardConfig, SyncLevel,
 };
 use engine::time::Time;
 
@@ -78,6 +78,8 @@ fn config() -> ShardConfig {
             rejected: None,
             open_files_max: 100_000,
         },
+        journal: JournalStart::first(),
+        sync: SyncLevel::Interval(Duration::from_secs(1)),
     }
 }
 
@@ -155,6 +157,14 @@ impl Driver {
                 Op::CreateSegment { log, .. } => {
                     self.answers.push_back(Completion::Opened { log, result: Ok(FileId(log.0)) });
                 }
+                Op::OpenJournal { .. } | Op::CreateJournal(_) => {
+                    self.answers.push_back(Completion::JournalOpened(Ok(FileId(u32::MAX))));
+                }
+                Op::WriteJournal { buf, .. } => {
+                    let result = Ok(buf.rest().len());
+                    self.answers.push_back(Completion::JournalWritten { buf, result });
+                }
+                Op::Sync(sync) => self.answers.push_back(Completion::Synced { sync, result: Ok(()) }),
                 Op::Close { connection, .. } => self.answers.push_back(Completion::Closed(connection)),
                 _ => {}
             }

@@ -21,9 +21,10 @@ use crate::framing::Framing;
 use crate::limits::{
     ADMIN_ADDRESS_DEFAULT, BUFFER_BYTES_DEFAULT, COMPRESS_AFTER_DEFAULT, CONNECTIONS_PER_IP_MAX_DEFAULT,
     DRAIN_TIMEOUT_DEFAULT, HANDSHAKES_MAX_DEFAULT, LINE_BYTES_MAX_DEFAULT, LINGER_DEFAULT, REJECTED_BYTES_MAX_DEFAULT,
-    SEGMENT_AGE_DEFAULT, SEGMENT_BYTES_DEFAULT, TAIL_ENTRIES_DEFAULT, TOKENS_MAX_DEFAULT, TOKENS_PER_SECOND_DEFAULT,
+    SEGMENT_AGE_DEFAULT, SEGMENT_BYTES_DEFAULT, SYNC_INTERVAL_DEFAULT, TAIL_ENTRIES_DEFAULT, TOKENS_MAX_DEFAULT,
+    TOKENS_PER_SECOND_DEFAULT,
 };
-use crate::shard::{Cidr, Oversize};
+use crate::shard::{Cidr, Oversize, SyncLevel};
 use crate::tls::ClientCertificates;
 use crate::wire::token::shorten_tokens;
 
@@ -164,6 +165,9 @@ pub struct RunArgs {
     /// Where logs are kept; created if missing
     #[arg(long, value_name = "DIR", default_value = "./data")]
     data: PathBuf,
+    /// Start although recovery found synced data missing; says what
+    #[arg(long)]
+    accept_loss: bool,
     /// Listen for Token TCP here; repeatable; port 0 takes a free port [default: 127.0.0.1:10000, unless --udp or --tls is given]
     #[arg(long, value_name = "ADDR", value_parser = address)]
     tcp: Vec<SocketAddr>,
@@ -242,6 +246,12 @@ pub struct RunArgs {
     /// A segment file rolls before it grows past this
     #[arg(long, help_heading = STORAGE, value_name = "SIZE", default_value_t = Size(SEGMENT_BYTES_DEFAULT))]
     segment_bytes: Size,
+    /// When what was written is brought to the disk
+    #[arg(long, help_heading = STORAGE, value_enum, default_value_t = SyncArg::Interval)]
+    sync: SyncArg,
+    /// With --sync interval: from the end of a sync to the next
+    #[arg(long, help_heading = STORAGE, value_name = "TIME", default_value_t = Span(SYNC_INTERVAL_DEFAULT))]
+    sync_interval: Span,
     /// A segment file rolls with the first entry that comes this long after its own first
     #[arg(long, help_heading = STORAGE, value_name = "TIME", default_value_t = Span(SEGMENT_AGE_DEFAULT))]
     segment_age: Span,
@@ -327,6 +337,17 @@ enum FramingArg {
     Octet,
     /// `octet` if a connection begins with a length and a syslog header or a token, else `lf`
     Auto,
+}
+
+/// `--sync`
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SyncArg {
+    /// When the kernel likes
+    None,
+    /// Every --sync-interval
+    Interval,
+    /// At once
+    Batch,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -423,6 +444,12 @@ impl From<RunArgs> for RunFlags {
             buffer_bytes: args.buffer_bytes.0,
             linger: args.linger.0,
             segment_bytes: args.segment_bytes.0,
+            sync: match args.sync {
+                SyncArg::None => SyncLevel::None,
+                SyncArg::Interval => SyncLevel::Interval(args.sync_interval.0),
+                SyncArg::Batch => SyncLevel::Batch,
+            },
+            accept_loss: args.accept_loss,
             segment_age: args.segment_age.0,
             retain_bytes: args.retain_bytes.map(|size| size.0),
             retain_age: args.retain_age.map(|span| span.0),

@@ -25,12 +25,12 @@ use crate::diag::{Format, Level};
 use crate::error::{ConfigError, StartError, shown};
 use crate::framing::Framing;
 use crate::limits::{
-    BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_LISTENER, DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED,
-    DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, LINE_BYTES_MAX_MIN, LINE_PARTS_OF_BUFFER, LINGER_MAX,
-    OPEN_FILES_MIN, ROLL_GAP, SEGMENT_PARTS, SHARDS_MAX,
+    BATCH_SYNC_GAP, BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_LISTENER, DESCRIPTORS_PER_SHARD,
+    DESCRIPTORS_RESERVED, DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, LINE_BYTES_MAX_MIN, LINE_PARTS_OF_BUFFER,
+    LINGER_MAX, OPEN_FILES_MIN, ROLL_GAP, SEGMENT_PARTS, SHARDS_MAX, SYNC_INTERVAL_MAX,
 };
 use crate::segment::SegmentLimits;
-use crate::shard::{Cidr, Oversize};
+use crate::shard::{Cidr, Oversize, SyncLevel};
 use crate::store::keep::Rules;
 use crate::sys::affinity::usable_cores;
 use crate::sys::host;
@@ -94,6 +94,10 @@ pub struct RunFlags {
     pub linger: Duration,
     /// `--segment-bytes`
     pub segment_bytes: u64,
+    /// `--sync` and `--sync-interval`
+    pub sync: SyncLevel,
+    /// `--accept-loss`
+    pub accept_loss: bool,
     /// `--segment-age`
     pub segment_age: Duration,
     /// `--retain-bytes`
@@ -155,6 +159,10 @@ pub struct Config {
     pub linger: Duration,
     /// When a segment rolls.
     pub segment: SegmentLimits,
+    /// When what was written is brought to the disk.
+    pub sync: SyncLevel,
+    /// Whether to start although synced data are missing.
+    pub accept_loss: bool,
     /// What becomes of sealed segments.
     pub keep: Rules,
     /// Reading stops below this much free space; `None`: the default, which depends on the disk.
@@ -235,6 +243,8 @@ impl TryFrom<RunFlags> for Config {
             buffer_bytes: narrow("--buffer-bytes", flags.buffer_bytes, 1 << 40)?,
             linger: flags.linger,
             segment: SegmentLimits { bytes: flags.segment_bytes, age: flags.segment_age },
+            sync: flags.sync,
+            accept_loss: flags.accept_loss,
             keep: Rules {
                 compress_after: flags.compress.then_some(flags.compress_after),
                 retain_bytes: flags.retain_bytes,
@@ -275,16 +285,19 @@ impl Config {
         Descriptors::share(limit, self.connections_max, self.shards, self.tcp.len() + self.udp.len())
     }
 
-    /// `--disk-free-min`, or what it is on the disk that holds the data directory, or will; `None` if that cannot be told.
-    #[must_use]
-    pub fn disk_free_min(&self) -> Option<u64> {
+    /// `--disk-free-min`, or what it is on the disk that holds the data directory, or will.
+    ///
+    /// # Errors
+    /// Nobody has given it, and the size of the disk cannot be told.
+    pub fn disk_free_min(&self) -> Result<u64, StartError> {
         let of_disk = || {
-            let parts =
+            let mut parts =
                 self.data.ancestors().map(|part| if part.as_os_str().is_empty() { Path::new(".") } else { part });
-            let existing = parts.into_iter().find_map(|part| host::file_system(part).ok())?;
+            let existing = parts.find_map(|part| host::file_system(part).ok())?;
             Some(DISK_FREE_MIN_DEFAULT.min(existing.total_bytes / 100 * DISK_FREE_PERCENT_DEFAULT))
         };
-        self.disk_free_min.or_else(of_disk)
+        let unknown = || StartError::new("--disk-free-min", "the size of the disk is not known; give a SIZE");
+        self.disk_free_min.or_else(of_disk).ok_or_else(unknown)
     }
 
     /// Reads the files that it names, and forgets what is in them.
@@ -338,6 +351,12 @@ fn check_sizes(flags: &RunFlags) -> Result<(), ConfigError> {
     }
     if flags.linger > LINGER_MAX {
         return Err(wrong("--linger", format!("{:?} is too long; give {LINGER_MAX:?} or less", flags.linger)));
+    }
+    if let SyncLevel::Interval(interval) = flags.sync
+        && !(BATCH_SYNC_GAP..=SYNC_INTERVAL_MAX).contains(&interval)
+    {
+        let problem = format!("{interval:?} is not possible; give {BATCH_SYNC_GAP:?} to {SYNC_INTERVAL_MAX:?}");
+        return Err(wrong("--sync-interval", problem));
     }
     if flags.segment_age < ROLL_GAP {
         return Err(wrong("--segment-age", format!("{:?} is too short; give {ROLL_GAP:?} or more", flags.segment_age)));
@@ -441,6 +460,8 @@ mod tests {
             buffer_bytes: BUFFER_BYTES_DEFAULT,
             linger: Duration::ZERO,
             segment_bytes: SEGMENT_BYTES_DEFAULT,
+            sync: SyncLevel::None,
+            accept_loss: false,
             segment_age: SEGMENT_AGE_DEFAULT,
             retain_bytes: None,
             retain_age: None,
@@ -488,6 +509,23 @@ mod tests {
         assert_eq!(refused(RunFlags { tcp: everywhere.clone(), ..flags() }), "--tcp");
         assert_eq!(refused(RunFlags { udp: everywhere.clone(), ..flags() }), "--udp");
         assert!(Config::try_from(RunFlags { tcp: everywhere, open: true, ..flags() }).is_ok());
+    }
+
+    #[test]
+    fn an_address_is_given_once() {
+        let at =
+            |texts: &[&str]| texts.iter().map(|text| text.parse().expect("an address")).collect::<Vec<SocketAddr>>();
+        let open = || RunFlags { open: true, ..flags() };
+        for twice in [["[::]:1", "127.0.0.1:1"], ["127.0.0.1:1", "127.0.0.1:1"], ["0.0.0.0:1", "[::]:1"]] {
+            assert_eq!(refused(RunFlags { tcp: at(&twice), ..open() }), "--tcp", "{twice:?}");
+            assert_eq!(refused(RunFlags { udp: at(&twice), ..open() }), "--udp", "{twice:?}");
+            let admin = AdminAddress::Tcp(at(&twice)[1]);
+            assert_eq!(refused(RunFlags { tcp: at(&twice[..1]), admin, ..open() }), "--admin", "{twice:?}");
+            assert!(Config::try_from(RunFlags { tcp: at(&twice[..1]), udp: at(&twice[1..]), ..open() }).is_ok());
+        }
+        for apart in [["127.0.0.1:0", "127.0.0.1:0"], ["0.0.0.0:1", "[::1]:1"], ["0.0.0.0:1", "0.0.0.0:2"]] {
+            assert!(Config::try_from(RunFlags { tcp: at(&apart), ..open() }).is_ok(), "{apart:?}");
+        }
     }
 
     #[test]
@@ -578,11 +616,11 @@ mod tests {
     #[test]
     fn descriptors_are_shared() {
         let share = |limit, asked| Descriptors::share(limit, asked, 1, 2);
-        assert_eq!(share(1024, None).expect("enough").connections, 666);
+        assert_eq!(share(1024, None).expect("enough").connections, 664);
         assert_eq!(share(1 << 20, None).expect("enough").connections, 65_536);
         assert!(share(1 << 20, Some(0)).expect("enough").connections > 700_000);
-        assert_eq!(share(1024, Some(888)).expect("enough"), Descriptors { connections: 888, files: 64 });
-        assert!(share(1024, Some(889)).is_err());
+        assert_eq!(share(1024, Some(885)).expect("enough"), Descriptors { connections: 885, files: 64 });
+        assert!(share(1024, Some(886)).is_err());
         assert!(share(128, None).is_err());
         assert!(Descriptors::share(300, Some(120), 1, 60).is_err(), "every address takes two of each shard");
     }

@@ -11,8 +11,10 @@
 //! ```
 
 mod certificates;
+mod disk;
 mod files;
 mod keeping;
+mod recovery;
 mod reload;
 mod tokens;
 
@@ -20,6 +22,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -28,8 +31,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use certificates::Certificates;
+use disk::{DiskWatch, Refused};
 use files::FileWatch;
 use keeping::Keeping;
+use recovery::make_ready;
 use reload::Live;
 pub use reload::{Reloader, Reread};
 use tokens::Tokens;
@@ -38,22 +43,24 @@ use crate::admin::Admin;
 use crate::admin::watch::{Desk, Progress, Reporter, Segments, SegmentsAtStart, Watch};
 use crate::config::{Config, Descriptors, Resolved, Setting};
 use crate::diag::{self, Level, log, quoted, say};
-use crate::driver::uring::{Files, Mailbox, Neighbours, Uring, probe, refused};
-use crate::error::{EngineError, Exit, StartError};
+use crate::driver::uring::{Files, Mailbox, Neighbours, SyncThread, Uring, probe, refused};
+use crate::error::{EngineError, Exit, StartError, wants_room};
 use crate::handover::ShardId;
-use crate::limits::{DISK_WATCH, DRAIN_PROGRESS, LOG_WINDOW, NOTICES_MAX, RECV_BUFFERS, UDP_BUFFERS};
+use crate::limits::{DRAIN_PROGRESS, LOG_WINDOW, NOTICES_MAX, RECV_BUFFERS, UDP_BUFFERS};
 use crate::metrics::{Limit, Report, constants};
 use crate::route::{KnownTokens, Ownership};
-use crate::segment::Position;
-use crate::shard::{Allowance, Command, LogLimits, Notice, Outcome, RejectedRoom, Shard, ShardConfig};
+use crate::segment::{LogName, Offset, Position, segment_name};
+use crate::shard::{
+    Allowance, Command, JournalStart, KeeperMail, LogLimits, Notice, Outcome, RejectedRoom, Removal, Resumed, Shard,
+    ShardConfig, SyncLevel,
+};
 use crate::store::keep::{Kept, Rules};
-use crate::store::recover::{Recovered, RecoveredLog, recover};
+use crate::store::recover::{RecoveredLog, RecoveredSegment};
 use crate::sys::affinity::{allowed_cores, may_pin, pin, usable_cores};
 use crate::sys::listener::{Listener, listen};
 use crate::sys::udp::{UdpListener, listen_udp};
 use crate::sys::{DataDir, DataLock, host};
 use crate::tls;
-use crate::wire::Token;
 
 /// A running engine.
 #[derive(Debug)]
@@ -116,6 +123,14 @@ impl Engine {
     /// # Errors
     /// The host or the data directory refuses.
     pub fn start(config: &Config) -> Result<Self, EngineError> {
+        Self::start_unless(config, &mut || false)
+    }
+
+    /// The same; while recovery waits for room on the disk, `stopped` may end it.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn start_unless(config: &Config, stopped: &mut dyn FnMut() -> bool) -> Result<Self, EngineError> {
         // What is wrong with a flag is said before anything is touched.
         let certificates = Certificates::load(&config.certificates)?;
         let tokens = config.tokens.clone().map(Tokens::load).transpose()?;
@@ -125,10 +140,8 @@ impl Engine {
         let descriptors = config.descriptors(limit)?;
         let data = Arc::new(DataDir::open(&config.data)?);
         let lock = data.lock()?;
-        data.meta()?;
-        let unknown_disk =
-            || StartError::new("--disk-free-min", "the size of the disk is not known; give one".to_owned());
-        let disk_free_min = config.disk_free_min().ok_or_else(unknown_disk)?;
+        let meta = data.meta()?;
+        let disk_free_min = config.disk_free_min()?;
         let limits = limits_in_force(config, descriptors, disk_free_min);
         let servers: Vec<_> = certificates.iter().map(|shown| shown.server().clone()).collect();
         let watch = Arc::new(Watch::new(Arc::clone(&data), limits, servers.clone()));
@@ -136,29 +149,27 @@ impl Engine {
         if let Some(admin) = &admin {
             say(Level::Info, format_args!("listening proto=admin addr={}", admin.address()));
         }
-        let recovered = recover(&data)?;
-        tell_recovered(&recovered);
-        let bound = config.tcp.iter().map(|tcp| {
-            let flag = if tcp.spoken.tls { "--tls" } else { "--tcp" };
-            listen(tcp.address, flag, shards)
-        });
-        let listeners = bound.collect::<Result<Vec<_>, _>>()?;
-        let bound = config.udp.iter().map(|address| listen_udp(*address, shards));
-        let udp = bound.collect::<Result<Vec<_>, _>>()?;
+        let ownership = Ownership::over(config.shards);
+        let (recovered, starts) = make_ready(&data, meta, &ownership, config.accept_loss, stopped)?;
+        let (listeners, udp) = bind(config, shards)?;
         tell_listening(config, &listeners, &udp);
         let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
         let udp_addresses = udp.iter().map(|listener| listener.address).collect();
         let mailboxes = (0..shards).map(|_| Mailbox::new()).collect::<io::Result<Vec<_>>>().map_err(no_resources)?;
-        let disk_watch = DiskWatch::start(Arc::clone(&data), disk_free_min, mailboxes.clone())?;
+        let refused = Refused::default();
+        let disk_watch = DiskWatch::start(Arc::clone(&data), disk_free_min, mailboxes.clone(), Arc::clone(&refused))?;
         let live = Live::new(config, mailboxes.clone(), Arc::clone(&watch));
         let known = tokens.as_ref().map(Tokens::known);
         let logs = log_limits(config, descriptors, known, &live, recovered.rejected_bytes);
-        let configs = shard_configs(config, descriptors, &servers, &live, &logs);
+        let common = Common { descriptors, servers: &servers, live: &live, logs: &logs, ownership: &ownership };
+        let configs = shard_configs(config, &common, &starts);
         let kept = Arc::new(Kept::default());
-        let keeping = Keeping::start(Arc::clone(&data), config.keep, &recovered, Arc::clone(&kept))?;
+        let asks = asks_owners(ownership.clone(), mailboxes.clone());
+        let keeping = Keeping::start(Arc::clone(&data), config.keep, &recovered, Arc::clone(&kept), asks)?;
         let at_start = SegmentsAtStart::of(&recovered);
         let recovered = recovered.logs.into_iter().chain(recovered.rejected).collect();
-        let parts = share_out(configs, recovered, listeners, udp, &mailboxes);
+        let sync_threads = SyncThread::start(&data, shards).map_err(no_resources)?;
+        let parts = share_out(configs, recovered, listeners, udp, &mailboxes, sync_threads);
         let (reporters, desks) = mailboxes.iter().cloned().map(Desk::new).unzip();
         let events = channel();
         let (notices, notices_in) = sync_channel(NOTICES_MAX);
@@ -167,7 +178,7 @@ impl Engine {
         let shards = start_shards(
             parts,
             reporters,
-            &Ends { data, notices, events: events.0.clone(), rolled: keeping.rolled() },
+            &Ends { data, notices, events: events.0.clone(), keeper: keeping.mail(), refused },
         )?;
         let tokens = tokens.map(|tokens| tokens.watched(mailboxes.clone()));
         let watched = certificates.into_iter().map(Certificates::watched).chain(tokens);
@@ -267,8 +278,9 @@ impl Engine {
 pub fn run(Resolved { config, settings }: Resolved, reread: Reread) -> Result<bool, EngineError> {
     diag::configure(config.log_level, config.log_format);
     // From here on a signal drains, also during the start.
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(no_resources)?;
-    let engine = Engine::start(&config).map_err(|error| match error {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(no_resources)?;
+    let mut stopped = || signals.pending().any(|signal| [SIGTERM, SIGINT].contains(&signal));
+    let engine = Engine::start_unless(&config, &mut stopped).map_err(|error| match error {
         EngineError::Config(error) => EngineError::Config(Resolved::named(&settings, error)),
         other => other,
     })?;
@@ -295,16 +307,17 @@ pub fn run(Resolved { config, settings }: Resolved, reread: Reread) -> Result<bo
     Ok(unstored == 0 && !outcome.abandoned_queue)
 }
 
-fn tell_recovered(recovered: &Recovered) {
-    let Recovered { logs, segments, bytes, quarantined_files, quarantined_bytes, unknown, .. } = recovered;
-    let logs = logs.len();
-    say(
-        Level::Info,
-        format_args!(
-            "recovered logs={logs} segments={segments} bytes={bytes} quarantined_files={quarantined_files} \
-             quarantined_bytes={quarantined_bytes} unknown={unknown}"
-        ),
-    );
+type Bound = (Vec<Listener>, Vec<UdpListener>);
+
+fn bind(config: &Config, shards: usize) -> Result<Bound, StartError> {
+    let bound = config.tcp.iter().map(|tcp| {
+        let flag = if tcp.spoken.tls { "--tls" } else { "--tcp" };
+        listen(tcp.address, flag, shards)
+    });
+    let listeners = bound.collect::<Result<Vec<_>, _>>()?;
+    let bound = config.udp.iter().map(|address| listen_udp(*address, shards));
+    let udp = bound.collect::<Result<Vec<_>, _>>()?;
+    Ok((listeners, udp))
 }
 
 fn tell_listening(config: &Config, tcp: &[Listener], udp: &[UdpListener]) {
@@ -353,6 +366,11 @@ fn tell_all(mailboxes: &[Mailbox], command: &Command) {
     }
 }
 
+/// Passes a question of the keeper on to the shard that owns the log.
+fn asks_owners(ownership: Ownership, mailboxes: Vec<Mailbox>) -> impl Fn(Removal) + Send + 'static {
+    move |removal| mailboxes[usize::from(ownership.owner(removal.token).0)].send(Command::Record(removal))
+}
+
 /// What flags and the host allow, and the constants.
 fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64) -> Vec<Limit> {
     let mut limits = vec![
@@ -372,6 +390,9 @@ fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64
         Limit::new("drain_timeout", config.drain_timeout),
     ];
     let Rules { compress_after, retain_bytes, retain_age } = config.keep;
+    if let SyncLevel::Interval(interval) = config.sync {
+        limits.push(Limit::new("sync_interval", interval));
+    }
     limits.extend(config.rejected_bytes_max.map(|bytes| Limit::new("rejected_bytes_max", bytes)));
     limits.extend(retain_bytes.map(|bytes| Limit::new("retain_bytes", bytes)));
     limits.extend(retain_age.map(|age| Limit::new("retain_age", age)));
@@ -399,18 +420,21 @@ fn log_limits(
     }
 }
 
-fn shard_configs(
-    config: &Config,
+/// What all shards have in common.
+struct Common<'a> {
     descriptors: Descriptors,
-    servers: &[tls::Server],
-    live: &Live,
-    logs: &LogLimits,
-) -> Vec<ShardConfig> {
-    let ownership = Ownership::over(config.shards);
+    servers: &'a [tls::Server],
+    live: &'a Live,
+    logs: &'a LogLimits,
+    ownership: &'a Ownership,
+}
+
+fn shard_configs(config: &Config, common: &Common<'_>, starts: &[JournalStart]) -> Vec<ShardConfig> {
+    let Common { descriptors, servers, live, logs, ownership } = *common;
     let connections = Allowance::new(descriptors.connections);
     let tls = config.tcp.iter().map(|tcp| tcp.certificates.map(|set| servers[set].clone()));
     let tls: Vec<_> = tls.collect();
-    let shard = |id| ShardConfig {
+    let shard = |(id, start): (u16, &JournalStart)| ShardConfig {
         id: ShardId(id),
         ownership: ownership.clone(),
         line_bytes_max: config.line_bytes_max,
@@ -427,8 +451,10 @@ fn shard_configs(
         udp_buffers: usize::from(UDP_BUFFERS),
         udp_creates: config.udp_creates,
         logs: logs.clone(),
+        journal: *start,
+        sync: config.sync,
     };
-    (0..config.shards).map(shard).collect()
+    (0..).zip(starts).map(shard).collect()
 }
 
 /// What one shard's thread starts with.
@@ -441,6 +467,7 @@ struct Part {
     listeners: Vec<OwnedFd>,
     udp: Vec<OwnedFd>,
     mailbox: Mailbox,
+    sync_thread: SyncThread,
     neighbours: Neighbours,
 }
 
@@ -451,6 +478,7 @@ fn share_out(
     mut listeners: Vec<Listener>,
     mut udp: Vec<UdpListener>,
     mailboxes: &[Mailbox],
+    sync_threads: Vec<SyncThread>,
 ) -> Vec<Part> {
     let cores = allowed_cores();
     let usable = usable_cores();
@@ -459,16 +487,17 @@ fn share_out(
     }
     let pins = may_pin(cores.len(), usable);
     let shards = u16::try_from(configs.len()).expect("--shards is at most 256");
-    let part = |((config, core), (mailbox, neighbours)): ((_, &usize), (&Mailbox, _))| Part {
+    let part = |((config, core), ((mailbox, neighbours), sync_thread)): ((_, &usize), ((&Mailbox, _), _))| Part {
         config,
         core: pins.then_some(*core),
         logs: Vec::new(),
         listeners: listeners.iter_mut().filter_map(|listener| listener.fds.pop()).collect(),
         udp: udp.iter_mut().filter_map(|listener| listener.fds.pop()).collect(),
         mailbox: mailbox.clone(),
+        sync_thread,
         neighbours,
     };
-    let houses = mailboxes.iter().zip(Neighbours::street(shards));
+    let houses = mailboxes.iter().zip(Neighbours::street(shards)).zip(sync_threads);
     let mut parts: Vec<Part> = configs.into_iter().zip(cores.iter().cycle()).zip(houses).map(part).collect();
     for log in logs {
         let owner = parts[0].config.ownership.owner_of_log(log.name);
@@ -482,7 +511,8 @@ struct Ends {
     data: Arc<DataDir>,
     notices: SyncSender<Notice>,
     events: Sender<Event>,
-    rolled: Sender<Option<Token>>,
+    keeper: Sender<KeeperMail>,
+    refused: Refused,
 }
 
 /// Starts the shards' threads and lets them run when every ring is there: from then on each may wake each other.
@@ -497,10 +527,11 @@ fn start_shards(
         let (notices, events) = (ends.notices.clone(), ends.events.clone());
         let (started, start) = channel();
         let (go, may_go) = channel::<()>();
-        let (data, rolled) = (Arc::clone(&ends.data), ends.rolled.clone());
+        let (data, keeper) = (Arc::clone(&ends.data), ends.keeper.clone());
+        let refused_storage = Arc::clone(&ends.refused);
         let name = format!("shard-{}", part.config.id.0);
         let work = move || {
-            let (mut driver, mut shard) = match set_up(part, data, rolled) {
+            let (mut driver, mut shard) = match set_up(part, data, keeper.clone()) {
                 Ok(ready) => ready,
                 Err(error) => {
                     // The one who waits for this tells the operator.
@@ -515,8 +546,15 @@ fn start_shards(
             }
             let outcome = driver.run(&mut shard, |notice| match notice {
                 Notice::Report(report) => reporter.post(*report),
+                // Nobody waits for it any more if the engine ends.
+                Notice::Recorded(removal) => drop(keeper.send(KeeperMail::Recorded(removal))),
                 // A slow reader of stderr must not stop the shard: what it has no room for is not said.
-                notice => drop(notices.try_send(notice)),
+                notice => {
+                    if matches!(&notice, Notice::StorageRefused(error) if wants_room(error)) {
+                        refused_storage.store(true, Ordering::Relaxed);
+                    }
+                    drop(notices.try_send(notice));
+                }
             });
             if let Err(error) = &outcome {
                 // The others would wait for this shard, and clients for all of them: no half-dead service.
@@ -541,16 +579,17 @@ fn start_shards(
 }
 
 /// On the shard's own thread: its ring, and the shard with its logs.
-fn set_up(part: Part, data: Arc<DataDir>, rolled: Sender<Option<Token>>) -> io::Result<(Uring, Shard)> {
-    let files = Files { data, rolled };
-    let driver = Uring::new(part.listeners, part.udp, files, part.mailbox, part.neighbours)?;
+fn set_up(part: Part, data: Arc<DataDir>, keeper: Sender<KeeperMail>) -> io::Result<(Uring, Shard)> {
+    let files = Files { data, keeper };
+    let driver = Uring::new(part.listeners, part.udp, files, part.sync_thread, part.mailbox, part.neighbours)?;
     // After the file thread was started, which may run anywhere.
     if let Some(core) = part.core {
         pin(core);
     }
     let mut shard = Shard::new(part.config);
     for log in part.logs {
-        shard.resume_log(log.name, log.base, Position(log.len), log.age);
+        let RecoveredSegment { base, length, synced, sealed, .. } = log.newest;
+        shard.resume_log(log.name, Resumed { base, length, synced, sealed, doubt: log.doubt, age: log.age });
     }
     Ok((driver, shard))
 }
@@ -611,54 +650,40 @@ fn tell(notice: Notice) {
                 ),
             );
         }
+        Notice::SyncFailed(error) => {
+            let error = quoted(&error);
+            log(Level::Error, format_args!("a sync failed, the disk may have lost something error={error}"));
+        }
+        Notice::Poisoned { name, base, from, to } => tell_poisoned(name, base, from, to),
         Notice::StorageResumed => log(Level::Info, format_args!("storage works again")),
         Notice::DiskLow(true) => {
-            log(Level::Warn, format_args!("free space is below --disk-free-min, reading stops until there is room"));
+            log(
+                Level::Warn,
+                format_args!(
+                    "free space is below --disk-free-min, or the reserve is spent: reading stops until there is room"
+                ),
+            );
         }
         // The control side's: taken before.
-        Notice::Report(_) => {}
+        Notice::Report(_) | Notice::Recorded(_) => {}
         Notice::DiskLow(false) => log(Level::Info, format_args!("free space is above --disk-free-min again")),
     }
 }
 
-/// Looks at the free space from time to time and tells the shard when it falls below the minimum, or is above again.
-/// Off the shard's thread, which makes no such call.
-#[derive(Debug)]
-struct DiskWatch {
-    end: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl DiskWatch {
-    fn start(data: Arc<DataDir>, free_min: u64, mailboxes: Vec<Mailbox>) -> Result<Self, StartError> {
-        if free_min == 0 {
-            return Ok(Self { end: None, thread: None });
-        }
-        let (end, ended) = channel();
-        let work = move || {
-            let mut was_low = false;
-            loop {
-                // A failed look says nothing new.
-                let low = data.free_bytes().map_or(was_low, |free| free < free_min);
-                if low != was_low {
-                    tell_all(&mailboxes, &Command::DiskLow(low));
-                    was_low = low;
-                }
-                if ended.recv_timeout(DISK_WATCH) != Err(RecvTimeoutError::Timeout) {
-                    return;
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("disk".into()).spawn(work).map_err(no_resources)?;
-        Ok(Self { end: Some(end), thread: Some(thread) })
-    }
-}
-
-impl Drop for DiskWatch {
-    fn drop(&mut self) {
-        self.end = None;
-        if let Some(thread) = self.thread.take() {
-            let _ended = thread.join();
-        }
+fn tell_poisoned(log_name: LogName, base: Offset, from: Position, to: Position) {
+    let (log_name, name) = (log_name.shortened(), segment_name(base));
+    if from == to {
+        log(
+            Level::Error,
+            format_args!("a segment is given up, nothing of it is lost log={log_name} segment={name} length={}", to.0),
+        );
+    } else {
+        log(
+            Level::Error,
+            format_args!(
+                "a segment is given up and may have lost a range log={log_name} segment={name} from={} to={}",
+                from.0, to.0
+            ),
+        );
     }
 }

@@ -122,15 +122,27 @@ impl FileError {
         if self.remedy().is_some() { Exit::Environment } else { Exit::Unexpected }
     }
 
+    /// Whether there was no room.
+    #[must_use]
+    pub fn wants_room(&self) -> bool {
+        wants_room(&self.source)
+    }
+
     fn remedy(&self) -> Option<&'static str> {
         match self.source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some("make room, then start again"),
+            _ if self.wants_room() => Some("make room, then start again"),
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 Some("chown it to this user, or give permission (chmod)")
             }
             _ => None,
         }
     }
+}
+
+/// Whether there was no room: on the disk, or in what the user may have of it.
+#[must_use]
+pub fn wants_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl fmt::Display for FileError {
@@ -145,6 +157,8 @@ impl fmt::Display for FileError {
 pub enum RecoverError {
     /// What is there was not left by an engine, or something of it is missing.
     Damage(Damage),
+    /// What was synced is missing.
+    Lost(Damage),
     /// The system refused a step; all steps can be repeated.
     File(FileError),
 }
@@ -154,7 +168,7 @@ impl RecoverError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Damage(_) => Exit::Damage,
+            Self::Damage(_) | Self::Lost(_) => Exit::Damage,
             Self::File(error) => error.exit(),
         }
     }
@@ -170,6 +184,10 @@ impl fmt::Display for RecoverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Damage(damage) => damage.fmt(f),
+            Self::Lost(Damage { path, expected, found }) => {
+                let path = shown(path);
+                write!(f, "{path}: expected {expected}, found {found}; restore it, or start with --accept-loss")
+            }
             Self::File(error) => error.fmt(f),
         }
     }
@@ -178,7 +196,7 @@ impl fmt::Display for RecoverError {
 impl std::error::Error for RecoverError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Damage(_) => None,
+            Self::Damage(_) | Self::Lost(_) => None,
             Self::File(error) => Some(&error.source),
         }
     }

@@ -18,7 +18,7 @@ use engine::engine::Engine;
 use engine::framing::Framing;
 use engine::metrics::Counters;
 use engine::segment::parse_segment_name;
-use engine::shard::{Command, ListenerConfig, PeerAddress, PerAddress, ShardConfig};
+use engine::shard::{Command, ListenerConfig, PeerAddress, PerAddress, ShardConfig, SyncLevel};
 use engine::store::keep::Rules;
 use engine::tls::ClientCertificates;
 use engine::wire::{Reject, Token};
@@ -458,6 +458,8 @@ impl Real {
             linger: shard.logs.linger,
             segment: shard.logs.segment,
             keep: Rules::default(),
+            sync: SyncLevel::Interval(Duration::from_secs(1)),
+            accept_loss: false,
             disk_free_min: Some(0),
             drain_timeout: shard.drain_timeout,
             admin: AdminAddress::Off,

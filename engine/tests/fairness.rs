@@ -86,7 +86,7 @@ impl Turns {
                 Op::ReceiveOnce(id) => asked.push(Asked::Once(id)),
                 Op::CancelReceive(id) => asked.push(Asked::Cancel(id)),
                 Op::Recycle(buf) => self.free.push(buf.index()),
-                Op::Accept(_) | Op::AcceptOne(_) => {}
+                Op::Accept(_) | Op::AcceptOne(_) | Op::OpenJournal { .. } => {}
                 other => panic!("{other:?} has no place here"),
             }
         }

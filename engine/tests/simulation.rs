@@ -12,14 +12,17 @@ use std::time::Duration;
 
 use engine::driver::sim::{Ending, Fault, Faults, PeerId, Sim, When};
 use engine::framing::Framing;
+use engine::handover::ShardId;
 use engine::route::Ownership;
 use engine::segment::Offset;
-use engine::shard::{Allowance, Command, ListenerConfig, Notice, ShardConfig};
+use engine::shard::{Allowance, Command, ListenerConfig, Notice, ShardConfig, SyncLevel};
 use engine::wire::Reject;
 
 use support::hostile::{Random, hostile_bytes, hostile_stream};
 use support::oracle::{self, Oversize};
-use support::world::{Expected, assert_chained, assert_conserved, config, drain, finish_drain, run_stream, token};
+use support::world::{
+    Expected, assert_chained, assert_conserved, assert_journaled, config, drain, finish_drain, run_stream, token,
+};
 
 /// Runs of the sweep, unless the environment says otherwise.
 const SEEDS: u64 = 4000;
@@ -90,6 +93,8 @@ fn random_faults(random: &mut Random) -> Faults {
         Fault::OpenRefused,
         Fault::LostWakeUp,
         Fault::UdpFailed,
+        Fault::JournalInterrupted,
+        Fault::JournalShort,
     ];
     for fault in all {
         let when = match random.below(8) {
@@ -105,7 +110,8 @@ fn random_faults(random: &mut Random) -> Faults {
         faults = faults.with(fault, when);
     }
     let rare = if random.one_in(4) { When::OneIn(30) } else { When::Never };
-    faults.with(Fault::Reset, rare).with(Fault::AcceptAborted, rare)
+    let refused = if random.one_in(8) { When::OneIn(10) } else { When::Never };
+    faults.with(Fault::Reset, rare).with(Fault::AcceptAborted, rare).with(Fault::JournalRefused, refused)
 }
 
 impl Run {
@@ -227,6 +233,7 @@ impl Run {
                 self.sim.tokens().flat_map(|token| self.sim.segments(token)).map(|(_, b)| b.len() as u64).sum();
             assert_eq!(files, outcome.counters.entry_bytes, "{name}: entry bytes");
             assert_chained(&self.sim, name);
+            assert_journaled(&self.sim, name);
         }
         assert_conserved(&outcome.counters, name);
         let noticed = |kind: fn(&Notice) -> bool| u64::from(self.sim.notices().iter().any(kind));
@@ -351,6 +358,7 @@ fn short_workload(faults: Faults, disk: Option<u64>) -> Sim {
     expected.assert_stored(&sim, "short workload");
     expected.assert_counted(&outcome.counters, "short workload");
     assert_chained(&sim, "short workload");
+    assert_journaled(&sim, "short workload");
     sim
 }
 
@@ -361,6 +369,12 @@ fn any_one_operation_may_fail() {
     assert!(writes > 50, "{writes}");
     for fault in [Fault::ShortWrite, Fault::WriteInterrupted, Fault::WriteFailed, Fault::WriteRefused] {
         for n in 0..u32::try_from(writes).unwrap() + 5 {
+            short_workload(Faults::none().with(fault, When::Nth(n)), None);
+            short_workload(Faults::none().with(fault, When::During(n, n + 4)), None);
+        }
+    }
+    for fault in [Fault::JournalRefused, Fault::JournalInterrupted, Fault::JournalShort] {
+        for n in 0..80 {
             short_workload(Faults::none().with(fault, When::Nth(n)), None);
             short_workload(Faults::none().with(fault, When::During(n, n + 4)), None);
         }
@@ -384,6 +398,49 @@ fn a_disk_may_fill_at_any_byte() {
         let refused = sim.notices().iter().filter(|notice| matches!(notice, Notice::StorageRefused(_))).count();
         let resumed = sim.notices().iter().filter(|notice| matches!(notice, Notice::StorageResumed)).count();
         assert!(refused > 0 && refused == resumed, "{bytes}: {refused} refusals, {resumed} resumed");
+    }
+}
+
+/// A disk that answers nothing for half a minute: senders wait, memory stays within its budget, nobody is closed and
+/// nothing is lost.
+#[test]
+fn a_disk_that_stalls_costs_nothing_but_time() {
+    const STALL: Duration = Duration::from_secs(30);
+    for sync in [SyncLevel::None, SyncLevel::Interval(Duration::from_secs(1)), SyncLevel::Batch] {
+        let mut config = config(4096);
+        (config.sync, config.buffer_bytes) = (sync, 1 << 20);
+        let most = config.buffer_bytes * 3 / 2;
+        let mut sim = Sim::new(30, Faults::none(), config);
+        let peers: Vec<PeerId> = (0..3).map(|_| sim.connect()).collect();
+        let streams: Vec<Vec<u8>> = (0..3_u32)
+            .map(|peer| {
+                let line = |number: u32| format!("{} {number} {}\n", token(10 * peer + number % 7), "x".repeat(500));
+                (0..8000).flat_map(|number| line(number).into_bytes()).collect()
+            })
+            .collect();
+        let total: u64 = streams.iter().map(|stream| stream.len() as u64).sum();
+        let received = |sim: &Sim| peers.iter().map(|&peer| sim.acknowledged(peer)).sum::<u64>();
+        for (&peer, stream) in peers.iter().zip(&streams) {
+            sim.send(peer, stream);
+        }
+        sim.run_until(|sim| received(sim) > total / 10);
+        sim.set_disk_delay(ShardId(0), STALL);
+        let from = sim.now();
+        let mut waiting = 0;
+        while sim.now().since(from) < STALL && sim.turn() {
+            let bytes = sim.shard().buffered_bytes();
+            assert!(bytes <= most, "{sync:?}: {bytes} bytes");
+            waiting = received(&sim);
+        }
+        assert!(waiting < total / 2, "{sync:?}: senders do not wait, {waiting} of {total}");
+        assert!(peers.iter().all(|&peer| sim.ending(peer) == Ending::Open), "{sync:?}: closed");
+        sim.set_disk_delay(ShardId(0), Duration::ZERO);
+        sim.run_until(|sim| received(sim) == total && sim.shard().unstored_bytes() == 0);
+        drain(&mut sim, &peers);
+        let mut expected = Expected::new();
+        streams.iter().for_each(|stream| expected.add_whole(stream, 4096, oracle::Oversize::Split));
+        expected.assert_stored(&sim, "a stall");
+        assert_eq!(sim.outcome().unwrap().unstored_bytes, 0);
     }
 }
 

@@ -313,6 +313,7 @@ impl Bench {
             }
             Op::Accept(_)
             | Op::AcceptOne(_)
+            | Op::OpenJournal { .. }
             | Op::Receive(_)
             | Op::ReceiveDatagrams { .. }
             | Op::Recycle(_)

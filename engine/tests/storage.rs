@@ -6,9 +6,11 @@ mod support;
 
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
 
 use support::disk::SmallDisk;
-use support::process::{Engine, read_to_end, send};
+use support::http::Metrics;
+use support::process::{Engine, now, read_to_end, send, wait_until};
 
 const MIB: usize = 1 << 20;
 
@@ -76,6 +78,59 @@ fn a_disk_without_inodes_keeps_what_it_is_given() {
     for log in 0..20 {
         assert_complete(&engine, log, 1);
     }
+}
+
+/// Waits until storage refuses, makes room, and waits for what waited to go on within a second.
+fn refuse_and_make_room(engine: &Engine, disk: &SmallDisk, options: &str, stored: impl Fn() -> u64) {
+    let is_ok = || Metrics::of(engine.admin()).get("engine_storage_state{state=\"ok\"}") == 1;
+    assert!(wait_until(|| !is_ok()), "storage does not refuse");
+    // The reserve may still take something.
+    let mut last = stored();
+    let settled = || {
+        std::thread::sleep(Duration::from_millis(300));
+        std::mem::replace(&mut last, stored()) == last
+    };
+    assert!(wait_until(settled), "it goes on and on");
+    let room = now();
+    disk.remount(options);
+    assert!(wait_until(|| stored() > last), "it does not go on");
+    assert!(room.elapsed() < Duration::from_secs(1), "it went on after {:?}", room.elapsed());
+}
+
+/// Ten times full, of bytes and then of inodes, and ten times room: every entry is there once and in order.
+#[test]
+fn ten_times_full_and_nothing_is_lost() {
+    const ENTRIES: usize = 8 * MIB / 1000;
+    /// Bytes of an entry and its LF.
+    const STORED: usize = 960;
+    let Some(disk) = SmallDisk::mount("size=6m,nr_inodes=16") else { return };
+    let flags =
+        ["--disk-free-min", "0", "--buffer-bytes", "4MiB", "--line-bytes-max", "64KiB", "--admin", "127.0.0.1:0"];
+    let mut engine = Engine::start_in(&disk.path().join("data"), &flags);
+    let size = |log| engine.log_bytes(&token(log)).len() as u64;
+    for cycle in 0..10 {
+        let stream = engine.connect();
+        let lines = numbered(0, cycle * ENTRIES..(cycle + 1) * ENTRIES);
+        let sender = std::thread::spawn(move || send(stream, &[&lines]).unwrap());
+        let room = format!("size={}", 6 * MIB + (cycle + 1) * ENTRIES * STORED);
+        refuse_and_make_room(&engine, &disk, &room, || size(0));
+        sender.join().unwrap();
+        assert!(wait_until(|| size(0) == ((cycle + 1) * ENTRIES * STORED) as u64), "cycle {cycle}");
+    }
+    assert_complete(&engine, 0, 10 * ENTRIES);
+    disk.remount("size=256m");
+    for cycle in 0..10 {
+        let stream = engine.connect();
+        let logs = 1 + 20 * cycle..1 + 20 * (cycle + 1);
+        let lines: Vec<u8> = logs.clone().flat_map(|log| numbered(log, 0..1)).collect();
+        let sender = std::thread::spawn(move || send(stream, &[&lines]).unwrap());
+        let made = || logs.clone().filter(|&log| size(log) > 0).count() as u64;
+        refuse_and_make_room(&engine, &disk, &format!("nr_inodes={}", 16 + 40 * (cycle + 1)), made);
+        sender.join().unwrap();
+        assert!(wait_until(|| made() == 20), "cycle {cycle}");
+    }
+    assert_eq!(engine.stop().get("entries"), (10 * ENTRIES + 200) as u64);
+    (1..201).for_each(|log| assert_complete(&engine, log, 1));
 }
 
 /// A drain that meets a full disk to the end says how much was not stored, and exits 1.

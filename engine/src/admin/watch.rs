@@ -267,6 +267,7 @@ impl Watch {
             sealed: self.serving.get().map_or_else(Sealed::default, |serving| serving.segments.now()),
             certificate_expiry: self.tls.iter().filter_map(tls::Server::first_expiry).min(),
             disk_free_bytes: self.data.free_bytes().ok(),
+            disk_free_inodes: self.data.inodes().ok().flatten().map(|(free, _)| free),
             config_reloads: (self.reloads.load(Ordering::Relaxed), self.reloads_failed.load(Ordering::Relaxed)),
             limits: &self.limits.lock().unwrap_or_else(PoisonError::into_inner),
         })

@@ -103,6 +103,25 @@ impl WriteBuf {
         assert!(self.done <= self.bytes.len(), "the driver wrote more than it was given");
     }
 
+    /// Whether some of it has been written.
+    #[must_use]
+    pub const fn is_begun(&self) -> bool {
+        self.done > 0
+    }
+
+    /// Moves the cursor back to the start: all of it is to be written again. Gives the bytes in between.
+    pub fn rewind(&mut self) -> usize {
+        std::mem::take(&mut self.done)
+    }
+
+    /// Removes what has been written.
+    pub fn drop_done(&mut self) {
+        let done = self.rewind();
+        self.drop_front(done);
+        let lines = memchr::memchr_iter(b'\n', self.content()).count();
+        self.lines = u32::try_from(lines).expect("a buffer is below 4 GiB");
+    }
+
     /// When its first byte came, as its user has said.
     #[must_use]
     pub const fn since(&self) -> Time {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  file threads: a log has a new segment ─► looked at now ─► due again when something of it is old enough
-//!  recovery:     logs with sealed segments ─┘
+//!  recovery:     logs with sealed segments ─┤
+//!  shards:       a removal is recorded ─────┘
 //! ```
 //! It has the lowest priority of all threads, and the disk serves it last where the scheduler knows of priorities. At the
 //! end of the engine it breaks off: the next start goes on.
@@ -18,7 +19,8 @@ use super::no_resources;
 use crate::diag::{Level, log, quoted};
 use crate::error::StartError;
 use crate::limits::KEEP_RETRY;
-use crate::store::keep::{Clock, Keeper, Kept, Now, Rules};
+use crate::shard::{KeeperMail, Removal};
+use crate::store::keep::{Clock, Keeper, Kept, Ledger, Now, Rules};
 use crate::store::recover::Recovered;
 use crate::sys::{DataDir, affinity};
 use crate::wire::Token;
@@ -26,8 +28,7 @@ use crate::wire::Token;
 /// The thread; ends when dropped.
 #[derive(Debug)]
 pub(super) struct Keeping {
-    /// For those who make segments; `None` is for the end.
-    rolled: Sender<Option<Token>>,
+    mail: Sender<KeeperMail>,
     end: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -39,8 +40,9 @@ impl Keeping {
         rules: Rules,
         recovered: &Recovered,
         kept: Arc<Kept>,
+        ask: impl Fn(Removal) + Send + 'static,
     ) -> Result<Self, StartError> {
-        let (rolled, inbox) = channel();
+        let (mail, inbox) = channel();
         let end = Arc::new(AtomicBool::new(false));
         let now = Instant::now();
         let clock = Clock::new(recovered.newest_write, SystemTime::now(), now);
@@ -50,15 +52,15 @@ impl Keeping {
         let work = move || {
             affinity::yield_to_others();
             let keeper = Keeper { data: &data, rules, kept: &kept, end: &ended };
-            keep(&keeper, &inbox, due, clock);
+            keep(&keeper, Ledger::new(ask), &inbox, due, clock);
         };
         let thread = std::thread::Builder::new().name("keeper".into()).spawn(work).map_err(no_resources)?;
-        Ok(Self { rolled, end, thread: Some(thread) })
+        Ok(Self { mail, end, thread: Some(thread) })
     }
 
-    /// Where to say that a log has a new segment.
-    pub(super) fn rolled(&self) -> Sender<Option<Token>> {
-        self.rolled.clone()
+    /// Where to say that a log has a new segment, or that a removal is recorded.
+    pub(super) fn mail(&self) -> Sender<KeeperMail> {
+        self.mail.clone()
     }
 }
 
@@ -66,7 +68,7 @@ impl Drop for Keeping {
     fn drop(&mut self) {
         self.end.store(true, Ordering::Relaxed);
         // It may have ended by a panic, which ends the process.
-        let _told = self.rolled.send(None);
+        let _told = self.mail.send(KeeperMail::End);
         if let Some(thread) = self.thread.take() {
             let _ended = thread.join();
         }
@@ -74,18 +76,31 @@ impl Drop for Keeping {
 }
 
 #[expect(clippy::disallowed_methods, reason = "how old files are is no business of the core")]
-fn keep(keeper: &Keeper<'_>, inbox: &Receiver<Option<Token>>, mut due: BTreeMap<Token, Instant>, mut clock: Clock) {
+fn keep(
+    keeper: &Keeper<'_>,
+    mut ledger: Ledger<'_>,
+    inbox: &Receiver<KeeperMail>,
+    mut due: BTreeMap<Token, Instant>,
+    mut clock: Clock,
+) {
     loop {
         let now = Instant::now();
         let soonest = due.values().min().map_or(Duration::MAX, |at| at.saturating_duration_since(now));
-        match inbox.recv_timeout(soonest) {
-            Ok(Some(token)) => drop(due.insert(token, now)),
-            Ok(None) | Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => {}
-        }
+        let first = match inbox.recv_timeout(soonest) {
+            Ok(mail) => Some(mail),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         // All that is there first: a log is looked at once for many of its segments.
-        while let Ok(message) = inbox.try_recv() {
-            let Some(token) = message else { return };
+        for mail in first.into_iter().chain(inbox.try_iter()) {
+            let token = match mail {
+                KeeperMail::Rolled(token) => token,
+                KeeperMail::Recorded(removal) => {
+                    ledger.recorded(removal);
+                    removal.token
+                }
+                KeeperMail::End => return,
+            };
             due.insert(token, now);
         }
         let now = Instant::now();
@@ -97,7 +112,7 @@ fn keep(keeper: &Keeper<'_>, inbox: &Receiver<Option<Token>>, mut due: BTreeMap<
             due.remove(&token);
             let wall = SystemTime::now();
             let now = Now { wall, trusted: clock.tick(wall, Instant::now()) };
-            let next = keeper.look_after(token, now).unwrap_or_else(|error| {
+            let next = keeper.look_after(&mut ledger, token, now).unwrap_or_else(|error| {
                 let error = quoted(&error);
                 log(Level::Warn, format_args!("sealed segments are left as they are, for now error={error}"));
                 Some(KEEP_RETRY)

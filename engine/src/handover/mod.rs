@@ -19,7 +19,7 @@ pub use batch::{Batch, Lane, Run, RunKind};
 pub use queue::{Doorbell, Inlet, Outlet, queue};
 
 /// A shard, counted from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShardId(pub u16);
 
 /// What travels from one shard to another.

@@ -151,6 +151,18 @@ pub const WRITE_SECONDS: Family = family(
     "From the turn of the shard that asked for a write to the turn that learned of its end.",
 );
 /// No labels.
+pub const SYNC_SECONDS: Family = family(
+    Kind::Histogram,
+    "engine_sync_seconds",
+    "seconds",
+    "From the turn of the shard that asked for a sync to the turn that learned of its end.",
+);
+/// No labels.
+pub const POISONED_SEGMENTS: Family = counter(
+    "engine_poisoned_segments",
+    "Segments that were given up because a sync or a write of them failed; their logs go on in new ones.",
+);
+/// No labels.
 pub const ENTRY_DELAY_SECONDS: Family = family(
     Kind::Histogram,
     "engine_entry_delay_seconds",
@@ -178,10 +190,12 @@ pub const LOGS_REFUSED: Family =
 /// No labels.
 pub const DISK_FREE_BYTES: Family =
     family(Kind::Gauge, "engine_disk_free_bytes", "bytes", "Bytes that the engine can still write to its disk.");
+/// No labels.
+pub const DISK_FREE_INODES: Family = gauge("engine_disk_free_inodes", "Files that the engine can still make.");
 /// `state`
 pub const STORAGE_STATE: Family = gauge(
     "engine_storage_state",
-    "1 for the state that storage is in: ok, partial (some logs are refused), low (below --disk-free-min) or refuses; 0 for the others.",
+    "1 for the state that storage is in: ok, partial (some logs are refused), low (below --disk-free-min, or its reserve spent) or refuses; 0 for the others.",
 );
 /// `shard`
 pub const SHARD_BUSY_RATIO: Family = family(
@@ -230,6 +244,8 @@ pub const ALL: &[Family] = &[
     BACKPRESSURE_SECONDS,
     BATCHES,
     WRITE_SECONDS,
+    SYNC_SECONDS,
+    POISONED_SEGMENTS,
     ENTRY_DELAY_SECONDS,
     SEGMENTS,
     RETAINED_BYTES,
@@ -238,6 +254,7 @@ pub const ALL: &[Family] = &[
     LOGS,
     LOGS_REFUSED,
     DISK_FREE_BYTES,
+    DISK_FREE_INODES,
     STORAGE_STATE,
     SHARD_BUSY_RATIO,
     RING_OVERFLOW,

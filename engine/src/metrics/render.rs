@@ -48,6 +48,8 @@ pub struct Snapshot<'a> {
     pub certificate_expiry: Option<i64>,
     /// Free space, if it could be asked.
     pub disk_free_bytes: Option<u64>,
+    /// Files that can still be made, if there is such a limit.
+    pub disk_free_inodes: Option<u64>,
     /// How often the configuration was read again, and how often that failed.
     pub config_reloads: (u64, u64),
     /// The limits in force.
@@ -166,6 +168,8 @@ fn shards(text: &mut Text, snapshot: &Snapshot<'_>) {
 fn storage(text: &mut Text, snapshot: &Snapshot<'_>) {
     text.family(&names::BATCHES).sample(&[], snapshot.sum(|report| report.counters.batches));
     text.family(&names::WRITE_SECONDS).histogram(&snapshot.histogram(|report| &report.write_seconds));
+    text.family(&names::SYNC_SECONDS).histogram(&snapshot.histogram(|report| &report.sync_seconds));
+    text.family(&names::POISONED_SEGMENTS).sample(&[], snapshot.sum(|report| report.segments_poisoned));
     text.family(&names::ENTRY_DELAY_SECONDS).histogram(&snapshot.histogram(|report| &report.entry_delay_seconds));
     // The shards may have answered before the control side did something with what they sealed since.
     let sealed = snapshot.sealed.added + snapshot.sum(|report| report.segments_sealed);
@@ -181,6 +185,9 @@ fn storage(text: &mut Text, snapshot: &Snapshot<'_>) {
     text.family(&names::LOGS_REFUSED).sample(&[], snapshot.sum(|report| report.logs_refused));
     if let Some(bytes) = snapshot.disk_free_bytes {
         text.family(&names::DISK_FREE_BYTES).sample(&[], bytes);
+    }
+    if let Some(inodes) = snapshot.disk_free_inodes {
+        text.family(&names::DISK_FREE_INODES).sample(&[], inodes);
     }
     let mut samples = text.family(&names::STORAGE_STATE);
     for state in StorageState::ALL {
@@ -321,6 +328,7 @@ mod tests {
             sealed: Sealed { added: 7, removed: 2, packed: 1, retired_bytes: 99 },
             certificate_expiry: Some(4_102_444_800),
             disk_free_bytes: Some(7),
+            disk_free_inodes: Some(9),
             config_reloads: (2, 1),
             limits: &[Limit::new("shards", 2_u16), Limit::new("linger", Duration::from_millis(5))],
         })

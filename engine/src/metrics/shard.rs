@@ -279,6 +279,10 @@ pub struct Report {
     pub listeners: Vec<ListenerCounters>,
     /// From the turn that asked for a write to the turn that learned of its end.
     pub write_seconds: Histogram,
+    /// From asked for to synced.
+    pub sync_seconds: Histogram,
+    /// Segments that were given up.
+    pub segments_poisoned: u64,
     /// From the first entry of a batch to the end of its write: one sample per batch, the worst of its entries.
     pub entry_delay_seconds: Histogram,
     /// Time in which it took nothing in: budget used up, another shard behind, storage refusing, disk low.

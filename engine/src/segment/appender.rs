@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::index::{Batch as Written, IndexBlock, OpenBlock, count_lines};
+use super::journal::Proof;
 use super::{LogName, Offset, Position};
 use crate::buf::{BufferPool, WriteBuf, class_for};
 use crate::limits::{ROLL_GAP, STAGING_BYTES_MAX, STAGING_BYTES_MIN};
@@ -32,6 +33,8 @@ pub enum AppendOp {
         base: Offset,
         /// The segment that ends here.
         close: Option<FileId>,
+        /// A poisoned segment has this name.
+        replaces: bool,
         /// The last block of that one's index.
         sealed: Option<IndexBlock>,
     },
@@ -103,12 +106,34 @@ struct Batch {
     opens_segment: bool,
 }
 
+/// Batches of a poisoned segment that are written again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restaged {
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Capacity of their buffers.
+    pub capacity: usize,
+}
+
 /// The appending end of one log.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about the segment at hand")]
 pub struct Appender {
     name: LogName,
     base: Offset,
     written: Position,
+    /// End of the last batch that was written whole.
+    recorded: Position,
+    /// What is written and kept until it is synced: base of its segment, end there.
+    retained: VecDeque<(Offset, Position, WriteBuf)>,
+    /// The segment at hand takes nothing more.
+    poisoned: bool,
+    /// Batches are kept until they are synced.
+    retains: bool,
+    /// The segment that is being made has the name of a poisoned one.
+    replaces: bool,
+    /// What the last poisoned segment left to be written again.
+    restaged: Option<Restaged>,
     assigned: u64,
     file: File,
     writing: bool,
@@ -141,6 +166,12 @@ impl Appender {
             name,
             base,
             written,
+            recorded: written,
+            retained: VecDeque::new(),
+            poisoned: false,
+            retains: false,
+            replaces: false,
+            restaged: None,
             assigned: written.0,
             file,
             writing: false,
@@ -165,10 +196,59 @@ impl Appender {
         self.name
     }
 
+    /// Offset of the first byte of the segment at hand.
+    #[must_use]
+    pub fn base(&self) -> Offset {
+        self.base
+    }
+
+    /// Where the next byte of the segment at hand goes.
+    #[must_use]
+    pub fn length(&self) -> Position {
+        self.written
+    }
+
+    /// Where its last batch that was written whole ends.
+    #[must_use]
+    pub fn recorded(&self) -> Position {
+        self.recorded
+    }
+
+    /// Checksum of what is written whole and in no block of the index yet.
+    #[must_use]
+    pub fn proof(&self) -> Proof {
+        self.block.proof()
+    }
+
+    /// Whether bytes of a batch that is not whole are in the segment at hand, or may be.
+    #[must_use]
+    pub fn has_begun_a_batch(&self) -> bool {
+        self.writing || self.written > self.recorded
+    }
+
+    /// The segment, if it is open.
+    #[must_use]
+    pub fn file(&self) -> Option<FileId> {
+        match self.file {
+            File::Open(file) => Some(file),
+            _ => None,
+        }
+    }
+
+    /// Whether the segment at hand was made; while a later one is being made, the one before it was.
+    #[must_use]
+    pub fn has_file(&self) -> bool {
+        !matches!(self.file, File::Absent | File::Opening { create: true })
+    }
+
     /// Whether entries wait for a write that is not under way.
     #[must_use]
     pub fn has_staged(&self) -> bool {
-        self.filling.is_some() || !self.full.is_empty()
+        self.filling.is_some() || !self.full.is_empty() || self.has_to_write_again()
+    }
+
+    fn has_to_write_again(&self) -> bool {
+        self.poisoned && self.retained.back().is_some_and(|kept| kept.0 == self.base)
     }
 
     /// Whether a full batch waits.
@@ -310,6 +390,12 @@ impl Appender {
         }
     }
 
+    /// The segment at hand takes nothing more: the next entry begins another. For one in which nothing is staged.
+    pub fn seal(&mut self) {
+        self.filling_opens_segment = true;
+        self.assigned = 0;
+    }
+
     fn finish_batch(&mut self) {
         if let Some(buf) = self.filling.take() {
             let opens_segment = std::mem::take(&mut self.filling_opens_segment);
@@ -318,7 +404,7 @@ impl Appender {
     }
 
     fn next_opens_segment(&self) -> bool {
-        self.full.front().map_or(self.filling_opens_segment, |batch| batch.opens_segment)
+        self.poisoned || self.full.front().map_or(self.filling_opens_segment, |batch| batch.opens_segment)
     }
 
     /// The next operation, if there is something to write and nothing in flight.
@@ -326,6 +412,7 @@ impl Appender {
         if self.is_busy() || !self.has_staged() {
             return None;
         }
+        self.restaged = None;
         match self.file {
             File::Open(file) if self.next_opens_segment() => Some(self.start_roll(Some(file))),
             File::Open(file) => Some(self.start_write(file)),
@@ -336,13 +423,17 @@ impl Appender {
             }
             File::Absent => {
                 self.file = File::Opening { create: true };
-                Some(AppendOp::Create { base: self.base, close: None, sealed: None })
+                Some(AppendOp::Create { base: self.base, close: None, replaces: self.replaces, sealed: None })
             }
             File::Opening { .. } => None,
         }
     }
 
     fn start_roll(&mut self, close: Option<FileId>) -> AppendOp {
+        self.replaces = false;
+        if std::mem::take(&mut self.poisoned) {
+            self.leave_poisoned();
+        }
         match self.full.front_mut() {
             Some(batch) => batch.opens_segment = false,
             None => self.filling_opens_segment = false,
@@ -350,8 +441,72 @@ impl Appender {
         let sealed = self.block.close(self.base, self.written);
         self.base = self.written.in_log(self.base).expect("a log of 16 EiB fits no disk");
         self.written = Position::START;
+        self.recorded = Position::START;
         self.file = File::Opening { create: true };
-        AppendOp::Create { base: self.base, close, sealed }
+        AppendOp::Create { base: self.base, close, replaces: self.replaces, sealed }
+    }
+
+    /// What is kept of the segment is written again, in the one that begins where that is not known to be good.
+    fn leave_poisoned(&mut self) {
+        // The index of what stays is made up for from the text.
+        self.block = OpenBlock::default();
+        let (mut bytes, mut capacity) = (0, 0);
+        if let Some(batch) = self.full.front_mut().filter(|batch| batch.buf.is_begun()) {
+            if self.retains {
+                bytes += batch.buf.rewind() as u64;
+            } else {
+                // Its beginning stays where it is.
+                batch.buf.drop_done();
+            }
+        }
+        if self.retains {
+            self.written = self.recorded;
+        }
+        while let Some((_, end, mut buf)) = self.retained.pop_back_if(|kept| kept.0 == self.base) {
+            buf.rewind();
+            bytes += buf.content().len() as u64;
+            capacity += buf.capacity();
+            self.written = Position(end.0 - buf.content().len() as u64);
+            self.full.push_front(Batch { buf, opens_segment: false });
+        }
+        self.replaces = self.written == Position::START;
+        if !self.filling_opens_segment && !self.full.iter().any(|batch| batch.opens_segment) {
+            self.assigned = self.staged_bytes();
+        }
+        self.restaged = Some(Restaged { bytes, capacity });
+    }
+
+    /// Nothing more is written to the segment at hand: the next operation makes another.
+    pub fn poison(&mut self) {
+        self.poisoned = true;
+    }
+
+    /// Whether the segment that is being made has the name of a poisoned one.
+    #[must_use]
+    pub fn replaces(&self) -> bool {
+        self.replaces
+    }
+
+    /// Whether that is still to come.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned
+    }
+
+    /// What the operation that was just started will write again.
+    #[must_use]
+    pub fn restaged(&self) -> Option<Restaged> {
+        self.restaged
+    }
+
+    /// What is kept of this segment, or of one before it, up to `end` is on the disk. Gives the capacity that is free now.
+    pub fn release(&mut self, base: Offset, end: Position, pool: &mut BufferPool) -> usize {
+        let mut capacity = 0;
+        while let Some((_, _, buf)) = self.retained.pop_front_if(|kept| (kept.0, kept.1) <= (base, end)) {
+            capacity += buf.capacity();
+            pool.give(buf);
+        }
+        capacity
     }
 
     fn start_write(&mut self, file: FileId) -> AppendOp {
@@ -394,8 +549,10 @@ impl Appender {
         }
     }
 
-    /// `count` bytes of the buffer in flight are in the file.
-    pub fn wrote(&mut self, mut buf: WriteBuf, count: usize, pool: &mut BufferPool) -> Wrote {
+    /// `count` bytes of the buffer in flight are in the file. With `retains`, a buffer that is done stays until
+    /// [`Appender::release`].
+    pub fn wrote(&mut self, mut buf: WriteBuf, count: usize, retains: bool, pool: &mut BufferPool) -> Wrote {
+        self.retains = retains;
         buf.advance(count);
         self.written = Position(self.written.0 + count as u64);
         if !buf.rest().is_empty() {
@@ -412,7 +569,12 @@ impl Appender {
         let next = if bytes > STAGING_BYTES_MAX / 4 { bytes } else { bytes / 2 };
         let next = next.clamp(STAGING_BYTES_MIN, STAGING_BYTES_MAX);
         self.class = u8::try_from(class_for(next)).expect("there are fewer than 256 size classes");
-        pool.give(buf);
+        self.recorded = self.written;
+        if retains {
+            self.retained.push_back((self.base, self.written, buf));
+        } else {
+            pool.give(buf);
+        }
         self.writing = false;
         Wrote::Whole { batch, closed }
     }
@@ -509,7 +671,7 @@ mod tests {
                     assert_eq!(position.0, bytes.len() as u64);
                     let count = 1 + random % buf.rest().len();
                     bytes.extend(&buf.rest()[..count]);
-                    match appender.wrote(buf, count, pool) {
+                    match appender.wrote(buf, count, false, pool) {
                         Wrote::Rest(op) => self.in_flight = Some(op),
                         Wrote::Whole { closed, .. } => self.blocks.extend(closed.into_iter().flatten()),
                     }
@@ -527,7 +689,8 @@ mod tests {
                     let bytes = &bytes[usize::try_from(end).expect("small")..];
                     end = block.end.0;
                     let bytes = &bytes[..usize::try_from(end - block.start.0).expect("small")];
-                    let (lines, crc32c) = (super::super::index::count_lines(bytes), crc32c::crc32c(bytes));
+                    let (lines, crc32c) =
+                        (super::super::index::count_lines(bytes), crate::segment::checksum::crc32c(bytes));
                     assert_eq!((block.lines, block.crc32c), (lines, crc32c), "seed {seed}");
                 }
                 assert!(end == bytes.len() as u64 || base == newest, "seed {seed}: {end} of {}", bytes.len());

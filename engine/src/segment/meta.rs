@@ -1,7 +1,7 @@
 //! META: what the data directory says about itself.
 //!
 //! ```text
-//! format=1
+//! format=2
 //! node=7b0c1c9e-6f0a-4c55-9b43-0f3f2f0a9c11
 //! ```
 //! The format stands first and alone on its line, so that an engine can name a version that it does not know. A key
@@ -12,7 +12,9 @@ use std::fmt;
 use uuid::Uuid;
 
 /// The format that this engine writes, and the newest that it reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+/// The oldest that it reads: without journals.
+pub const FORMAT_OLDEST: u32 = 1;
 
 /// Names the data directory for ever, whatever host it moves to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,8 @@ impl fmt::Display for NodeId {
 /// What META holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
+    /// Version of what is in the directory.
+    pub format: u32,
     /// Whose data this is.
     pub node: NodeId,
 }
@@ -52,22 +56,21 @@ impl Meta {
     /// The file's text.
     #[must_use]
     pub fn text(&self) -> String {
-        format!("format={FORMAT}\nnode={}\n", self.node)
+        format!("format={}\nnode={}\n", self.format, self.node)
     }
 
     /// Reads what [`Meta::text`] wrote.
     ///
     /// # Errors
-    /// When the format is not this one, or the text is none of ours.
+    /// When the format is none that this engine reads, or the text is none of ours.
     pub fn parse(text: &str) -> Result<Self, MetaError> {
         let (first, rest) = text.split_once('\n').ok_or(MetaError::Malformed)?;
         let format = first.strip_prefix("format=").ok_or(MetaError::Malformed)?;
-        if format != FORMAT.to_string() {
-            return Err(MetaError::UnknownFormat(format.to_owned()));
-        }
+        let known = (FORMAT_OLDEST..=FORMAT).find(|known| known.to_string() == format);
+        let format = known.ok_or_else(|| MetaError::UnknownFormat(format.to_owned()))?;
         let node = rest.strip_prefix("node=").and_then(|node| node.strip_suffix('\n'));
         let node = node.and_then(|node| Uuid::try_parse(node).ok()).ok_or(MetaError::Malformed)?;
-        Ok(Self { node: NodeId(node) })
+        Ok(Self { format, node: NodeId(node) })
     }
 }
 
@@ -77,8 +80,10 @@ mod tests {
 
     #[test]
     fn text_comes_back() {
-        let meta = Meta { node: NodeId::from_random([7; 16]) };
-        assert_eq!(Meta::parse(&meta.text()), Ok(meta));
+        for format in [FORMAT_OLDEST, FORMAT] {
+            let meta = Meta { format, node: NodeId::from_random([7; 16]) };
+            assert_eq!(Meta::parse(&meta.text()), Ok(meta));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Names and numbers of a log's files. No I/O.
 //!
 //! ```text
-//! DATA/LOCK  META  _quarantine/  _rejected/<reason>/
+//! DATA/LOCK  META  _journal/  _quarantine/  _rejected/<reason>/
 //! DATA/<token>/00000000000000000000.log     offset 0 ..= 99     position 0 ..= 99
 //!              00000000000000000000.idx     its index; see index.rs
 //!              00000000000000000100.log     offset 100 ..       position 0 ..
@@ -11,10 +11,12 @@
 //! so that names sort like numbers. `base + size` is the base of the next segment.
 
 mod appender;
+pub mod checksum;
 pub mod index;
+pub mod journal;
 pub mod meta;
 
-pub use appender::{AppendOp, Appended, Appender, FileId, SegmentLimits, Wrote};
+pub use appender::{AppendOp, Appended, Appender, FileId, Restaged, SegmentLimits, Wrote};
 pub use index::IndexBlock;
 pub use meta::Meta;
 
@@ -32,6 +34,10 @@ pub const LOCK: &str = "LOCK";
 pub const META: &str = "META";
 /// The same while it is written; renamed to [`META`].
 pub const META_NEW: &str = "META.new";
+/// Directory of the commit journals.
+pub const JOURNAL: &str = "_journal";
+/// In there: room on the disk for when it is full.
+pub const RESERVE: &str = "reserve";
 /// Directory of the bytes that recovery could not vouch for.
 pub const QUARANTINE: &str = "_quarantine";
 /// Directory of the lines that named no log, where they are kept: a log for each reason.

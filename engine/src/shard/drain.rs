@@ -23,6 +23,7 @@ use super::op::{ConnectionId, Op, ShutdownSide};
 use super::{Listener, Shard, listener_id};
 use crate::handover::{Message, ShardId};
 use crate::limits::{ACKNOWLEDGE_SETTLE, CUT_NUDGE, DRAIN_SETTLE, QUEUE_ABANDON};
+use crate::metrics::Counters;
 use crate::time::Time;
 
 /// Where a shard is in its life.
@@ -36,6 +37,26 @@ pub(super) enum Phase {
     Flushing { deadline: Time, announced: bool },
     GivingUp { announced: bool },
     Done,
+}
+
+/// How a shard ended, or several.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// What it did.
+    pub counters: Counters,
+    /// Bytes taken from the network and not stored, because storage refused until the end.
+    pub unstored_bytes: u64,
+    /// Whether connections that the kernel had accepted were left in a listener's queue, or datagrams in a socket.
+    pub abandoned_queue: bool,
+}
+
+impl Outcome {
+    /// Adds how another shard ended.
+    pub fn add(&mut self, other: &Self) {
+        self.counters.add(&other.counters);
+        self.unstored_bytes += other.unstored_bytes;
+        self.abandoned_queue |= other.abandoned_queue;
+    }
 }
 
 impl Phase {
@@ -188,7 +209,7 @@ impl Shard {
         }
         let announced = announced || self.announce();
         let stored = self.incoming.is_empty() && self.logs.unwritten_bytes() == 0;
-        let done = announced && stored && self.others_have_finished();
+        let done = announced && stored && self.others_have_finished() && self.logs.end_durably(&mut self.ops);
         if done { Phase::Done } else { Phase::Flushing { deadline, announced } }
     }
 

@@ -19,6 +19,8 @@ use std::time::Duration;
 
 use super::allowance::{Allowance, RejectedRoom};
 use super::by_class::ByClass;
+use super::durability::{Durability, SyncLevel};
+use super::journal::Journal;
 use super::op::{Notice, Op};
 use super::outgoing::Outgoing;
 use crate::buf::{BufferPool, WriteBuf};
@@ -27,9 +29,30 @@ use crate::limits::{OPENS_IN_FLIGHT_MAX, STORAGE_RETRY, WRITES_IN_FLIGHT_MAX};
 use crate::metrics::Histogram;
 use crate::route::{KnownTokens, LogId, Route, Router};
 use crate::scan;
+use crate::segment::journal::{Batch, JournalEntry, Proof, SegmentNumber};
 use crate::segment::{AppendOp, Appended, Appender, FileId, LogName, Offset, Position, SegmentLimits, Wrote};
 use crate::time::Time;
 use crate::wire::{Entry, Reject, Token};
+
+/// The error of a disk that cannot be read or written there.
+const EIO: i32 = 5;
+
+/// The newest segment of a log that recovery found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resumed {
+    /// Offset of its first byte.
+    pub base: Offset,
+    /// Its length.
+    pub length: Position,
+    /// So much of it is on the disk.
+    pub synced: Position,
+    /// Nothing more is appended to it: the next entry begins another.
+    pub sealed: bool,
+    /// What follows this offset may be lost, although it can still be read.
+    pub doubt: Option<Offset>,
+    /// How long ago it was made.
+    pub age: Duration,
+}
 
 /// What the logs of a shard are allowed.
 #[derive(Clone, Debug)]
@@ -50,8 +73,11 @@ pub struct LogLimits {
 
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent marks, one for each queue that a log can be in")]
-struct Log {
-    appender: Appender,
+pub(super) struct Log {
+    pub(super) appender: Appender,
+    pub(super) segment: Segment,
+    /// Written since the last barrier began.
+    pub(super) dirty: bool,
     /// To be written as soon as it is idle and its turn has come.
     due: bool,
     /// In `ready`, perhaps no longer with a reason.
@@ -70,6 +96,44 @@ struct Log {
     write_began: Time,
 }
 
+/// The segment of a log that was made last, as the journal knows it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Segment {
+    pub(super) number: SegmentNumber,
+    pub(super) base: Offset,
+    /// So much of it is on the disk.
+    pub(super) synced: Position,
+    /// It is given up: whatever is synced later says nothing of it.
+    pub(super) poisoned: bool,
+}
+
+impl Log {
+    /// Whether the journal tells of it. Of rejected lines it does not: their text has to do.
+    pub(super) fn is_journaled(&self) -> bool {
+        self.appender.name().token().is_some()
+    }
+
+    /// Whether a segment of it was made.
+    pub(super) fn has_segment(&self) -> bool {
+        self.appender.base() != self.segment.base || self.appender.has_file()
+    }
+
+    /// Length of the segment that was made last, up to the end of its last record. While the next one is being made, the
+    /// appender is there already.
+    pub(super) fn recorded(&self) -> Position {
+        if self.appender.base() == self.segment.base {
+            self.appender.recorded()
+        } else {
+            self.appender.base().in_segment(self.segment.base)
+        }
+    }
+
+    /// Checksum of the last of these bytes.
+    pub(super) fn proof(&self) -> Proof {
+        if self.appender.base() == self.segment.base { self.appender.proof() } else { Proof::default() }
+    }
+}
+
 /// Storage refused an operation: nothing is started but one try at a time.
 #[derive(Debug)]
 struct Refusal {
@@ -77,11 +141,47 @@ struct Refusal {
     retry_at: Time,
 }
 
-/// Where the entries of a token go.
+/// Where the entries of a token go: to a log of this shard or to another shard.
+///
+/// One word, because it is handed from function to function for every line: an enum of the two is put together from pieces
+/// in memory, and whoever then loads the whole waits for every store before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Destination {
+pub(super) struct Destination(u64);
+
+/// A destination taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    Nowhere,
     Log(LogId),
     Shard(ShardId),
+}
+
+impl Destination {
+    const SHARD: u64 = 1 << u32::BITS;
+    /// Of a line that is no entry.
+    pub(super) const NOWHERE: Self = Self(u64::MAX);
+
+    #[inline]
+    fn log(log: LogId) -> Self {
+        Self(log.0.into())
+    }
+
+    #[inline]
+    fn shard(shard: ShardId) -> Self {
+        Self(Self::SHARD | u64::from(shard.0))
+    }
+
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is the number")]
+    pub(super) fn target(self) -> Target {
+        if self.0 < Self::SHARD {
+            Target::Log(LogId(self.0 as u32))
+        } else if self == Self::NOWHERE {
+            Target::Nowhere
+        } else {
+            Target::Shard(ShardId(self.0 as u16))
+        }
+    }
 }
 
 /// The logs of one shard and all that is staged for them.
@@ -89,10 +189,14 @@ pub(super) enum Destination {
 pub(super) struct Logs {
     limits: LogLimits,
     router: Router,
-    all: Vec<Log>,
+    pub(super) all: Vec<Log>,
     /// The logs of rejected lines, in the order of [`Reject::NO_LOG`].
     rejected: [Option<LogId>; Reject::NO_LOG.len()],
     pub(super) pool: BufferPool,
+    pub(super) journal: Journal,
+    pub(super) durability: Durability,
+    /// Capacity of buffers that are kept until they are synced, in bytes.
+    pub(super) retained_bytes: usize,
     ready: VecDeque<LogId>,
     cooling: VecDeque<(Time, LogId)>,
     largest: ByClass,
@@ -123,13 +227,22 @@ pub(super) struct Measured {
 }
 
 impl Logs {
-    pub(super) fn new(limits: LogLimits, router: Router, buffer_bytes: usize) -> Self {
+    pub(super) fn new(
+        limits: LogLimits,
+        router: Router,
+        buffer_bytes: usize,
+        journal: Journal,
+        sync: SyncLevel,
+    ) -> Self {
         Self {
             limits,
             router,
             all: Vec::new(),
             rejected: [None; Reject::NO_LOG.len()],
             pool: BufferPool::new(buffer_bytes),
+            journal,
+            durability: Durability::new(sync),
+            retained_bytes: 0,
             ready: VecDeque::new(),
             cooling: VecDeque::new(),
             largest: ByClass::default(),
@@ -166,15 +279,31 @@ impl Logs {
     }
 
     /// Adds a log that recovery found.
-    pub(super) fn resume(&mut self, name: LogName, base: Offset, length: Position, age: Duration) {
+    pub(super) fn resume(&mut self, name: LogName, newest: Resumed) {
+        let Resumed { base, length, synced, sealed, doubt, age } = newest;
         let roll_at = Time::new(self.limits.segment.age.saturating_sub(age));
-        let log = self.push(Appender::resume(name, base, length, roll_at));
+        let mut appender = Appender::resume(name, base, length, roll_at);
+        if sealed {
+            appender.seal();
+        }
+        let id = self.push(appender);
         match name {
             LogName::Token(token) => {
                 self.limits.tokens.take_anyway();
-                self.router.insert(token, log);
+                self.router.insert(token, id);
+                let log = &mut self.all[id.0 as usize];
+                // As recovery has counted them in the journal that it began.
+                log.segment = Segment { number: self.journal.number(), base, synced, poisoned: false };
+                if synced < length {
+                    log.dirty = true;
+                    self.durability.add_dirty(id);
+                }
+                self.durability.doubts.extend(doubt.map(|from| (id, from)));
             }
-            LogName::Rejected(reason) => *self.rejected_slot(reason) = Some(log),
+            LogName::Rejected(reason) => {
+                *self.rejected_slot(reason) = Some(id);
+                self.all[id.0 as usize].segment = Segment { base, synced, ..Segment::default() };
+            }
         }
         self.measured.segments_active += 1;
     }
@@ -183,6 +312,8 @@ impl Logs {
         let id = LogId(u32::try_from(self.all.len()).expect("tokens_max fits a u32"));
         self.all.push(Log {
             appender,
+            segment: Segment::default(),
+            dirty: false,
             due: false,
             queued: false,
             waits_to_open: false,
@@ -239,9 +370,9 @@ impl Logs {
     #[inline]
     pub(super) fn route(&mut self, token: Token, makes_logs: bool, now: Time) -> Result<Destination, Reject> {
         match self.router.route(token) {
-            Route::Mine(log) => Ok(Destination::Log(log)),
-            Route::Foreign(shard) => Ok(Destination::Shard(shard)),
-            Route::New if makes_logs => self.create(token, now).map(Destination::Log).ok_or(Reject::TooManyTokens),
+            Route::Mine(log) => Ok(Destination::log(log)),
+            Route::Foreign(shard) => Ok(Destination::shard(shard)),
+            Route::New if makes_logs => self.create(token, now).map(Destination::log).ok_or(Reject::TooManyTokens),
             Route::New => Err(Reject::UnknownToken),
         }
     }
@@ -319,7 +450,7 @@ impl Logs {
         self.largest.set(id.0, log.appender.staged_class().filter(|_| idle));
     }
 
-    fn make_due(&mut self, id: LogId) {
+    pub(super) fn make_due(&mut self, id: LogId) {
         let log = &mut self.all[id.0 as usize];
         log.due = true;
         if !log.queued && !log.appender.is_busy() && !log.waits_to_open {
@@ -332,6 +463,9 @@ impl Logs {
     /// first and without linger.
     pub(super) fn start(&mut self, now: Time, memory_max: usize, ops: &mut VecDeque<Op>) {
         self.end_lingers(now);
+        if self.journal.is_behind() {
+            return;
+        }
         if let Some(refusal) = &mut self.refusal {
             if now < refusal.retry_at || self.writes_in_flight + self.opens_in_flight > 0 {
                 return;
@@ -374,7 +508,7 @@ impl Logs {
 
     /// Takes the next log in turn; `None` if nobody waits, else whether an operation started.
     fn start_next(&mut self, now: Time, memory_max: usize, ops: &mut VecDeque<Op>) -> Option<bool> {
-        let pressed = self.pool.used() - self.writing_bytes >= memory_max;
+        let pressed = self.pool.used() - self.writing_bytes - self.retained_bytes >= memory_max;
         if pressed && let Some(id) = self.largest.largest() {
             return Some(self.start_log(LogId(id), now, ops));
         }
@@ -401,7 +535,12 @@ impl Logs {
         let log = &mut self.all[id.0 as usize];
         log.due = false;
         log.recent = true;
+        let poisoned = log.appender.is_poisoned();
         let Some(op) = log.appender.start() else { return false };
+        if poisoned {
+            self.replaced(id);
+        }
+        let log = &mut self.all[id.0 as usize];
         if matches!(op, AppendOp::Write { .. }) {
             log.unused = false;
             log.quiet_from = now + self.limits.linger;
@@ -425,17 +564,26 @@ impl Logs {
                 self.opens_in_flight += 1;
                 Op::OpenSegment { log, name, base, length, indexed }
             }
-            AppendOp::Create { base, close, sealed } => {
+            AppendOp::Create { base, close, replaces, sealed } => {
                 self.opens_in_flight += 1;
                 ops.extend(sealed.map(|block| Op::Index { name, block }));
+                self.leave(log);
                 if let Some(file) = close {
                     self.open.retain(|&open| open != log);
-                    ops.push_back(Op::CloseSegment(file));
+                    self.close(log, file, ops);
                 }
-                Op::CreateSegment { log, name, base }
+                Op::CreateSegment { log, name, base, replaces }
             }
         };
         ops.push_back(op);
+    }
+
+    fn close(&mut self, id: LogId, file: FileId, ops: &mut VecDeque<Op>) {
+        let log = &self.all[id.0 as usize];
+        if log.is_journaled() && log.segment.synced < log.recorded() {
+            self.durability.needs_whole();
+        }
+        ops.push_back(Op::CloseSegment(file));
     }
 
     /// Whether one more segment may be opened. If as many are open as may be, closes the one that was not written for
@@ -452,7 +600,7 @@ impl Logs {
                 && !log.unused
                 && let Some(file) = log.appender.close()
             {
-                ops.push_back(Op::CloseSegment(file));
+                self.close(id, file, ops);
                 return true;
             }
             self.open.push_back(id);
@@ -467,9 +615,13 @@ impl Logs {
         let notice = match result {
             Ok(file) => {
                 self.measured.opened(appender);
+                let is_new = appender.is_creating();
                 appender.opened(file);
                 self.all[id.0 as usize].unused = true;
                 self.open.push_back(id);
+                if is_new {
+                    self.record_made(id);
+                }
                 self.accepted_again()
             }
             Err(error) if is_the_logs_own(&error) => {
@@ -516,24 +668,51 @@ impl Logs {
             Ok(count) if count > 0 => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             result => {
+                let error = result.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into());
                 appender.write_failed(buf);
+                // A new segment is tried first: where that fails too, reading stops.
+                let notice = if is_for_good(&error) { self.poison_written(id) } else { self.refused(error, now) };
                 self.requeue_first(id);
-                return self.refused(result.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into()), now);
+                return notice;
             }
         };
         self.unwritten_bytes -= count as u64;
         let since = buf.since();
-        match appender.wrote(buf, count, &mut self.pool) {
+        let is_journaled = appender.name().token().is_some();
+        let retains = is_journaled && self.durability.retains();
+        let capacity = buf.capacity();
+        match appender.wrote(buf, count, retains, &mut self.pool) {
             Wrote::Rest(rest) => self.issue(id, rest, now, ops),
-            Wrote::Whole { closed, .. } => {
-                let name = appender.name();
+            Wrote::Whole { batch, closed } => {
+                let (name, end) = (appender.name(), appender.length());
                 ops.extend(closed.into_iter().flatten().map(|block| Op::Index { name, block }));
+                self.retained_bytes += if retains { capacity } else { 0 };
+                if is_journaled {
+                    let batch = Batch::ending(end, &batch);
+                    self.journal.add(JournalEntry::Batch { number: log.segment.number, batch }, &mut self.pool);
+                    if !std::mem::replace(&mut log.dirty, true) {
+                        self.durability.add_dirty(id);
+                    }
+                }
                 self.measured.entry_delay_seconds.observe(now.since(since));
                 self.requeue(id);
             }
         }
         // An interrupted write says nothing about the storage.
         if count > 0 { self.accepted_again() } else { None }
+    }
+
+    /// A poisoned segment has its successor. What was kept in memory of it is staged again.
+    #[cold]
+    fn replaced(&mut self, id: LogId) {
+        let log = &self.all[id.0 as usize];
+        let Segment { base, synced, .. } = log.segment;
+        let Some(again) = log.appender.restaged() else { return };
+        self.retained_bytes -= again.capacity;
+        self.unwritten_bytes += again.bytes;
+        if again.bytes > 0 && synced > Position::START {
+            self.cut_later(id, base, synced, Position(again.bytes));
+        }
     }
 
     /// A log is idle again: back to where it belongs.
@@ -568,12 +747,13 @@ impl Logs {
 
     /// Whether storage refuses and waits for its next try.
     pub(super) fn is_refused(&self) -> bool {
-        self.refusal.is_some()
+        self.refusal.is_some() || self.journal.is_refused()
     }
 
     /// Whether storage has refused since `since`, or only logs are left that cannot be opened.
     pub(super) fn is_hopeless(&self, since: Time) -> bool {
-        let refused = self.refusal.as_ref().is_some_and(|refusal| refusal.failed_at >= since);
+        let refused = self.refusal.as_ref().is_some_and(|refusal| refusal.failed_at >= since)
+            || self.journal.has_failed_since(since);
         let staged = |id: &LogId| self.all[id.0 as usize].appender.staged_bytes();
         let troubled: u64 = self.troubled.iter().map(|(_, id)| staged(id)).sum();
         refused || (troubled > 0 && troubled == self.unwritten_bytes)
@@ -601,14 +781,17 @@ impl Logs {
 
     /// When [`Logs::start`] has something to do without any completion before.
     pub(super) fn timeout(&self) -> Option<Time> {
-        match &self.refusal {
+        let own = match &self.refusal {
             Some(_) if self.writes_in_flight + self.opens_in_flight > 0 => None,
             Some(refusal) => Some(refusal.retry_at),
             None => {
                 let first = |queue: &VecDeque<(Time, LogId)>| queue.front().map(|&(at, _)| at);
                 first(&self.cooling).into_iter().chain(first(&self.troubled)).min()
             }
-        }
+        };
+        // While the journal is behind nothing is started: its own answer comes first.
+        let own = own.filter(|_| !self.journal.is_behind());
+        own.into_iter().chain(self.journal.timeout()).chain(self.durability.timeout()).min()
     }
 }
 
@@ -616,11 +799,17 @@ impl Measured {
     /// A segment was opened or created.
     fn opened(&mut self, appender: &Appender) {
         match (appender.is_creating(), appender.has_rolled()) {
+            (true, _) if appender.replaces() => {}
             (true, false) => self.segments_active += 1,
             (true, true) => self.segments_sealed += 1,
             (false, _) => self.file_cache_misses += 1,
         }
     }
+}
+
+/// Whether a write will not succeed on this segment: unlike a full disk, which will have room again.
+pub(super) fn is_for_good(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ReadOnlyFilesystem || error.raw_os_error() == Some(EIO)
 }
 
 /// Whether an open failed for what is on disk of this one log, while others may well succeed.

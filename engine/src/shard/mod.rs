@@ -25,7 +25,9 @@ mod by_class;
 mod connection;
 mod datagrams;
 mod drain;
+mod durability;
 mod ingest;
+mod journal;
 mod logs;
 mod op;
 mod outgoing;
@@ -39,11 +41,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use allowance::{Allowance, PerAddress, RejectedRoom};
+pub use drain::Outcome;
+pub use durability::SyncLevel;
 pub use ingest::Oversize;
-pub use logs::LogLimits;
+pub use journal::JournalStart;
+pub use logs::{LogLimits, Resumed};
 pub use op::{
-    Change, Command, Completion, ConnectionId, Datagrams, ListenerId, Newcomer, Notice, Op, PeerAddress, Received,
-    ReceivedDatagrams, ShutdownSide, UdpId,
+    Change, Command, Completion, ConnectionId, Datagrams, JournalId, KeeperMail, ListenerId, Newcomer, Notice, Op,
+    PeerAddress, Received, ReceivedDatagrams, Removal, ShutdownSide, Sync, UdpId,
 };
 pub use proxied::Cidr;
 
@@ -52,6 +57,7 @@ use connection::{Brought, Connection, Life};
 use datagrams::Udp;
 use drain::Phase;
 use ingest::{Ingest, absorb, count};
+use journal::Journal;
 use logs::Logs;
 use outgoing::Outgoing;
 use report::Stopwatch;
@@ -66,7 +72,7 @@ use crate::limits::{
 };
 use crate::metrics::{Counters, HandshakeResult, ListenerCounters};
 use crate::route::{KnownTokens, Ownership, Router};
-use crate::segment::{LogName, Offset, Position};
+use crate::segment::LogName;
 use crate::time::Time;
 use crate::tls;
 use crate::wire::Reject;
@@ -106,6 +112,10 @@ pub struct ShardConfig {
     pub udp_creates: bool,
     /// What the logs are allowed.
     pub logs: LogLimits,
+    /// Where the journal goes on.
+    pub journal: JournalStart,
+    /// When what was written is brought to the disk.
+    pub sync: SyncLevel,
 }
 
 /// What is spoken at a listener.
@@ -208,34 +218,15 @@ enum Listener {
     Closed,
 }
 
-/// How a shard ended, or several.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// What it did.
-    pub counters: Counters,
-    /// Bytes taken from the network and not stored, because storage refused until the end.
-    pub unstored_bytes: u64,
-    /// Whether connections that the kernel had accepted were left in a listener's queue, or datagrams in a socket.
-    pub abandoned_queue: bool,
-}
-
-impl Outcome {
-    /// Adds how another shard ended.
-    pub fn add(&mut self, other: &Self) {
-        self.counters.add(&other.counters);
-        self.unstored_bytes += other.unstored_bytes;
-        self.abandoned_queue |= other.abandoned_queue;
-    }
-}
-
 impl Shard {
     /// A shard that knows no log. It asks for its first accepts at once.
     #[must_use]
     pub fn new(config: ShardConfig) -> Self {
         let router = Router::new(config.ownership.clone(), config.id);
+        let journal = Journal::new(config.id, config.journal);
         let mut shard = Self {
             counters: Counters::default(),
-            logs: Logs::new(config.logs.clone(), router, config.buffer_bytes),
+            logs: Logs::new(config.logs.clone(), router, config.buffer_bytes, journal, config.sync),
             connections: Vec::with_capacity(CONNECTION_SLOTS.min(config.connections.left())),
             open_connections: 0,
             carries: ByClass::default(),
@@ -276,9 +267,9 @@ impl Shard {
         shard
     }
 
-    /// Adds a log that recovery found: the base, the length and the age of its newest segment.
-    pub fn resume_log(&mut self, name: LogName, base: Offset, length: Position, age: Duration) {
-        self.logs.resume(name, base, length, age);
+    /// Adds a log that recovery found.
+    pub fn resume_log(&mut self, name: LogName, newest: Resumed) {
+        self.logs.resume(name, newest);
     }
 
     /// Takes one completion.
@@ -296,6 +287,13 @@ impl Shard {
             Completion::Transmitted { connection, buf, result } => self.transmitted(connection, buf, &result),
             Completion::Closed(connection) => self.closed(connection),
             Completion::Opened { log, result } => self.notices.extend(self.logs.opened(log, result, now)),
+            Completion::JournalOpened(result) => self.notices.extend(self.logs.journal.opened(result, now)),
+            Completion::JournalWritten { buf, result } => {
+                self.notices.extend(self.logs.journal_written(buf, result, now, &mut self.ops));
+            }
+            Completion::Synced { sync, result } => {
+                self.logs.synced(sync, result, now, &mut self.ops, &mut self.notices);
+            }
             Completion::Sent { from, message: Message::Batch(batch) } => self.incoming.push_back((from, batch)),
             Completion::Sent { from, message: Message::Returned(batch) } => {
                 self.outgoing.returned(from, batch, &mut self.logs.pool);
@@ -308,6 +306,7 @@ impl Shard {
                 self.notices.push_back(Notice::Report(Box::new(self.report(ticket))));
             }
             Completion::Command(Command::Change(change)) => self.change(change),
+            Completion::Command(Command::Record(removal)) => self.logs.record_removal(removal),
             Completion::Command(Command::DiskLow(low)) => {
                 self.disk_low = low;
                 self.notices.push_back(Notice::DiskLow(low));
@@ -334,6 +333,7 @@ impl Shard {
             self.paused = true;
             self.backpressure.set(true, now);
             self.give_up_incoming();
+            self.logs.record(now, &mut self.ops);
             return self.outgoing.publish(&mut self.ops);
         }
         self.expire_handshakes();
@@ -345,6 +345,7 @@ impl Shard {
         // At the end nothing lingers, and what other shards send last neither.
         let memory_max = if self.phase.flushes() { 0 } else { self.budget(BUDGET_RESUME_PARTS) };
         self.logs.start(now, memory_max, &mut self.ops);
+        self.logs.record(now, &mut self.ops);
         self.ration();
         self.receive_parked();
         self.begin_handshakes();
@@ -398,7 +399,10 @@ impl Shard {
         let held = self.held.iter().map(|(_, received)| received.bytes() as u64);
         let incoming = self.incoming.iter().map(|(_, batch)| batch.entry_bytes());
         let waiting = self.udp.waiting_bytes();
-        self.logs.unwritten_bytes() + self.given_up_bytes + held.sum::<u64>() + incoming.sum::<u64>() + waiting
+        let own = self.logs.unwritten_bytes() + self.given_up_bytes;
+        let entries = own + held.sum::<u64>() + incoming.sum::<u64>() + waiting;
+        // What is written but not recorded may not last: only at the end, and if all else is well, that is worth a word.
+        if entries == 0 && self.phase.gives_up() { self.logs.journal.waiting_bytes() } else { entries }
     }
 
     /// Capacity of carries, staging, writes under way and batches for other shards, in bytes: what `buffer_bytes` limits.

@@ -9,7 +9,9 @@ use crate::buf::{RecvBuf, WriteBuf};
 use crate::handover::{Message, ShardId};
 use crate::metrics::Report;
 use crate::route::{KnownTokens, LogId};
+use crate::segment::journal::journal_name;
 use crate::segment::{FileId, IndexBlock, LogName, Offset, Position};
+use crate::wire::Token;
 
 /// A listener: an index into the driver's table, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +56,23 @@ impl From<IpAddr> for PeerAddress {
             IpAddr::V4(address) => Self::v4(address.octets()),
             IpAddr::V6(address) => Self(address.octets()),
         }
+    }
+}
+
+/// A file of a shard's journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct JournalId {
+    /// Whose journal it is.
+    pub shard: ShardId,
+    /// Which of its files.
+    pub generation: u64,
+}
+
+impl JournalId {
+    /// Its file name.
+    #[must_use]
+    pub fn name(self) -> String {
+        journal_name(self.shard.0, self.generation)
     }
 }
 
@@ -140,6 +159,8 @@ pub enum Op {
         name: LogName,
         /// Offset of its first byte.
         base: Offset,
+        /// A poisoned segment has this name, and moves to the quarantine.
+        replaces: bool,
     },
     /// [`Completion::Opened`]: opens an existing segment for writing.
     OpenSegment {
@@ -179,8 +200,61 @@ pub enum Op {
         /// Never refused: the shard keeps within [`HANDOVER_QUEUE`](crate::limits::HANDOVER_QUEUE).
         message: Message,
     },
-    /// Order: closes a segment that no write is in flight on.
+    /// [`Completion::JournalOpened`]: opens the file that recovery has begun for this shard.
+    OpenJournal {
+        /// The file.
+        journal: JournalId,
+        /// The length it must have.
+        length: Position,
+    },
+    /// [`Completion::JournalOpened`]: makes a file, or empties what a try before left behind.
+    CreateJournal(JournalId),
+    /// [`Completion::JournalWritten`]: writes the rest of `buf` at `position`. One at a time.
+    WriteJournal {
+        /// The journal's file.
+        file: FileId,
+        /// Where the rest goes.
+        position: Position,
+        /// Moves to the driver, and back in the answer.
+        buf: WriteBuf,
+    },
+    /// Order: of the shard's journal only this file and later ones stay.
+    RemoveJournals(JournalId),
+    /// [`Completion::Synced`]: brings what was written before to the disk. One at a time.
+    Sync(Sync),
+    /// Order: cuts a poisoned segment whose end is also in the next one. If that fails, recovery does it.
+    CutSegment {
+        /// The log.
+        name: LogName,
+        /// Offset of the segment's first byte.
+        base: Offset,
+        /// So much of it stays.
+        length: Position,
+    },
+    /// Order: closes a segment or a journal that no write is in flight on.
     CloseSegment(FileId),
+}
+
+/// What is to be brought to the disk; moves to the driver, and back in the answer.
+#[derive(Debug)]
+pub struct Sync {
+    /// Segments that were written.
+    pub segments: Vec<(LogId, FileId)>,
+    /// The journal that tells of it.
+    pub journal: FileId,
+    /// By one sync of the file system, names included; else each of these files for itself.
+    pub whole: bool,
+    /// The answer: segments whose own sync failed.
+    pub failed: Vec<LogId>,
+    /// The answer: whether the journal's did.
+    pub journal_failed: bool,
+}
+
+impl Default for Sync {
+    fn default() -> Self {
+        let (segments, failed) = (Vec::new(), Vec::new());
+        Self { segments, journal: FileId(0), whole: false, failed, journal_failed: false }
+    }
 }
 
 /// What one receive ended with.
@@ -291,6 +365,22 @@ pub enum Completion {
         /// Bytes written.
         result: io::Result<usize>,
     },
+    /// The journal's file is open, or why not.
+    JournalOpened(io::Result<FileId>),
+    /// How many bytes reached the journal; fewer than given is not an error.
+    JournalWritten {
+        /// The buffer of the request.
+        buf: WriteBuf,
+        /// Bytes written.
+        result: io::Result<usize>,
+    },
+    /// What was written is on the disk, or the first error.
+    Synced {
+        /// The request, and what failed of it.
+        sync: Sync,
+        /// An error, unless all is well.
+        result: io::Result<()>,
+    },
     /// Another shard has sent something.
     Sent {
         /// The other shard.
@@ -321,6 +411,30 @@ pub enum Command {
     },
     /// A setting is another one from now on.
     Change(Change),
+    /// [`Notice::Recorded`], once the journal tells of it and is on the disk. For the shard that owns the log.
+    Record(Removal),
+}
+
+/// A file of a sealed segment that is about to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Removal {
+    /// The log.
+    pub token: Token,
+    /// Offset of the segment's first byte.
+    pub base: Offset,
+    /// The segment stays, compressed, and this is its length; `None`: it is deleted.
+    pub sealed: Option<Position>,
+}
+
+/// What the one is told who looks after sealed segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeeperMail {
+    /// The log has a new segment behind another one.
+    Rolled(Token),
+    /// The record of this is on the disk.
+    Recorded(Removal),
+    /// The engine has ended.
+    End,
 }
 
 /// A setting that a running shard can take.
@@ -385,10 +499,25 @@ pub enum Notice {
     },
     /// Storage works again.
     StorageResumed,
+    /// A sync failed: the disk may have lost something.
+    SyncFailed(io::Error),
+    /// Nothing more is written to a segment, because a sync or a write of it failed.
+    Poisoned {
+        /// The log.
+        name: LogName,
+        /// Offset of the segment's first byte.
+        base: Offset,
+        /// From here …
+        from: Position,
+        /// … to here it may have lost what it held; nothing if both are the same.
+        to: Position,
+    },
     /// Reading stops until there is room, or goes on.
     DiskLow(bool),
     /// The answer to [`Command::Report`]: for the control side, not for the log.
     Report(Box<Report>),
+    /// The answer to [`Command::Record`]: for the control side, not for the log.
+    Recorded(Removal),
 }
 
 #[cfg(test)]

@@ -41,6 +41,8 @@ impl Shard {
             counters: self.counters(),
             listeners: self.listener_counters.clone(),
             write_seconds: measured.write_seconds.clone(),
+            sync_seconds: self.logs.durability.sync_seconds.clone(),
+            segments_poisoned: self.logs.durability.poisoned,
             entry_delay_seconds: measured.entry_delay_seconds.clone(),
             backpressure: self.backpressure.total(self.now),
             unwritten_bytes: self.unstored_bytes(),
@@ -80,7 +82,10 @@ mod tests {
     use crate::metrics::ListenerCounters;
     use crate::route::Ownership;
     use crate::segment::SegmentLimits;
-    use crate::shard::{Allowance, Command, ListenerConfig, LogLimits, Notice, Oversize, PerAddress, ShardConfig};
+    use crate::shard::{
+        Allowance, Command, JournalStart, ListenerConfig, LogLimits, Notice, Oversize, PerAddress, ShardConfig,
+        SyncLevel,
+    };
 
     fn config() -> ShardConfig {
         ShardConfig {
@@ -107,6 +112,8 @@ mod tests {
                 rejected: None,
                 open_files_max: 10,
             },
+            journal: JournalStart::first(),
+            sync: SyncLevel::Interval(Duration::from_secs(1)),
         }
     }
 

@@ -4,10 +4,15 @@
 //!  <base>.log ─► index complete ─► <base>.log.zst.tmp ─► synced, read back, compared ─► <base>.log.zst ─► .log goes
 //!                                                                          deleted, oldest first ◄─ too many, too old
 //! ```
+//! Before a segment or its text goes, the shard that owns the log records that, and the record is on the disk
+//! ([`Ledger`]): else a recovery would miss what nobody has lost.
+//!
 //! Invariants: the newest segment of a log is never touched, for it holds the log's offset; a name goes only when what
-//! replaces it is on the disk; every step can be repeated, so that a crash in the middle only means to start again. What
+//! replaces it is on the disk; the oldest goes first; every step can be repeated, so that a crash in the middle only means to start again. What
 //! a crash left behind is finished or removed when its log is looked at.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,7 +21,9 @@ use std::time::{Duration, Instant, SystemTime};
 use super::segment_file::{Packer, SegmentFile};
 use super::{CHUNK_BYTES, LogFiles, chunk_of, file_error};
 use crate::error::FileError;
-use crate::segment::{Offset, index_name, packed_name, packing_name, segment_name};
+use crate::limits::KEEP_RETRY;
+use crate::segment::{Offset, Position, index_name, packed_name, packing_name, segment_name};
+use crate::shard::Removal;
 use crate::sys::file::{Access, Dir};
 use crate::sys::{DataDir, index_file};
 use crate::wire::Token;
@@ -69,6 +76,48 @@ impl Clock {
     }
 }
 
+/// What the owners of logs are asked to record, and what of it is on the disk.
+pub struct Ledger<'a> {
+    ask: Box<dyn Fn(Removal) + 'a>,
+    asked: BTreeMap<Removal, bool>,
+}
+
+impl<'a> Ledger<'a> {
+    /// `ask` passes a question on to the shard that owns the log.
+    pub fn new(ask: impl Fn(Removal) + 'a) -> Self {
+        Self { ask: Box::new(ask), asked: BTreeMap::new() }
+    }
+
+    /// The answer has come.
+    pub fn recorded(&mut self, removal: Removal) {
+        self.asked.insert(removal, true);
+    }
+
+    /// Whether the record is on the disk. Asks for it, once, if it is not.
+    fn allows(&mut self, removal: Removal) -> bool {
+        let Self { ask, asked } = self;
+        *asked.entry(removal).or_insert_with(|| {
+            ask(removal);
+            false
+        })
+    }
+
+    fn is_recorded(&self, removal: Removal) -> bool {
+        self.asked.get(&removal).is_some_and(|recorded| *recorded)
+    }
+
+    /// It is gone, and with a deleted segment what was asked for its text.
+    fn close(&mut self, removal: Removal) {
+        self.asked.retain(|asked, _| (asked.token, asked.base) != (removal.token, removal.base));
+    }
+}
+
+impl fmt::Debug for Ledger<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger").field("asked", &self.asked).finish_non_exhaustive()
+    }
+}
+
 /// Looks after the sealed segments of logs.
 #[derive(Debug)]
 pub struct Keeper<'a> {
@@ -92,8 +141,10 @@ pub struct Now {
 }
 
 /// A log that is looked after.
-struct Log<'a> {
+struct Log<'a, 'b> {
     keeper: &'a Keeper<'a>,
+    ledger: &'a mut Ledger<'b>,
+    token: Token,
     dir: Dir,
     path: PathBuf,
     now: Now,
@@ -102,15 +153,16 @@ struct Log<'a> {
 }
 
 impl Keeper<'_> {
-    /// Does what is due in a log. Says when something else will be, if no segment is sealed before.
+    /// Does what is due in a log. Says when something else will be, if no segment is sealed before and no answer comes to
+    /// the ledger.
     ///
     /// # Errors
     /// The system's refusals; all can be tried again.
-    pub fn look_after(&self, token: Token, now: Now) -> Result<Option<Duration>, FileError> {
+    pub fn look_after(&self, ledger: &mut Ledger<'_>, token: Token, now: Now) -> Result<Option<Duration>, FileError> {
         let path = self.data.path().join(token.to_string());
         let dir = self.data.root().dir(&token.to_string()).map_err(file_error(&path, "opened"))?;
         let files = LogFiles::list(&dir).map_err(file_error(&path, "listed"))?;
-        let mut log = Log { keeper: self, dir, path, now, next: None };
+        let mut log = Log { keeper: self, ledger, token, dir, path, now, next: None };
         log.tidy(&files)?;
         let left = &files.bases[log.retain(&files.bases)?..];
         for pair in left.windows(2) {
@@ -124,7 +176,7 @@ impl Keeper<'_> {
     }
 }
 
-impl Log<'_> {
+impl Log<'_, '_> {
     fn wait(&mut self, time: Duration) {
         self.next = Some(self.next.map_or(time, |next| next.min(time)));
     }
@@ -144,7 +196,8 @@ impl Log<'_> {
         Ok(())
     }
 
-    /// Deletes the oldest segments while there are too many bytes or they are too old. Says how many.
+    /// Deletes the oldest segments while there are too many bytes or they are too old. Says how many go, at once or once
+    /// that is recorded.
     fn retain(&mut self, bases: &[Offset]) -> Result<usize, FileError> {
         let Rules { retain_bytes, retain_age, .. } = self.keeper.rules;
         if retain_bytes.is_none() && retain_age.is_none() {
@@ -155,7 +208,7 @@ impl Log<'_> {
             all.push((base, self.stat(base)?));
         }
         let mut bytes: u64 = all.iter().map(|(_, stat)| stat.bytes).sum();
-        let mut deleted = 0;
+        let (mut deleted, mut waits) = (0, false);
         // The newest stays.
         for (base, stat) in all.iter().take(all.len().saturating_sub(1)) {
             let age = self.now.trusted.duration_since(stat.modified).unwrap_or_default();
@@ -166,7 +219,12 @@ impl Log<'_> {
                 }
                 break;
             }
-            self.retire(*base, stat)?;
+            // All are asked for together, but none goes before an older one.
+            let removal = Removal { token: self.token, base: *base, sealed: None };
+            waits |= !self.ledger.allows(removal);
+            if !waits {
+                self.retire(removal, stat)?;
+            }
             bytes -= stat.bytes;
             deleted += 1;
         }
@@ -180,17 +238,20 @@ impl Log<'_> {
         let (plain, packed) = (stat(&plain)?, stat(&packed)?);
         let forms = plain.iter().chain(&packed);
         Ok(SegmentStat {
-            bytes: forms.clone().map(|stat| stat.len).sum(),
+            // Of one that is there twice the text will go soon.
+            bytes: packed.as_ref().or(plain.as_ref()).map_or(0, |stat| stat.len),
             modified: forms.map(|stat| stat.modified).min().unwrap_or(self.now.trusted),
             is_packed: plain.is_none(),
         })
     }
 
     /// Deletes a sealed segment, the oldest of its log: from here on the log begins with the next one.
-    fn retire(&self, base: Offset, stat: &SegmentStat) -> Result<(), FileError> {
+    fn retire(&mut self, removal: Removal, stat: &SegmentStat) -> Result<(), FileError> {
+        let base = removal.base;
         for name in [segment_name(base), packed_name(base), index_name(base)] {
             self.dir.unlink(&name).map_err(self.error(&name, "removed"))?;
         }
+        self.ledger.close(removal);
         let kept = self.keeper.kept;
         let count = if stat.is_packed { &kept.retired_packed } else { &kept.retired_plain };
         count.fetch_add(1, Ordering::Relaxed);
@@ -202,8 +263,18 @@ impl Log<'_> {
     fn seal(&mut self, base: Offset, len: u64, is_packed: bool) -> Result<(), FileError> {
         let name = segment_name(base);
         let Some(stat) = self.dir.stat(&name).map_err(self.error(&name, "inspected"))? else { return Ok(()) };
+        let removal = Removal { token: self.token, base, sealed: Some(Position(len)) };
+        if self.ledger.is_recorded(removal) {
+            // It was asked for when the compressed one was known to be good.
+            return self.unlink_text(removal);
+        }
         if is_packed {
-            return self.finish(base, len);
+            return self.finish(removal);
+        }
+        if stat.len > len {
+            // It was given up, and its end is in the next one too: it will be cut.
+            self.wait(KEEP_RETRY);
+            return Ok(());
         }
         index_file::complete(&self.dir, base, stat.len, u64::MAX)
             .map_err(self.error(&index_name(base), "completed"))?;
@@ -214,16 +285,17 @@ impl Log<'_> {
             self.wait(after.saturating_sub(age));
             return Ok(());
         }
-        self.pack(base)
+        self.pack(removal)
     }
 
-    fn pack(&self, base: Offset) -> Result<(), FileError> {
+    fn pack(&mut self, removal: Removal) -> Result<(), FileError> {
+        let base = removal.base;
         let name = packing_name(base);
         match pack(&self.dir, base, self.keeper.end) {
             Ok(false) => {}
             Ok(true) => {
                 self.dir.rename(&name, &packed_name(base)).map_err(self.error(&name, "renamed"))?;
-                return self.unlink_text(base);
+                return self.unlink_text(removal);
             }
             Err(error) => {
                 // It takes room that may be what is missing.
@@ -236,24 +308,32 @@ impl Log<'_> {
 
     /// Both are there. One that was renamed was on the disk and the same as the text, which perhaps was not: so if it can
     /// be decoded, it stays. Else it is made again.
-    fn finish(&self, base: Offset, len: u64) -> Result<(), FileError> {
+    fn finish(&mut self, removal: Removal) -> Result<(), FileError> {
+        let Removal { base, sealed, .. } = removal;
+        let len = sealed.unwrap_or_default().0;
         let name = packed_name(base);
         let packed = self.dir.file(&name, Access::Read).and_then(SegmentFile::packed);
         if packed.is_ok_and(|mut packed| is_whole(&mut packed, len, self.keeper.end)) {
-            return self.unlink_text(base);
+            return self.unlink_text(removal);
         }
         if self.keeper.end.load(Ordering::Relaxed) {
             return Ok(());
         }
         self.dir.unlink(&name).map_err(self.error(&name, "removed"))?;
-        self.pack(base)
+        self.pack(removal)
     }
 
-    fn unlink_text(&self, base: Offset) -> Result<(), FileError> {
-        let name = segment_name(base);
+    /// The compressed one is good: its name is brought to the disk, and once the journal knows, the text goes.
+    fn unlink_text(&mut self, removal: Removal) -> Result<(), FileError> {
+        let name = segment_name(removal.base);
+        if self.ledger.is_recorded(removal) {
+            self.dir.unlink(&name).map_err(self.error(&name, "removed"))?;
+            self.ledger.close(removal);
+            self.keeper.kept.packed.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
         self.dir.sync().map_err(file_error(&self.path, "synced"))?;
-        self.dir.unlink(&name).map_err(self.error(&name, "removed"))?;
-        self.keeper.kept.packed.fetch_add(1, Ordering::Relaxed);
+        let _allowed = self.ledger.allows(removal);
         Ok(())
     }
 }
@@ -331,6 +411,7 @@ mod tests {
     use crate::store::look_up::Window;
     use crate::store::reader::{Missing, Output, cat};
     use crate::store::show::Style;
+    use std::cell::RefCell;
     use std::fs::{self, File};
     use std::os::unix::fs::FileExt;
 
@@ -370,7 +451,16 @@ mod tests {
         fn look(&self, rules: Rules, now: u64) -> Option<u64> {
             let keeper = Keeper { data: &self.data, rules, kept: &self.kept, end: &self.end };
             let now = Now { wall: at(now), trusted: at(now) };
-            keeper.look_after(token(), now).unwrap().map(|next| next.as_secs())
+            let asked = RefCell::new(Vec::new());
+            let mut ledger = Ledger::new(|removal| asked.borrow_mut().push(removal));
+            loop {
+                let next = keeper.look_after(&mut ledger, token(), now).unwrap();
+                let asked = asked.take();
+                if asked.is_empty() {
+                    return next.map(|next| next.as_secs());
+                }
+                asked.into_iter().for_each(|removal| ledger.recorded(removal));
+            }
         }
 
         fn path(&self, name: &str) -> PathBuf {
@@ -464,6 +554,32 @@ mod tests {
         fixture.end.store(false, Ordering::Relaxed);
         fixture.look(Rules::default(), 1000);
         assert_eq!(fixture.names(), ".idx .log 10000.log current");
+    }
+
+    /// Nothing goes before its record is on the disk, and no segment before an older one.
+    #[test]
+    fn what_goes_is_recorded_before() {
+        let fixture = Fixture::new(4);
+        let asked = RefCell::new(Vec::new());
+        let mut ledger = Ledger::new(|removal| asked.borrow_mut().push(removal));
+        let rules = Rules { retain_bytes: Some(2 * BYTES), ..compress(0) };
+        let keeper = Keeper { data: &fixture.data, rules, kept: &fixture.kept, end: &fixture.end };
+        let mut look = |recorded: &[Removal]| {
+            recorded.iter().for_each(|&removal| ledger.recorded(removal));
+            let now = Now { wall: at(5000), trusted: at(5000) };
+            keeper.look_after(&mut ledger, token(), now).unwrap();
+            (fixture.names().replace("current", "").replace(".idx", ""), asked.take())
+        };
+        let removal = |base, sealed| Removal { token: token(), base: Offset(base), sealed };
+        let [first, second] = [0, 10_000].map(|base| removal(base, None));
+        let third = removal(20_000, Some(Position(BYTES)));
+        let all = "log 10000.log 20000 20000.log 20000.log.zst 30000.log";
+        let bare = |(names, asked): (String, Vec<Removal>)| (names.trim().trim_start_matches('.').to_owned(), asked);
+        assert_eq!(bare(look(&[])), (all.into(), vec![first, second, third]));
+        assert_eq!(bare(look(&[])), (all.into(), vec![]), "each is asked for once");
+        assert_eq!(bare(look(&[second])), (all.into(), vec![]), "the oldest goes first");
+        assert_eq!(bare(look(&[first, third])), ("20000 20000.log.zst 30000.log".into(), vec![]));
+        assert_eq!(fixture.kept.retired_plain.load(Ordering::Relaxed), 2);
     }
 
     #[test]

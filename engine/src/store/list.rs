@@ -1,11 +1,13 @@
 //! `engine ls`: one line for each log.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::SystemTime;
 
 use serde_json::json;
 
+use super::journals;
 use super::look_up::stat;
 use super::reader::{finish, open};
 use super::segment_file::SegmentFile;
@@ -33,7 +35,8 @@ pub fn ls(data: &Path, names: Option<&TokenList>, json: bool, out: &mut dyn Writ
         }
     }
     logs.sort_unstable_by_key(|log| log.token);
-    let written = if json { write_json(&logs, names, out) } else { write_table(&logs, names, out) };
+    let synced = if json { journals::read(&data).map_err(ReadError::File)?.synced_offsets() } else { BTreeMap::new() };
+    let written = if json { write_json(&logs, names, &synced, out) } else { write_table(&logs, names, out) };
     finish(written.and_then(|()| out.flush()).map_err(ReadError::Output))
 }
 
@@ -148,8 +151,13 @@ fn write_table(logs: &[Summary], names: Option<&TokenList>, out: &mut dyn Write)
     out.write_all(table.as_bytes())
 }
 
-/// Nobody has told syncs: that key is there and null, as is the name of a log without one.
-fn write_json(logs: &[Summary], names: Option<&TokenList>, out: &mut dyn Write) -> io::Result<()> {
+/// What no journal tells is there and null, as is the name of a log without one.
+fn write_json(
+    logs: &[Summary],
+    names: Option<&TokenList>,
+    synced: &BTreeMap<Token, Offset>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let logs: Vec<_> = logs
         .iter()
         .map(|log| {
@@ -161,7 +169,7 @@ fn write_json(logs: &[Summary], names: Option<&TokenList>, out: &mut dyn Write) 
                 "bytes": log.bytes,
                 "last_write": log.last_write(3),
                 "offset_written": log.offset_written.0,
-                "offset_synced": null,
+                "offset_synced": synced.get(&log.token).map(|offset| offset.0),
             })
         })
         .collect();

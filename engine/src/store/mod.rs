@@ -1,7 +1,8 @@
 //! What reads and mends files off the hot path.
 //!
-//! `recover` makes the data directory ready before an engine listens; `reader` shows logs while one may be writing.
+//! `recover` makes the data directory ready before an engine listens, `journals` begins what it records; `reader` shows logs while one may be writing.
 
+pub mod journals;
 pub mod keep;
 pub mod list;
 pub mod look_up;

@@ -3,26 +3,29 @@
 //! | what | against |
 //! | --- | --- |
 //! | bytes of a segment | the blocks of its index |
-//! | a compressed segment | these, and the checksum of each of its frames |
-//! | an index | the checksum of each of its records |
+//! | what no block covers yet | the journal: its checkpoint, and its records of batches |
+//! | a compressed segment | its index, and the checksum of each of its frames |
+//! | an index, a journal | the checksum of each of its records |
 //! | where a segment ends | where the next one begins |
 //!
-//! Bytes that no block covers have no checksum and are counted as such: of a log that is written to, the last minute or
-//! the last 64 KiB.
+//! Bytes that none of these covers have no checksum and are counted as such.
 
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
 
+use super::journals::{self, Check, Checks};
 use super::list::end_of;
 use super::reader::{finish, open, open_log};
 use super::segment_file::SegmentFile;
 use super::{CHUNK_BYTES, LogFiles, chunk_of, file_error, log_token};
 use crate::error::ReadError;
+use crate::segment::checksum;
 use crate::segment::index::{Index, RECORD_BYTES};
-use crate::segment::{Offset, index_name, packed_name, segment_name};
+use crate::segment::{JOURNAL, Offset, index_name, journal as records, packed_name, segment_name};
 use crate::sys::file::{Dir, Kind};
 use crate::sys::{DataDir, index_file};
 use crate::wire::Token;
@@ -38,6 +41,7 @@ const SECOND_LOOK: Duration = Duration::from_millis(50);
 pub fn verify(data: &Path, token: Option<Token>, json: bool, out: &mut dyn Write) -> Result<bool, ReadError> {
     let data = open(data)?;
     let mut verdict = Verdict::default();
+    verdict.journals(&data)?;
     if let Some(token) = token {
         verdict.log(&data, token)?;
     } else {
@@ -76,6 +80,7 @@ struct Verdict {
     bytes: u64,
     without_checksum: u64,
     damages: Vec<Finding>,
+    checks: Checks,
 }
 
 impl Verdict {
@@ -85,7 +90,7 @@ impl Verdict {
         self.logs += 1;
         let mut before: Option<(Offset, Offset)> = None;
         for base in bases {
-            let Some(len) = self.segment(&dir, &path, base)? else {
+            let Some(len) = self.segment(&dir, &path, token, base)? else {
                 // Deleted meanwhile, and so may be those before it.
                 before = None;
                 continue;
@@ -101,7 +106,7 @@ impl Verdict {
     }
 
     /// Its length, if it is still there.
-    fn segment(&mut self, dir: &Dir, path: &Path, base: Offset) -> Result<Option<u64>, ReadError> {
+    fn segment(&mut self, dir: &Dir, path: &Path, token: Token, base: Offset) -> Result<Option<u64>, ReadError> {
         let opened = SegmentFile::open(dir, base);
         let plain = path.join(segment_name(base));
         let mut file = match opened {
@@ -119,7 +124,13 @@ impl Verdict {
         let index = self.index(dir, path, base)?;
         self.segments += 1;
         self.bytes += len;
-        self.blocks(&shown, &mut file, len, &index)?;
+        let at = self.blocks(&shown, &mut file, len, &index)?;
+        if file.is_packed() {
+            // Its frames have checksums of their own.
+            self.checksum(&shown, &mut file, at, len)?;
+        } else {
+            self.records(&shown, &mut file, at..len, (token, base))?;
+        }
         Ok(Some(len))
     }
 
@@ -138,7 +149,8 @@ impl Verdict {
         Ok(index)
     }
 
-    fn blocks(&mut self, path: &Path, file: &mut SegmentFile, len: u64, index: &Index) -> Result<(), ReadError> {
+    /// Says how far the index goes.
+    fn blocks(&mut self, path: &Path, file: &mut SegmentFile, len: u64, index: &Index) -> Result<u64, ReadError> {
         let mut at = 0;
         for (start, record) in index.blocks(len) {
             let crc32c = self.checksum(path, file, start.0, record.end.0)?;
@@ -148,12 +160,50 @@ impl Verdict {
             }
             at = record.end.0;
         }
-        if file.is_packed() {
-            // Its frames have checksums of their own.
-            self.checksum(path, file, at, len)?;
-        } else {
-            self.without_checksum += len - at;
+        Ok(at)
+    }
+
+    /// What the journal says of the bytes behind the index.
+    fn records(
+        &mut self,
+        path: &Path,
+        file: &mut SegmentFile,
+        Range { start, end }: Range<u64>,
+        (token, base): (Token, Offset),
+    ) -> Result<(), ReadError> {
+        let checks: Vec<Check> = self.checks.of(token, base).iter().filter(|check| check.to > start).copied().collect();
+        let mut covered = start;
+        for Check { from, to, crc } in checks {
+            if to > end {
+                let problem = format!("the journal tells of bytes up to {to}");
+                self.damage(Finding { path: path.to_owned(), from: end, to, problem });
+                continue;
+            }
+            if self.checksum(path, file, from, to)?.is_some_and(|crc32c| crc32c != crc) {
+                let problem = "the checksum of the journal is another".to_owned();
+                self.damage(Finding { path: path.to_owned(), from, to, problem });
+            }
+            self.without_checksum += from.saturating_sub(covered);
+            covered = covered.max(to);
         }
+        self.without_checksum += end.saturating_sub(covered);
+        Ok(())
+    }
+
+    /// Records that make no sense where that is no unfinished write.
+    fn journals(&mut self, data: &DataDir) -> Result<(), ReadError> {
+        let read = || journals::read(data).map_err(ReadError::File);
+        let mut journals = read()?;
+        if journals.damages().next().is_some() {
+            std::thread::sleep(SECOND_LOOK);
+            journals = read()?;
+        }
+        for (name, at) in journals.damages() {
+            let path = data.path().join(JOURNAL).join(name);
+            let problem = "a record that makes no sense".to_owned();
+            self.damage(Finding { path, from: at, to: at + records::RECORD_BYTES as u64, problem });
+        }
+        self.checks = journals.checks();
         Ok(())
     }
 
@@ -172,7 +222,7 @@ impl Verdict {
                 }
                 Err(error) => return Err(file_error(path, "read")(error).into()),
             }
-            crc32c = crc32c::crc32c_append(crc32c, part);
+            crc32c = checksum::crc32c_append(crc32c, part);
             at += part.len() as u64;
         }
         Ok(Some(crc32c))
@@ -189,7 +239,7 @@ impl Verdict {
     }
 
     fn text(&self) -> String {
-        let Self { logs, segments, bytes, without_checksum, damages } = self;
+        let Self { logs, segments, bytes, without_checksum, damages, .. } = self;
         let mut lines: Vec<String> = damages
             .iter()
             .map(|Finding { path, from, to, problem }| format!("{}: bytes {from} to {to}: {problem}\n", path.display()))

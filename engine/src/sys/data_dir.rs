@@ -13,15 +13,18 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode};
+use rustix::fs::{FallocateFlags, FlockOperation, Mode};
 use rustix::io::Errno;
 
 use super::file::{Access, DIR_MODE, Dir};
 use crate::error::{StartError, shown};
-use crate::segment::meta::{FORMAT, MetaError, NodeId};
+use crate::segment::journal::parse_journal_name;
+use crate::segment::meta::{FORMAT, FORMAT_OLDEST, MetaError, NodeId};
 use crate::segment::{
-    CURRENT, CURRENT_NEW, LOCK, LogName, META, META_NEW, Meta, Offset, REJECTED, is_reserved, segment_name,
+    CURRENT, CURRENT_NEW, JOURNAL, LOCK, LogName, META, META_NEW, Meta, Offset, Position, QUARANTINE, REJECTED,
+    RESERVE, index_name, is_reserved, packed_name, quarantine_name, segment_name,
 };
+use crate::shard::JournalId;
 use crate::wire::Token;
 
 /// Write permission of others than owner and group.
@@ -194,7 +197,7 @@ impl DataDir {
         match Meta::parse(&String::from_utf8_lossy(&bytes)) {
             Ok(meta) => Ok(Some(meta)),
             Err(MetaError::UnknownFormat(format)) => Err(refused(&format!(
-                "format {format:?} is not known; this engine reads format {FORMAT}: use the engine that wrote it"
+                "format {format:?} is not known; this engine reads formats {FORMAT_OLDEST} to {FORMAT}: use the engine that wrote it"
             ))),
             Err(MetaError::Malformed) => {
                 Err(refused("not understood; restore it, or remove it to have it made anew with another node id"))
@@ -226,15 +229,81 @@ impl DataDir {
     /// # Errors
     /// Those of the system calls; `InvalidData` when its length is not the expected one: somebody else touched it.
     pub fn open_segment(&self, log: impl Into<LogName>, base: Offset, expected_len: u64) -> io::Result<OwnedFd> {
-        let name = segment_name(base);
-        let file = self.log_dir(log.into(), Dir::dir)?.file(&name, Access::Write)?;
-        let len = file.metadata()?.len();
-        if len != expected_len {
-            let problem =
-                format!("segment {name} has {len} bytes, expected {expected_len}: changed by another process");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        open_at_length(&self.log_dir(log.into(), Dir::dir)?, &segment_name(base), expected_len)
+    }
+
+    /// Moves a segment out of the way whose name is needed again, although it may hold something, or that is no part of its
+    /// log any more; its compressed form too. Its index goes.
+    ///
+    /// # Errors
+    /// Those of the system calls; none if there is no such segment.
+    pub fn quarantine_segment(&self, log: LogName, base: Offset) -> io::Result<()> {
+        let whole = quarantine_name(log, base, Position::START);
+        self.quarantine_file(log, base, &segment_name(base), &whole)?;
+        self.quarantine_file(log, base, &packed_name(base), &format!("{whole}.zst"))
+    }
+
+    fn quarantine_file(&self, log: LogName, base: Offset, name: &str, whole: &str) -> io::Result<()> {
+        let dir = self.log_dir(log, Dir::dir)?;
+        if dir.stat(name)?.is_none() {
+            return Ok(());
         }
+        let quarantine = self.root.dir_or_new(QUARANTINE)?;
+        let mut number = 1_u64;
+        let free = loop {
+            let name = if number == 1 { whole.to_owned() } else { format!("{whole}-{number}") };
+            if quarantine.stat(&name)?.is_none() {
+                break name;
+            }
+            number += 1;
+        };
+        dir.unlink(&index_name(base))?;
+        dir.rename_into(name, &quarantine, &free)?;
+        quarantine.sync()?;
+        dir.sync()
+    }
+
+    /// Cuts a segment whose end is elsewhere too.
+    ///
+    /// # Errors
+    /// Those of the system calls.
+    pub fn cut_segment(&self, log: LogName, base: Offset, length: u64) -> io::Result<()> {
+        let file = self.log_dir(log, Dir::dir)?.file(&segment_name(base), Access::Write)?;
+        file.set_len(length)?;
+        file.sync_all()
+    }
+
+    /// Removes the journals of this one's shard that are older than it.
+    ///
+    /// # Errors
+    /// Those of the system calls.
+    pub fn remove_journals(&self, oldest: JournalId) -> io::Result<()> {
+        let dir = self.root.dir(JOURNAL)?;
+        for entry in dir.entries()? {
+            let own = parse_journal_name(&entry.name).filter(|(shard, _)| *shard == oldest.shard.0);
+            if own.is_some_and(|(_, generation)| generation < oldest.generation) {
+                dir.unlink(&entry.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes an empty journal file; what an earlier try left behind is emptied.
+    ///
+    /// # Errors
+    /// Those of the system calls.
+    pub fn create_journal(&self, journal: JournalId) -> io::Result<OwnedFd> {
+        let file = self.root.dir_or_new(JOURNAL)?.file_or_new(&journal.name(), Access::Write)?;
+        file.set_len(0)?;
         Ok(file.into())
+    }
+
+    /// Opens a journal file for writing at explicit positions.
+    ///
+    /// # Errors
+    /// As [`DataDir::open_segment`].
+    pub fn open_journal(&self, journal: JournalId, expected_len: u64) -> io::Result<OwnedFd> {
+        open_at_length(&self.root.dir(JOURNAL)?, &journal.name(), expected_len)
     }
 
     /// The directory of a log; `open` opens a directory in another one, and may make it.
@@ -256,26 +325,78 @@ impl DataDir {
         self.root.space().map(|space| space.f_bavail.saturating_mul(space.f_frsize))
     }
 
-    /// Files that this user can still make; `None` on file systems that have no such limit.
+    /// Size of the file system in bytes.
     ///
     /// # Errors
     /// Those of fstatvfs.
-    pub fn free_inodes(&self) -> io::Result<Option<u64>> {
-        self.root.space().map(|space| (space.f_files != 0).then_some(space.f_favail))
+    pub fn total_bytes(&self) -> io::Result<u64> {
+        self.root.space().map(|space| space.f_blocks.saturating_mul(space.f_frsize))
+    }
+
+    /// Files that this user can still make, and files that there may be in all; `None` on file systems that have no such
+    /// limit.
+    ///
+    /// # Errors
+    /// Those of fstatvfs.
+    pub fn inodes(&self) -> io::Result<Option<(u64, u64)>> {
+        self.root.space().map(|space| (space.f_files != 0).then_some((space.f_favail, space.f_files)))
+    }
+
+    /// Takes so many bytes of the disk, in a file that is removed when it is full. False where the file system cannot do
+    /// that.
+    ///
+    /// # Errors
+    /// Those of the system calls; then nothing is taken.
+    pub fn make_reserve(&self, bytes: u64) -> io::Result<bool> {
+        if bytes == 0 {
+            return Ok(false);
+        }
+        let dir = self.root.dir_or_new(JOURNAL)?;
+        let file = dir.file_or_new(RESERVE, Access::Write)?;
+        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                dir.unlink(RESERVE)?;
+                if error == Errno::OPNOTSUPP { Ok(false) } else { Err(error.into()) }
+            }
+        }
+    }
+
+    /// Gives back what [`DataDir::make_reserve`] took.
+    ///
+    /// # Errors
+    /// Those of the system calls; none if there is no such file.
+    pub fn remove_reserve(&self) -> io::Result<()> {
+        match self.root.dir(JOURNAL) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            dir => dir?.unlink(RESERVE).map(drop),
+        }
     }
 
     fn write_meta(&self) -> io::Result<Meta> {
         let mut bytes = [0; 16];
         // The kernel fills up to 256 bytes whole.
         rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-        let meta = Meta { node: NodeId::from_random(bytes) };
+        let meta = Meta { format: FORMAT, node: NodeId::from_random(bytes) };
+        self.put_meta(meta)?;
+        Ok(meta)
+    }
+
+    /// The directory is of this engine's format from now on.
+    ///
+    /// # Errors
+    /// Those of the system calls.
+    pub fn upgrade(&self, meta: Meta) -> io::Result<()> {
+        if meta.format == FORMAT { Ok(()) } else { self.put_meta(Meta { format: FORMAT, ..meta }) }
+    }
+
+    fn put_meta(&self, meta: Meta) -> io::Result<()> {
         self.root.unlink(META_NEW)?;
         let mut file = self.root.new_file(META_NEW, Access::Write)?;
         file.write_all(meta.text().as_bytes())?;
         file.sync_all()?;
         self.root.rename(META_NEW, META)?;
-        self.root.sync()?;
-        Ok(meta)
+        self.root.sync()
     }
 }
 
@@ -294,6 +415,16 @@ pub fn point_current(dir: &Dir, segment: &str) -> io::Result<()> {
     // Rename leaves both names if `current` was this segment already.
     dir.unlink(CURRENT_NEW)?;
     Ok(())
+}
+
+fn open_at_length(dir: &Dir, name: &str, expected_len: u64) -> io::Result<OwnedFd> {
+    let file = dir.file(name, Access::Write)?;
+    let len = file.metadata()?.len();
+    if len != expected_len {
+        let problem = format!("{name} has {len} bytes, expected {expected_len}: changed by another process");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+    }
+    Ok(file.into())
 }
 
 fn subject(path: &Path) -> String {
@@ -367,7 +498,7 @@ mod tests {
         assert_eq!(mode & 0o7777 & !DIR_MODE, 0);
         DataDir::open(data.path()).unwrap();
         assert_ne!(data.free_bytes().unwrap(), 0);
-        data.free_inodes().unwrap();
+        data.inodes().unwrap();
     }
 
     #[test]
@@ -419,9 +550,9 @@ mod tests {
         let meta = data.meta().unwrap();
         assert_eq!(data.meta().unwrap(), meta);
         assert_eq!(data.root().stat(META_NEW).unwrap(), None);
-        fs::write(data.path().join(META), "format=2\nnode=x\n").unwrap();
+        fs::write(data.path().join(META), "format=9\nnode=x\n").unwrap();
         let error = data.meta().unwrap_err().to_string();
-        assert!(error.contains("format \"2\" is not known; this engine reads format 1"), "{error}");
+        assert!(error.contains("format \"9\" is not known; this engine reads formats 1 to 2"), "{error}");
         fs::write(data.path().join(META), "").unwrap();
         assert!(data.meta().unwrap_err().to_string().contains("not understood"));
     }

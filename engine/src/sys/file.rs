@@ -215,6 +215,14 @@ impl Dir {
         Ok(fs::renameat(&self.fd, name, &self.fd, new)?)
     }
 
+    /// Renames into another directory, over whatever has the new name there.
+    ///
+    /// # Errors
+    /// Those of renameat.
+    pub fn rename_into(&self, name: &str, to: &Self, new: &str) -> io::Result<()> {
+        Ok(fs::renameat(&self.fd, name, &to.fd, new)?)
+    }
+
     /// Removes a name if it is there; says whether it was.
     ///
     /// # Errors

@@ -6,6 +6,9 @@ use std::path::Path;
 use rustix::fs::Access;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::segment::journal::BootId;
+use crate::wire::Token;
+
 /// The kernel's release, such as `6.12.9-amd64`.
 #[must_use]
 pub fn kernel_release() -> String {
@@ -16,6 +19,13 @@ pub fn kernel_release() -> String {
 #[must_use]
 pub fn sysctl(path: &str) -> Option<String> {
     std::fs::read_to_string(Path::new("/proc/sys").join(path)).ok().map(|text| text.trim().to_owned())
+}
+
+/// Names this start of the operating system; 0 where the kernel does not say, which is nobody's.
+#[must_use]
+pub fn boot_id() -> BootId {
+    let id = sysctl("kernel/random/boot_id").and_then(|text| Token::parse(text.as_bytes()));
+    BootId(id.map_or([0; 16], Token::to_bytes))
 }
 
 /// A field of `/proc/self/status`.

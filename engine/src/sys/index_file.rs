@@ -15,6 +15,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::file::{Access, Dir};
 use crate::limits::{INDEX_BLOCK_BYTES, INDEX_BYTES_MAX, INDEX_GAP_BYTES_MAX};
+use crate::segment::checksum;
 use crate::segment::index::{Index, RECORD_BYTES, Record, count_lines, header};
 use crate::segment::{Offset, Position, index_name, segment_name};
 
@@ -178,7 +179,7 @@ impl Change {
                 approximate: true,
                 end: Position(start + take as u64),
                 lines: count_lines(block),
-                crc32c: crc32c::crc32c(block),
+                crc32c: checksum::crc32c(block),
             });
         }
         Ok(())
@@ -213,7 +214,7 @@ mod tests {
 
     fn block(text: &[u8], start: u64, end: u64) -> (Position, Record) {
         let bytes = &text[usize::try_from(start).unwrap()..usize::try_from(end).unwrap()];
-        let (lines, crc32c) = (count_lines(bytes), crc32c::crc32c(bytes));
+        let (lines, crc32c) = (count_lines(bytes), checksum::crc32c(bytes));
         (Position(start), Record { time: 1000 + start, approximate: false, end: Position(end), lines, crc32c })
     }
 
@@ -224,7 +225,7 @@ mod tests {
         assert_eq!(index.damaged_at, None);
         for (start, record) in index.blocks(text.len() as u64) {
             let (start, end) = (usize::try_from(start.0).unwrap(), usize::try_from(record.end.0).unwrap());
-            assert_eq!(record.crc32c, crc32c::crc32c(&text[start..end]));
+            assert_eq!(record.crc32c, checksum::crc32c(&text[start..end]));
             assert_eq!(record.lines, count_lines(&text[start..end]));
         }
         index.records.iter().map(|record| record.end.0).collect()

@@ -24,7 +24,7 @@ pub(super) enum Event {
     /// There may be datagrams to receive.
     DatagramsReadable(ShardId, UdpId),
     DatagramsCancelled(ShardId, UdpId),
-    /// A create, an open or a write takes effect.
+    /// A create, an open, a write or a sync takes effect.
     Disk(ShardId, Op),
     Sent {
         from: ShardId,

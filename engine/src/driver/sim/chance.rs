@@ -49,10 +49,20 @@ pub enum Fault {
     UdpFailed,
     /// Fewer bytes go out to a peer than were given.
     ShortTransmit,
+    /// The journal can neither be written nor made: ENOSPC.
+    JournalRefused,
+    /// A write of the journal fails with EINTR.
+    JournalInterrupted,
+    /// A write of the journal takes fewer bytes than it was given.
+    JournalShort,
+    /// A write of the journal fails with EIO.
+    JournalFailed,
+    /// A sync fails: some file has lost what was not on the disk yet.
+    SyncFailed,
 }
 
 impl Fault {
-    const COUNT: usize = 15;
+    const COUNT: usize = 20;
 }
 
 /// Which faults strike, and when.

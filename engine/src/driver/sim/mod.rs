@@ -13,7 +13,7 @@
 //! [`Sim::trace`] proves it. Completions of different logs and connections come in random order, those of one
 //! connection in their own.
 //!
-//! Left out on purpose: losing what was not synced, because the engine does not sync yet.
+//! [`Sim::killed`] and [`Sim::power_cut`] say what the next start would find.
 
 mod agenda;
 mod chance;
@@ -21,6 +21,7 @@ mod datagrams;
 mod disk;
 mod network;
 mod post;
+mod store;
 mod trace;
 
 use std::collections::VecDeque;
@@ -41,8 +42,11 @@ use crate::buf::RecvArena;
 use crate::handover::ShardId;
 use crate::limits::UDP_BUFFER_BYTES;
 use crate::route::Ownership;
+use crate::segment::journal::{JournalDraft, JournalEntry, Proof, RECORD_BYTES, SegmentNumber};
 use crate::segment::{LogName, Offset, Position};
-use crate::shard::{Command, Completion, Notice, Op, Outcome, PeerAddress, Shard, ShardConfig};
+use crate::shard::{
+    Command, Completion, JournalId, JournalStart, Notice, Op, Outcome, PeerAddress, Resumed, Shard, ShardConfig,
+};
 use crate::time::Time;
 use crate::wire::Token;
 
@@ -104,6 +108,7 @@ pub struct Sim {
     datagrams: DatagramNetwork,
     post: Post,
     disk: Disk,
+    journal_start: JournalStart,
     disk_delays: Vec<Duration>,
     notices: Vec<Notice>,
     trace: Trace,
@@ -116,18 +121,29 @@ impl Sim {
     #[must_use]
     pub fn new(seed: u64, faults: Faults, config: ShardConfig) -> Self {
         let mut sim = Self::idle(seed, faults, config);
+        sim.begin_journals(None);
         sim.start_all();
         sim
     }
 
     /// The same with a log that exists already: the base and the bytes of its newest segment.
     #[must_use]
-    pub fn with_log(seed: u64, config: ShardConfig, token: Token, base: Offset, bytes: &[u8]) -> Self {
+    pub fn with_log(seed: u64, mut config: ShardConfig, token: Token, base: Offset, bytes: &[u8]) -> Self {
+        config.journal.sequence += 1;
+        config.journal.length.0 += RECORD_BYTES as u64;
         let mut sim = Self::idle(seed, Faults::none(), config);
         sim.disk.add(token.into(), base, bytes);
-        let owner = sim.ownership.owner(token);
         let length = Position(bytes.len() as u64);
-        sim.house(owner).shard.resume_log(token.into(), base, length, Duration::ZERO);
+        sim.begin_journals(Some(JournalEntry::Active {
+            number: SegmentNumber(0),
+            token,
+            base,
+            length,
+            proof: Proof::default(),
+        }));
+        let owner = sim.ownership.owner(token);
+        let resumed = Resumed { base, length, synced: length, sealed: false, doubt: None, age: Duration::ZERO };
+        sim.house(owner).shard.resume_log(token.into(), resumed);
         sim.start_all();
         sim
     }
@@ -139,6 +155,7 @@ impl Sim {
         let udp_buffers = u16::try_from(udp_buffers).expect("a simulation has few buffers for datagrams");
         let (shards, listeners, ownership) =
             (config.ownership.shards(), config.listeners.len(), config.ownership.clone());
+        let journal_start = config.journal;
         let configs = (0..shards).map(ShardId).zip(vec![config; usize::from(shards)]);
         let configs = configs.map(|(id, config)| ShardConfig { id, ..config });
         Self {
@@ -155,7 +172,20 @@ impl Sim {
             notices: Vec::new(),
             trace: Trace::default(),
             turns: 0,
+            journal_start,
             houses: configs.map(House::new).collect(),
+        }
+    }
+
+    /// What recovery would have begun: for every shard a header, the log that there is, and a checkpoint.
+    fn begin_journals(&mut self, log: Option<JournalEntry>) {
+        let start = self.journal_start;
+        for shard in self.shard_ids() {
+            let mut draft = JournalDraft::new(start.run, start.header(shard));
+            for entry in log.into_iter().chain([JournalEntry::Checkpoint]) {
+                draft.add(entry);
+            }
+            self.disk.add_journal(JournalId { shard, generation: start.generation }, draft.bytes);
         }
     }
 
@@ -217,6 +247,16 @@ impl Sim {
         }
     }
 
+    /// A message of the control side to the shard that owns a log.
+    pub fn command_owner(&mut self, token: Token, command: Command) {
+        self.agenda.plan(TURN, Event::Command(self.ownership.owner(token), command));
+    }
+
+    /// The control side deletes a sealed segment.
+    pub fn unlink(&mut self, token: Token, base: Offset) {
+        self.disk.unlink(token.into(), base);
+    }
+
     /// From now on every operation on the disk takes this shard so much longer.
     pub fn set_disk_delay(&mut self, shard: ShardId, delay: Duration) {
         self.disk_delays[usize::from(shard.0)] = delay;
@@ -225,6 +265,11 @@ impl Sim {
     /// Sets the size of the disk in bytes; it starts without a bound.
     pub fn set_disk_bytes(&mut self, bytes: u64) {
         self.disk.capacity = bytes;
+    }
+
+    /// Leaves so much room on the disk.
+    pub fn set_disk_room(&mut self, bytes: u64) {
+        self.disk.capacity = self.disk.used + bytes;
     }
 
     /// Sets the size of the socket buffers.
@@ -333,10 +378,27 @@ impl Sim {
         self.disk.indexed(token, base)
     }
 
+    /// What is left if the process is killed now: paths below the data directory, and their bytes.
+    #[must_use]
+    pub fn killed(&self) -> Vec<(String, Vec<u8>)> {
+        self.disk.crashed(None)
+    }
+
+    /// The same if the power fails: all that was synced, and of the rest what the seed says.
+    #[must_use]
+    pub fn power_cut(&self, seed: u64) -> Vec<(String, Vec<u8>)> {
+        self.disk.crashed(Some(Chance::new(seed, Faults::none())))
+    }
+
     /// All bytes of a log.
     #[must_use]
     pub fn log_bytes(&self, token: Token) -> Vec<u8> {
         self.segments(token).map(|(_, bytes)| bytes).collect::<Vec<_>>().concat()
+    }
+
+    /// Journals by shard and generation: what recovery would read.
+    pub fn journals(&self) -> impl Iterator<Item = (JournalId, &[u8])> {
+        self.disk.journals()
     }
 
     /// Segments that are open now.
@@ -550,9 +612,17 @@ impl Sim {
             Op::Shutdown(connection, side) => network.shut_down((id, connection), side, agenda, chance),
             Op::Close { connection, .. } => network.close_connection((id, connection), agenda, chance),
             Op::CloseSegment(file) => self.disk.close(file),
+            Op::CutSegment { name, base, length } => self.disk.cut(name, base, length),
+            Op::RemoveJournals(oldest) => self.disk.remove_journals(oldest),
             Op::Index { name, block } => self.disk.index(name, &block),
             Op::Send { to, message } => self.post.send(id, to, message, agenda, chance),
-            op @ (Op::CreateSegment { .. } | Op::OpenSegment { .. } | Op::Write { .. }) => {
+            op @ (Op::CreateSegment { .. }
+            | Op::OpenSegment { .. }
+            | Op::Write { .. }
+            | Op::OpenJournal { .. }
+            | Op::CreateJournal(_)
+            | Op::WriteJournal { .. }
+            | Op::Sync(_)) => {
                 self.disk.begin(id, &op);
                 let delay = chance.delay() + self.disk_delays[usize::from(id.0)];
                 agenda.plan(delay, Event::Disk(id, op));

@@ -69,6 +69,18 @@ impl Trace {
                 let count = result.as_ref().map_or(u64::MAX, |&count| count as u64);
                 self.note(&[5, u64::from(log.0), count], &[]);
             }
+            Completion::JournalOpened(result) => {
+                let file = result.as_ref().map_or(u64::MAX, |file| u64::from(file.0));
+                self.note(&[31, file], &[]);
+            }
+            Completion::JournalWritten { result, .. } => {
+                let count = result.as_ref().map_or(u64::MAX, |&count| count as u64);
+                self.note(&[32, count], &[]);
+            }
+            Completion::Synced { sync, result } => {
+                let failed = sync.failed.len() as u64;
+                self.note(&[36, u64::from(result.is_ok()), failed, u64::from(sync.journal_failed)], &[]);
+            }
             Completion::Sent { from, .. } => self.note(&[7, u64::from(from.0)], &[]),
             Completion::Command(command) => self.note(&[6, u64::from(*command == Command::Drain)], &[]),
         }
@@ -94,6 +106,14 @@ impl Trace {
             Op::Write { log, file, position, buf } => {
                 self.note(&[22, u64::from(log.0), u64::from(file.0), position.0], buf.rest());
             }
+            Op::OpenJournal { journal, length } => self.note(&[33, journal.generation, length.0], &[]),
+            Op::CreateJournal(journal) => self.note(&[34, journal.generation], &[]),
+            Op::WriteJournal { file, position, buf } => {
+                self.note(&[35, u64::from(file.0), position.0], buf.rest());
+            }
+            Op::Sync(sync) => self.note(&[37, sync.segments.len() as u64, u64::from(sync.whole)], &[]),
+            Op::CutSegment { base, length, .. } => self.note(&[38, base.0, length.0], &[]),
+            Op::RemoveJournals(oldest) => self.note(&[39, oldest.generation], &[]),
             Op::Index { block, .. } => self.note(&[31, block.base.0, block.end.0, u64::from(block.crc32c)], &[]),
             Op::CloseSegment(file) => self.note(&[23, u64::from(file.0)], &[]),
             Op::Send { to, .. } => self.note(&[25, u64::from(to.0)], &[]),

@@ -17,15 +17,19 @@ use crate::limits::{INDEX_FLUSH, INDEX_GAP_BYTES_MAX};
 use crate::route::LogId;
 use crate::segment::index::Record;
 use crate::segment::{IndexBlock, LogName, Offset, Position};
+use crate::shard::{JournalId, KeeperMail};
 use crate::sys::file::Dir;
 use crate::sys::{DataDir, index_file};
-use crate::wire::Token;
 
 /// What the file thread is to do.
 #[derive(Debug)]
 pub(super) enum FileRequest {
-    Create { log: LogId, name: LogName, base: Offset },
+    Create { log: LogId, name: LogName, base: Offset, replaces: bool },
     Open { log: LogId, name: LogName, base: Offset, length: Position, indexed: bool },
+    Cut { name: LogName, base: Offset, length: Position },
+    CreateJournal(JournalId),
+    RemoveJournals(JournalId),
+    OpenJournal { journal: JournalId, length: Position },
 }
 
 /// What the file thread works with.
@@ -34,7 +38,7 @@ pub struct Files {
     /// Where segments are made.
     pub data: Arc<DataDir>,
     /// Told of every log that has a new segment behind another one.
-    pub rolled: Sender<Option<Token>>,
+    pub keeper: Sender<KeeperMail>,
 }
 
 /// A block for the index of a segment.
@@ -82,7 +86,13 @@ fn serve(inbox: &Receiver<FileRequest>, mailbox: &Mailbox, mut indexer: Indexer)
     loop {
         let request = inbox.recv_timeout(INDEX_FLUSH.saturating_sub(flushed.elapsed()));
         if let Ok(request) = &request {
-            mailbox.post(execute(&indexer.files.data, request));
+            if matches!(request, FileRequest::Create { replaces: true, .. }) {
+                // Blocks of the segment that gives its name away.
+                indexer.flush();
+            }
+            if let Some(mail) = execute(&indexer.files.data, request) {
+                mailbox.post(mail);
+            }
             indexer.follow(request);
         }
         if request.is_err() || flushed.elapsed() >= INDEX_FLUSH {
@@ -95,13 +105,28 @@ fn serve(inbox: &Receiver<FileRequest>, mailbox: &Mailbox, mut indexer: Indexer)
     }
 }
 
-fn execute(data: &DataDir, request: &FileRequest) -> Mail {
-    match *request {
-        FileRequest::Create { log, name, base } => Mail::Opened { log, result: data.create_segment(name, base) },
+fn execute(data: &DataDir, request: &FileRequest) -> Option<Mail> {
+    Some(match *request {
+        FileRequest::Create { log, name, base, replaces } => {
+            let made = if replaces { data.quarantine_segment(name, base) } else { Ok(()) };
+            Mail::Opened { log, result: made.and_then(|()| data.create_segment(name, base)) }
+        }
         FileRequest::Open { log, name, base, length, .. } => {
             Mail::Opened { log, result: data.open_segment(name, base, length.0) }
         }
-    }
+        FileRequest::Cut { name, base, length } => {
+            // Where this fails both segments hold the same bytes, and recovery cuts.
+            let _cut = data.cut_segment(name, base, length.0);
+            return None;
+        }
+        FileRequest::CreateJournal(journal) => Mail::JournalOpened(data.create_journal(journal)),
+        FileRequest::RemoveJournals(journal) => {
+            // What stays is removed with the next one, or at the next start.
+            let _removed = data.remove_journals(journal);
+            return None;
+        }
+        FileRequest::OpenJournal { journal, length } => Mail::JournalOpened(data.open_journal(journal, length.0)),
+    })
 }
 
 /// Takes blocks to their indexes.
@@ -122,7 +147,7 @@ impl Indexer {
                 // Rejected lines stay as they are.
                 let LogName::Token(token) = name else { return };
                 // Nobody listens any more if the engine ends. One that could not be made may be told of as well.
-                let _told = self.files.rolled.send(Some(token));
+                let _told = self.files.keeper.send(KeeperMail::Rolled(token));
             }
             FileRequest::Open { name, base, length, indexed: true, .. } => {
                 self.flush();
@@ -130,7 +155,7 @@ impl Indexer {
                 // See below.
                 let _completed = dir.and_then(|dir| index_file::complete(&dir, base, length.0, INDEX_GAP_BYTES_MAX));
             }
-            FileRequest::Create { .. } | FileRequest::Open { .. } => {}
+            _ => {}
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::event::EventfdFlags;
 
 use crate::route::LogId;
-use crate::shard::Command;
+use crate::shard::{Command, Sync};
 
 /// A message to a shard.
 #[derive(Debug)]
@@ -16,6 +16,10 @@ pub(super) enum Mail {
     Command(Command),
     /// From the file thread: a segment is open, or not.
     Opened { log: LogId, result: io::Result<OwnedFd> },
+    /// From the file thread: the journal's file is open, or not.
+    JournalOpened(io::Result<OwnedFd>),
+    /// From the sync thread.
+    Synced { sync: Sync, result: io::Result<()> },
 }
 
 /// A shard's mailbox; clones are the same one.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Op ──► submission entry, user_data = kind and slot ──► kernel ──► completion entry ──► Completion
-//!  CreateSegment, OpenSegment ──► file thread ──► mailbox ──► eventfd ──► Completion
+//!  files to open or to make ──► file thread ──► mailbox ──► eventfd ──► Completion
 //!  Index ──► queue ──► file thread, which looks into it from time to time
 //! ```
 //! `user_data` is a kind and a slot of a table here, never a pointer. A slot is freed only by the last answer that can
@@ -20,10 +20,12 @@ mod mailbox;
 mod neighbours;
 mod probe;
 mod recv_ring;
+mod sync_thread;
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use io_uring::register::Restriction;
@@ -35,6 +37,7 @@ use slab::Slab;
 pub use mailbox::Mailbox;
 pub use neighbours::Neighbours;
 pub use probe::{Feature, RING_LOCKED_BYTES, features, probe, refused, rings_of};
+pub use sync_thread::SyncThread;
 
 use crate::buf::WriteBuf;
 use crate::handover::{Inlet, queue};
@@ -46,7 +49,7 @@ use crate::metrics::Load;
 use crate::route::LogId;
 use crate::segment::FileId;
 use crate::shard::{
-    Completion, ConnectionId, ListenerId, Newcomer, Notice, Op, Outcome, Received, Shard, ShutdownSide, UdpId,
+    Completion, ConnectionId, ListenerId, Newcomer, Notice, Op, Outcome, Received, Shard, ShutdownSide, Sync, UdpId,
 };
 use crate::sys::listener;
 use crate::time::Time;
@@ -56,6 +59,7 @@ pub use file_thread::Files;
 use file_thread::{FileRequest, FileThread, Noted};
 use mailbox::Mail;
 use recv_ring::{BUFFER_GROUP, RecvRing};
+use sync_thread::Request;
 
 /// How often a ring without memory is tried again.
 const RING_TRY: Duration = Duration::from_millis(10);
@@ -129,8 +133,24 @@ impl Socket {
 
 #[derive(Debug)]
 struct WriteInFlight {
-    log: LogId,
+    written: Written,
     buf: WriteBuf,
+}
+
+/// Whom the answer to a write is for.
+#[derive(Clone, Copy, Debug)]
+enum Written {
+    Log(LogId),
+    Journal,
+}
+
+impl Written {
+    fn completion(self, buf: WriteBuf, result: io::Result<usize>) -> Completion {
+        match self {
+            Self::Log(log) => Completion::Written { log, buf, result },
+            Self::Journal => Completion::JournalWritten { buf, result },
+        }
+    }
 }
 
 /// Executes one shard's operations on an io_uring.
@@ -144,10 +164,12 @@ pub struct Uring {
     receives: usize,
     transmits: usize,
     sockets: Slab<Socket>,
-    files: Slab<OwnedFd>,
+    /// Shared with a sync that is under way.
+    files: Slab<Arc<OwnedFd>>,
     listeners: Vec<Option<OwnedFd>>,
     ready: VecDeque<Completion>,
     file_thread: FileThread,
+    sync_thread: SyncThread,
     mailbox: Mailbox,
     neighbours: Neighbours,
     /// Blocks for the file thread, which is not woken for them.
@@ -175,6 +197,7 @@ impl Uring {
         listeners: Vec<OwnedFd>,
         udp: Vec<OwnedFd>,
         files: Files,
+        sync_thread: SyncThread,
         mailbox: Mailbox,
         neighbours: Neighbours,
     ) -> io::Result<Self> {
@@ -198,6 +221,7 @@ impl Uring {
             listeners: listeners.into_iter().map(Some).collect(),
             ready: VecDeque::new(),
             file_thread,
+            sync_thread,
             mailbox,
             neighbours,
             index,
@@ -285,8 +309,8 @@ impl Uring {
                 Some(Completion::Transmitted { connection: ConnectionId(slot), buf, result })
             }
             Kind::Write => {
-                let WriteInFlight { log, buf } = self.writes.remove(slot as usize);
-                Some(Completion::Written { log, buf, result: result.map(|count| count as usize) })
+                let WriteInFlight { written, buf } = self.writes.remove(slot as usize);
+                Some(written.completion(buf, result.map(|count| count as usize)))
             }
             Kind::Accept => {
                 let result = result.map(|fd| self.accepted(fd));
@@ -356,15 +380,21 @@ impl Uring {
             let completion = match mail {
                 Mail::Command(command) => Completion::Command(command),
                 Mail::Opened { log, result } => {
-                    let result = result.map(|fd| FileId(slot_of(self.files.insert(fd))));
+                    let result = result.map(|fd| FileId(slot_of(self.files.insert(Arc::new(fd)))));
                     Completion::Opened { log, result }
                 }
+                Mail::JournalOpened(result) => {
+                    let result = result.map(|fd| FileId(slot_of(self.files.insert(Arc::new(fd)))));
+                    Completion::JournalOpened(result)
+                }
+                Mail::Synced { sync, result } => Completion::Synced { sync, result },
             };
             self.ready.push_back(completion);
         }
     }
 
     /// Starts one operation of the shard.
+    #[expect(clippy::too_many_lines, reason = "a table of operations")]
     fn start(&mut self, op: Op) -> io::Result<()> {
         match op {
             Op::Recycle(buf) => {
@@ -388,7 +418,8 @@ impl Uring {
                 }
                 Ok(())
             }
-            Op::Write { log, file, position, buf } => self.start_write(log, file, position.0, buf),
+            Op::Write { log, file, position, buf } => self.start_write(Written::Log(log), file, position.0, buf),
+            Op::WriteJournal { file, position, buf } => self.start_write(Written::Journal, file, position.0, buf),
             Op::Receive(ConnectionId(slot)) => self.start_receive(slot, false),
             Op::ReceiveOnce(ConnectionId(slot)) => self.start_receive(slot, true),
             Op::Transmit { connection: ConnectionId(slot), buf } => self.start_transmit(slot, buf),
@@ -404,8 +435,18 @@ impl Uring {
                 self.sockets[slot as usize].close = Some(reset);
                 self.close_if_idle(slot)
             }
-            op @ (Op::CreateSegment { .. } | Op::OpenSegment { .. } | Op::Index { .. }) => {
+            op @ (Op::CreateSegment { .. }
+            | Op::OpenSegment { .. }
+            | Op::CutSegment { .. }
+            | Op::OpenJournal { .. }
+            | Op::CreateJournal(_)
+            | Op::RemoveJournals(_)
+            | Op::Index { .. }) => {
                 self.tell_file_thread(op);
+                Ok(())
+            }
+            Op::Sync(sync) => {
+                self.start_sync(sync);
                 Ok(())
             }
             Op::Send { to, message } => {
@@ -413,8 +454,11 @@ impl Uring {
                 Ok(())
             }
             Op::CloseSegment(FileId(slot)) => {
-                let fd = self.files.remove(slot as usize);
-                self.close(fd, Kind::Ignored.tag(0))
+                match Arc::try_unwrap(self.files.remove(slot as usize)) {
+                    Ok(fd) => self.close(fd, Kind::Ignored.tag(0)),
+                    // A sync holds it, and closes it.
+                    Err(_) => Ok(()),
+                }
             }
             Op::Accept(listener) => self.start_accept(listener, true),
             Op::AcceptOne(listener) => self.start_accept(listener, false),
@@ -435,30 +479,41 @@ impl Uring {
     }
 
     fn tell_file_thread(&mut self, op: Op) {
-        match op {
-            Op::CreateSegment { log, name, base } => {
-                self.file_thread.request(FileRequest::Create { log, name, base });
-            }
+        let request = match op {
+            Op::CreateSegment { log, name, base, replaces } => FileRequest::Create { log, name, base, replaces },
             Op::OpenSegment { log, name, base, length, indexed } => {
-                self.file_thread.request(FileRequest::Open { log, name, base, length, indexed });
+                FileRequest::Open { log, name, base, length, indexed }
             }
+            Op::CutSegment { name, base, length } => FileRequest::Cut { name, base, length },
+            Op::OpenJournal { journal, length } => FileRequest::OpenJournal { journal, length },
+            Op::CreateJournal(journal) => FileRequest::CreateJournal(journal),
+            Op::RemoveJournals(journal) => FileRequest::RemoveJournals(journal),
             Op::Index { name, block } => {
                 // With no place for it, the file thread makes up for it from the text when the next one comes.
                 let _full = self.index.push(Noted { name, block });
+                return;
             }
             other => unreachable!("{other:?} is no business of the file thread"),
-        }
+        };
+        self.file_thread.request(request);
     }
 
-    fn start_write(&mut self, log: LogId, file: FileId, position: u64, buf: WriteBuf) -> io::Result<()> {
+    fn start_sync(&self, sync: Sync) {
+        let file = |file: FileId| Arc::clone(&self.files[file.0 as usize]);
+        let segments = sync.segments.iter().map(|(_, segment)| file(*segment)).collect();
+        let (journal, mailbox, root) = (file(sync.journal), self.mailbox.clone(), self.sync_thread.root());
+        self.sync_thread.request(Request { sync, segments, journal, mailbox, root });
+    }
+
+    fn start_write(&mut self, written: Written, file: FileId, position: u64, buf: WriteBuf) -> io::Result<()> {
         let file = &self.files[file.0 as usize];
         if buf.rest().len() <= INLINE_WRITE_BYTES_MAX {
             let result = rustix::io::pwrite(file, buf.rest(), position).map_err(io::Error::from);
-            self.ready.push_back(Completion::Written { log, buf, result });
+            self.ready.push_back(written.completion(buf, result));
             return Ok(());
         }
         let fd = Fd(file.as_raw_fd());
-        let slot = self.writes.insert(WriteInFlight { log, buf });
+        let slot = self.writes.insert(WriteInFlight { written, buf });
         let rest = self.writes[slot].buf.rest();
         let length = u32::try_from(rest.len()).expect("write buffers are below 4 GiB");
         let entry = opcode::Write::new(fd, rest.as_ptr(), length).offset(position).build();

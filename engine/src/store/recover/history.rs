@@ -1,0 +1,238 @@
+//! What the journals tell of every segment, read from the oldest file to the newest. No I/O.
+//!
+//! ```text
+//!  segment   ├──── durable: at the last checkpoint ────┼─ batch ─┼─ batch ─┼─ batch ─┤
+//!                                                      └── tail, in the order of writing ──┘
+//!            ├──────────────── synced: by the last sync that ended well ────┤
+//! ```
+//! A file that has no checkpoint gives names to segments, and its batches; its lengths may be of bytes that a power cut
+//! took, and are left out.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::segment::journal::{Batch, BootId, Journal, JournalEntry, Proof, SegmentNumber};
+use crate::segment::{LogName, Offset, Position};
+use crate::wire::Token;
+
+/// What is known of a segment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// So much of it was on the disk at the last checkpoint.
+    pub(super) durable: Position,
+    /// Checksum of the last bytes of that.
+    pub(super) proof: Proof,
+    /// What was written behind that.
+    pub(super) tail: Vec<Batch>,
+    /// So much of it was told to be on the disk.
+    pub(super) synced: Position,
+    /// The operating system's start in which it was written last.
+    pub(super) boot: BootId,
+    /// Nothing more is appended to it.
+    pub(super) sealed: bool,
+    /// A sync or a write of it failed.
+    pub(super) poisoned: bool,
+    /// Sequences of the batches in the tail.
+    pub(super) sequences: Vec<u64>,
+}
+
+impl Known {
+    /// Its length, as far as the journals tell.
+    pub(super) fn end(&self) -> Position {
+        self.tail.iter().map(Batch::end).max().unwrap_or_default().max(self.durable)
+    }
+
+    /// Checksum of the last bytes of the first `len`, if records lead up to there.
+    pub(super) fn proof_at(&self, len: u64) -> Proof {
+        let (mut end, mut proof) = (self.durable, self.proof);
+        for batch in self.tail.iter().take_while(|batch| batch.end().0 <= len) {
+            // What is written again has a record of its own.
+            let joins = batch.position == end;
+            proof = if joins { proof.followed_by(batch) } else { Proof::default() };
+            end = end.max(batch.end());
+        }
+        if end.0 == len { proof } else { Proof::default() }
+    }
+
+    /// All that was recorded up to this sequence is on the disk.
+    fn synced_through(&mut self, sequence: u64) {
+        if self.poisoned {
+            return;
+        }
+        let through = self.sequences.partition_point(|batch| *batch <= sequence);
+        let end = self.tail[..through].iter().map(Batch::end).max().unwrap_or_default();
+        self.synced = self.synced.max(end).max(self.durable);
+    }
+
+    /// All of it is on the disk.
+    fn clean(&mut self) {
+        (self.durable, self.proof) = (self.end(), self.proof_at(self.end().0));
+        self.synced = self.synced.max(self.durable);
+        self.tail.clear();
+        self.sequences.clear();
+    }
+}
+
+/// A shard in one run.
+type Writer = (u32, u16);
+
+/// What is known of all segments.
+#[derive(Debug, Default)]
+pub(in crate::store) struct History {
+    segments: BTreeMap<(Token, Offset), Known>,
+    /// Segments that may have been deleted.
+    retired: BTreeSet<(Token, Offset)>,
+    doubts: BTreeMap<Token, Offset>,
+    /// The operating system's start in which the last file was written.
+    pub(super) boot: Option<BootId>,
+}
+
+impl History {
+    /// Reads journals, which are in the order of writing.
+    pub(in crate::store) fn of(journals: &[Journal]) -> Self {
+        let mut history = Self { boot: journals.last().map(|journal| journal.header.boot), ..Self::default() };
+        for files in journals.chunk_by(|a, b| writer(a) == writer(b)) {
+            history.writer(files);
+        }
+        history
+    }
+
+    /// Up to where every log is on the disk: as far as its segments are, one after the other.
+    pub(in crate::store) fn synced_offsets(&self) -> BTreeMap<Token, Offset> {
+        let mut offsets: BTreeMap<Token, Offset> = BTreeMap::new();
+        let mut open: HashMap<Token, bool> = HashMap::new();
+        for (&(token, base), known) in self.segments.iter().filter(|(name, _)| !self.retired.contains(name)) {
+            if *open.entry(token).or_insert(true) {
+                offsets.insert(token, Offset(base.0 + known.synced.0));
+                open.insert(token, known.synced >= known.end());
+            }
+        }
+        for (token, offset) in &mut offsets {
+            *offset = self.doubts.get(token).map_or(*offset, |doubt| *doubt.min(offset));
+        }
+        offsets
+    }
+
+    /// A poisoned segment may have lost what follows this offset of the log.
+    pub(super) fn doubt(&self, log: LogName) -> Option<Offset> {
+        self.doubts.get(&log.token()?).copied()
+    }
+
+    /// The log's segments, by base.
+    pub(super) fn log(&self, log: LogName) -> impl Iterator<Item = (Offset, &Known)> {
+        let all = log.token().map(|token| self.segments.range((token, Offset::START)..=(token, Offset(u64::MAX))));
+        all.into_iter().flatten().map(|(&(_, base), known)| (base, known))
+    }
+
+    /// The segment.
+    pub(super) fn segment(&self, log: LogName, base: Offset) -> Option<&Known> {
+        self.segments.get(&(log.token()?, base))
+    }
+
+    /// Whether the segment may have been deleted.
+    pub(super) fn is_retired(&self, log: LogName, base: Offset) -> bool {
+        log.token().is_some_and(|token| self.retired.contains(&(token, base)))
+    }
+
+    /// All logs.
+    pub(super) fn tokens(&self) -> impl Iterator<Item = Token> {
+        let mut tokens: Vec<Token> = self.segments.keys().map(|(token, _)| *token).collect();
+        tokens.dedup();
+        tokens.into_iter()
+    }
+
+    /// All files of one shard in one run.
+    fn writer(&mut self, files: &[Journal]) {
+        let mut numbers: HashMap<SegmentNumber, (Token, Offset)> = HashMap::new();
+        let mut synced = None;
+        for file in files {
+            let complete = file.has_checkpoint();
+            for (index, entry) in file.entries.iter().enumerate() {
+                if let JournalEntry::Synced { through } = *entry {
+                    synced = Some(through);
+                }
+                self.entry(&mut numbers, file, complete, index, entry);
+            }
+        }
+        let is_clean = files.last().is_some_and(|file| file.entries.last() == Some(&JournalEntry::CleanStop));
+        for segment in numbers.values() {
+            let Some(known) = self.segments.get_mut(segment) else { continue };
+            if let Some(through) = synced {
+                known.synced_through(through);
+            }
+            if is_clean {
+                known.clean();
+            }
+            // Sequences of another run are others.
+            known.sequences.clear();
+        }
+    }
+
+    fn entry(
+        &mut self,
+        numbers: &mut HashMap<SegmentNumber, (Token, Offset)>,
+        file: &Journal,
+        complete: bool,
+        index: usize,
+        entry: &JournalEntry,
+    ) {
+        let boot = file.header.boot;
+        match *entry {
+            JournalEntry::Open { number, token, base } => {
+                numbers.insert(number, (token, base));
+                self.segments.insert((token, base), Known { boot, ..Known::default() });
+            }
+            JournalEntry::Active { number, token, base, length, proof } => {
+                numbers.insert(number, (token, base));
+                self.retired.remove(&(token, base));
+                let known = self.segments.entry((token, base)).or_default();
+                known.boot = boot;
+                if complete {
+                    let synced = known.synced.max(length);
+                    *known = Known { durable: length, proof, synced, boot, ..Known::default() };
+                }
+            }
+            JournalEntry::Batch { number, batch } => {
+                if let Some(known) = self.numbered(numbers, number) {
+                    known.boot = boot;
+                    known.tail.push(batch);
+                    known.sequences.push(file.sequence(index));
+                }
+            }
+            JournalEntry::Seal { token, base, .. } => {
+                if let Some(known) = self.segments.get_mut(&(token, base)) {
+                    known.sealed = true;
+                }
+            }
+            JournalEntry::Poison { number, synced, .. } => {
+                if let Some(known) = self.numbered(numbers, number) {
+                    known.synced = known.synced.max(synced);
+                    known.poisoned = true;
+                }
+            }
+            JournalEntry::Retire { token, base } => {
+                self.retired.insert((token, base));
+            }
+            JournalEntry::Doubt { token, from } => {
+                let doubt = self.doubts.entry(token).or_insert(from);
+                *doubt = from.min(*doubt);
+            }
+            JournalEntry::Header(_)
+            | JournalEntry::Synced { .. }
+            | JournalEntry::Checkpoint
+            | JournalEntry::CleanStop => {}
+        }
+    }
+
+    /// What a number stands for; nothing yet where the table of its file has not come to it.
+    fn numbered(
+        &mut self,
+        numbers: &HashMap<SegmentNumber, (Token, Offset)>,
+        number: SegmentNumber,
+    ) -> Option<&mut Known> {
+        self.segments.get_mut(numbers.get(&number)?)
+    }
+}
+
+fn writer(journal: &Journal) -> Writer {
+    (journal.run, journal.header.shard)
+}

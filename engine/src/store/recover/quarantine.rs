@@ -1,0 +1,155 @@
+//! What recovery takes out of segments, and in which order: all copies first, on the disk, then the cuts.
+//!
+//! A copy has the name of what it was: log, base, position. One of an earlier try is used again or completed; a file with
+//! other bytes stays, and the copy gets a number.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use super::super::{chunk_of, file_error};
+use crate::error::RecoverError;
+use crate::limits::SYNCED_ONE_BY_ONE_MAX;
+use crate::segment::{LogName, Offset, Position, QUARANTINE, quarantine_name, segment_name};
+use crate::sys::DataDir;
+use crate::sys::file::{Access, Dir};
+
+/// The quarantine of one recovery.
+pub(super) struct Quarantine<'a> {
+    data: &'a DataDir,
+    /// Opened with the first copy.
+    dir: Option<Dir>,
+    cuts: Vec<(LogName, Offset, u64)>,
+    moves: Vec<(LogName, Offset)>,
+    /// Copied or moved.
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+}
+
+impl<'a> Quarantine<'a> {
+    pub(super) fn new(data: &'a DataDir) -> Self {
+        Self { data, dir: None, cuts: Vec::new(), moves: Vec::new(), files: 0, bytes: 0 }
+    }
+
+    /// Copies the end of a segment, which is cut off once all copies are on the disk.
+    pub(super) fn cut_later(
+        &mut self,
+        file: &File,
+        (log, base): (LogName, Offset),
+        range: Range<u64>,
+        chunk: &mut [u8],
+    ) -> Result<(), RecoverError> {
+        let name = quarantine_name(log, base, Position(range.start));
+        self.cuts.push((log, base, range.start));
+        let path = self.data.path().join(QUARANTINE).join(&name);
+        Ok(self.keep(file, range, &name, chunk).map_err(file_error(&path, "filled"))?)
+    }
+
+    /// Copies batches that are good and lie behind bytes that are not.
+    pub(super) fn keep_island(
+        &mut self,
+        file: &File,
+        (log, base): (LogName, Offset),
+        range: Range<u64>,
+        chunk: &mut [u8],
+    ) -> io::Result<()> {
+        let name = quarantine_name(log, base, Position(range.start)) + "-recovered";
+        self.keep(file, range, &name, chunk)
+    }
+
+    /// Moves a whole segment, once all copies are on the disk.
+    pub(super) fn move_later(&mut self, log: LogName, base: Offset, len: u64) {
+        self.moves.push((log, base));
+        self.files += 1;
+        self.bytes += len;
+    }
+
+    /// Copies, and syncs the first ones.
+    fn keep(&mut self, file: &File, range: Range<u64>, name: &str, chunk: &mut [u8]) -> io::Result<()> {
+        self.bytes += range.end - range.start;
+        let copy = self.copy(file, range, name, chunk)?;
+        self.files += 1;
+        if self.files <= SYNCED_ONE_BY_ONE_MAX as u64 { copy.sync_all() } else { Ok(()) }
+    }
+
+    /// Brings the copies to the disk, then cuts and moves.
+    pub(super) fn execute(&self) -> Result<(), RecoverError> {
+        let (path, root) = (self.data.path(), self.data.root());
+        let one_by_one = self.files <= SYNCED_ONE_BY_ONE_MAX as u64;
+        if let Some(dir) = &self.dir {
+            let synced = if one_by_one { dir.sync().and_then(|()| root.sync()) } else { root.sync_file_system() };
+            synced.map_err(file_error(&path.join(QUARANTINE), "synced"))?;
+        }
+        // From the newest on: whenever this is interrupted, what is left joins up to where it was cut.
+        for &(log, base) in self.moves.iter().rev() {
+            let moved = self.data.quarantine_segment(log, base);
+            moved.map_err(file_error(&path.join(log.to_string()).join(segment_name(base)), "moved"))?;
+        }
+        for &(log, base, len) in &self.cuts {
+            let segment = segment_name(base);
+            let file = self.data.log_dir(log, Dir::dir).and_then(|dir| dir.file(&segment, Access::Write));
+            let cut = file.and_then(|file| {
+                file.set_len(len)?;
+                if one_by_one { file.sync_all() } else { Ok(()) }
+            });
+            cut.map_err(file_error(&path.join(log.to_string()).join(segment), "cut"))?;
+        }
+        if !one_by_one {
+            root.sync_file_system().map_err(file_error(path, "synced"))?;
+        }
+        Ok(())
+    }
+
+    fn copy(&mut self, source: &File, range: Range<u64>, name: &str, chunk: &mut [u8]) -> io::Result<File> {
+        let len = range.end - range.start;
+        let mut number = 1_u64;
+        loop {
+            let name = if number == 1 { name.to_owned() } else { format!("{name}-{number}") };
+            let file = self.dir()?.file_or_new(&name, Access::ReadWrite)?;
+            let kept = file.metadata()?.len();
+            if kept <= len && same_bytes(source, range.start, &file, kept, chunk)? {
+                copy(source, range.start, &file, kept..len, chunk)?;
+                return Ok(file);
+            }
+            number += 1;
+        }
+    }
+
+    fn dir(&mut self) -> io::Result<&Dir> {
+        let dir = match self.dir.take() {
+            Some(dir) => dir,
+            None => self.data.root().dir_or_new(QUARANTINE)?,
+        };
+        Ok(self.dir.insert(dir))
+    }
+}
+
+/// Whether the copy's first `len` bytes are the source's from `start` on.
+pub(super) fn same_bytes(source: &File, start: u64, copy: &File, len: u64, chunk: &mut [u8]) -> io::Result<bool> {
+    let mut other = vec![0; chunk.len()];
+    let mut at = 0;
+    while at < len {
+        let part = chunk_of(chunk, len - at);
+        let other = chunk_of(&mut other, len - at);
+        source.read_exact_at(part, start + at)?;
+        copy.read_exact_at(other, at)?;
+        if part != other {
+            return Ok(false);
+        }
+        at += part.len() as u64;
+    }
+    Ok(true)
+}
+
+/// Copies what the range is of the copy, whose first byte is the source's at `start`.
+fn copy(source: &File, start: u64, copy: &File, range: Range<u64>, chunk: &mut [u8]) -> io::Result<()> {
+    let mut at = range.start;
+    while at < range.end {
+        let part = chunk_of(chunk, range.end - at);
+        source.read_exact_at(part, start + at)?;
+        copy.write_all_at(part, at)?;
+        at += part.len() as u64;
+    }
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! The crash laboratory: an engine on a disk that remembers all that was written to it, power cuts at any moment of that, and
+//! what has to be true of the engine that starts on what is left.
+
+pub mod device;
+pub mod image;
+pub mod load;
+pub mod mount;
+pub mod run;
+pub mod stored;
+pub mod trial;
