@@ -84,7 +84,7 @@ fn signed_ranks(a: &[Measures], b: &[Measures], measure: usize) -> Vec<f64> {
         let below = differences.iter().filter(|other| other.abs() < difference.abs()).count();
         let same = differences.iter().filter(|other| other.abs() <= difference.abs()).count() - below;
         let sign = if *difference == 0.0 { 0.0 } else { difference.signum() };
-        sign * (below as f64 + (same as f64 + 1.0) / 2.0)
+        sign * (below as f64 + f64::midpoint(same as f64, 1.0))
     };
     differences.iter().map(rank).collect()
 }
