@@ -147,7 +147,7 @@ impl Comparison {
             let (a, b) = (a.runs.len(), b.runs.len());
             notes.push(format!(
                 "{a} and {b} runs are too few to know their spread: a measure is called different when all of one set \
-                 is beyond all of the other; give 4 or more of each"
+                 is beyond all of the other; give 4 or more of each, or 6 if they took turns"
             ));
         }
         notes.extend(differing_arguments(&a.runs, &b.runs));
