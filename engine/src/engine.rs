@@ -52,7 +52,7 @@ use crate::route::{KnownTokens, Ownership};
 use crate::segment::{LogName, Offset, Position, segment_name};
 use crate::shard::{
     Allowance, Command, JournalStart, KeeperMail, LogLimits, Notice, Outcome, RejectedRoom, Removal, Resumed, Shard,
-    ShardConfig,
+    ShardConfig, SyncLevel,
 };
 use crate::store::keep::{Kept, Rules};
 use crate::store::recover::{RecoveredLog, RecoveredSegment};
@@ -392,6 +392,9 @@ fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64
         Limit::new("drain_timeout", config.drain_timeout),
     ];
     let Rules { compress_after, retain_bytes, retain_age } = config.keep;
+    if let SyncLevel::Interval(interval) = config.sync {
+        limits.push(Limit::new("sync_interval", interval));
+    }
     limits.extend(config.rejected_bytes_max.map(|bytes| Limit::new("rejected_bytes_max", bytes)));
     limits.extend(retain_bytes.map(|bytes| Limit::new("retain_bytes", bytes)));
     limits.extend(retain_age.map(|age| Limit::new("retain_age", age)));

@@ -110,6 +110,7 @@ fn metrics_have_their_names_and_labels() {
         ("logs", &[]),
         ("logs_refused", &[]),
         ("disk_free_bytes", &[]),
+        ("disk_free_inodes", &[]),
         ("storage_state", &["state"]),
         ("shard_busy_ratio", &["shard"]),
         ("ring_overflow_total", &["shard"]),

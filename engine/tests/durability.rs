@@ -63,7 +63,7 @@ fn range_of(text: &str, path: &Path) -> Option<(u64, u64)> {
 fn every_changed_byte_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let flags = ["--segment-bytes", "100KiB", "--compress-after", "0", "--shards", "2"];
+    let flags = ["--line-bytes-max", "4KiB", "--segment-bytes", "100KiB", "--compress-after", "0", "--shards", "2"];
     let mut engine = Engine::start_in(&data, &flags);
     let text: Vec<u8> =
         (0..6000).flat_map(|line| format!("{} line {line}\n", token(line % 7 * line % 5)).into_bytes()).collect();
@@ -144,8 +144,8 @@ fn a_missing_segment_refuses_the_start() {
 fn what_retention_deletes_is_no_loss() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let flags =
-        ["--segment-bytes", "64KiB", "--retain-bytes", "200KiB", "--compress", "none", "--admin", "127.0.0.1:0"];
+    let small = ["--line-bytes-max", "4KiB", "--segment-bytes", "64KiB", "--retain-bytes", "200KiB"];
+    let flags = [&small[..], &["--compress", "none", "--admin", "127.0.0.1:0"]].concat();
     let line = "x".repeat(200);
     for sync in ["none", "interval", "batch"] {
         let engine = Engine::start_in(&data, &[&flags[..], &["--sync", sync]].concat());

@@ -167,9 +167,9 @@ fn retention_keeps_the_newest() {
     let follower = follower.spawn().unwrap();
     // It reads nothing of what it follows: it waits with a full pipe, and is overtaken.
     let count = send_until(&running, 1_000_000, || first() > Some(3_000_000));
-    let metrics = support::http::get(running.admin(), "/metrics").body;
-    let deleted = metrics.lines().find_map(|line| line.strip_prefix("engine_retained_bytes_total ")).unwrap();
-    assert!(deleted.parse::<u64>().unwrap() >= 3_000_000, "{deleted}");
+    // Files go a moment before they are counted.
+    let deleted = || support::http::Metrics::of(running.admin()).get("engine_retained_bytes_total");
+    assert!(wait_until(|| deleted() >= 3_000_000), "{}", deleted());
     let pid = rustix::process::Pid::from_child(&follower);
     let reading = std::thread::spawn(move || follower.wait_with_output().unwrap());
     std::thread::sleep(Duration::from_millis(500));

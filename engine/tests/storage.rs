@@ -9,6 +9,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use support::disk::SmallDisk;
+use support::http::Metrics;
 use support::process::{Engine, now, read_to_end, send, wait_until};
 
 const MIB: usize = 1 << 20;
@@ -79,14 +80,10 @@ fn a_disk_without_inodes_keeps_what_it_is_given() {
     }
 }
 
-/// Bytes of a log, and how often storage refused, are what a cycle watches.
-fn refusals(engine: &Engine) -> usize {
-    engine.stderr().matches("storage refuses").count()
-}
-
-/// Waits for one more refusal, makes room, and for what waited to go on within a second.
-fn refuse_and_make_room(engine: &Engine, disk: &SmallDisk, before: usize, options: &str, stored: impl Fn() -> u64) {
-    assert!(wait_until(|| refusals(engine) > before), "storage does not refuse");
+/// Waits until storage refuses, makes room, and waits for what waited to go on within a second.
+fn refuse_and_make_room(engine: &Engine, disk: &SmallDisk, options: &str, stored: impl Fn() -> u64) {
+    let is_ok = || Metrics::of(engine.admin()).get("engine_storage_state{state=\"ok\"}") == 1;
+    assert!(wait_until(|| !is_ok()), "storage does not refuse");
     // The reserve may still take something.
     let mut last = stored();
     let settled = || {
@@ -107,27 +104,28 @@ fn ten_times_full_and_nothing_is_lost() {
     /// Bytes of an entry and its LF.
     const STORED: usize = 960;
     let Some(disk) = SmallDisk::mount("size=6m,nr_inodes=16") else { return };
-    let flags = ["--disk-free-min", "0", "--buffer-bytes", "4MiB", "--line-bytes-max", "64KiB"];
+    let flags =
+        ["--disk-free-min", "0", "--buffer-bytes", "4MiB", "--line-bytes-max", "64KiB", "--admin", "127.0.0.1:0"];
     let mut engine = Engine::start_in(&disk.path().join("data"), &flags);
     let size = |log| engine.log_bytes(&token(log)).len() as u64;
     for cycle in 0..10 {
-        let (stream, before) = (engine.connect(), refusals(&engine));
+        let stream = engine.connect();
         let lines = numbered(0, cycle * ENTRIES..(cycle + 1) * ENTRIES);
         let sender = std::thread::spawn(move || send(stream, &[&lines]).unwrap());
-        let room = format!("size={}m", 6 + 8 * (cycle + 1));
-        refuse_and_make_room(&engine, &disk, before, &room, || size(0));
+        let room = format!("size={}", 6 * MIB + (cycle + 1) * ENTRIES * STORED);
+        refuse_and_make_room(&engine, &disk, &room, || size(0));
         sender.join().unwrap();
         assert!(wait_until(|| size(0) == ((cycle + 1) * ENTRIES * STORED) as u64), "cycle {cycle}");
     }
     assert_complete(&engine, 0, 10 * ENTRIES);
     disk.remount("size=256m");
     for cycle in 0..10 {
-        let (stream, before) = (engine.connect(), refusals(&engine));
+        let stream = engine.connect();
         let logs = 1 + 20 * cycle..1 + 20 * (cycle + 1);
         let lines: Vec<u8> = logs.clone().flat_map(|log| numbered(log, 0..1)).collect();
         let sender = std::thread::spawn(move || send(stream, &[&lines]).unwrap());
         let made = || logs.clone().filter(|&log| size(log) > 0).count() as u64;
-        refuse_and_make_room(&engine, &disk, before, &format!("nr_inodes={}", 16 + 40 * (cycle + 1)), made);
+        refuse_and_make_room(&engine, &disk, &format!("nr_inodes={}", 16 + 40 * (cycle + 1)), made);
         sender.join().unwrap();
         assert!(wait_until(|| made() == 20), "cycle {cycle}");
     }

@@ -276,6 +276,8 @@ fn kept_lines_are_whole_whatever_fails() {
     for seed in 0..60 {
         let mut config = config_of(1 + u16::try_from(seed % 3).unwrap());
         config.buffer_bytes = 1 << 20;
+        // So that the drain has time for all refusals: it gives up with the first one behind its end.
+        config.drain_timeout = std::time::Duration::from_mins(10);
         config.logs.segment.bytes = 20_000;
         config.logs.known = Some(known(&[token(1)]));
         config.logs.rejected = Some(RejectedRoom::new(u64::MAX));

@@ -118,6 +118,8 @@ impl WriteBuf {
     pub fn drop_done(&mut self) {
         let done = self.rewind();
         self.drop_front(done);
+        let lines = memchr::memchr_iter(b'\n', self.content()).count();
+        self.lines = u32::try_from(lines).expect("a buffer is below 4 GiB");
     }
 
     /// When its first byte came, as its user has said.

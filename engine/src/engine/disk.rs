@@ -141,7 +141,10 @@ impl Disk {
     }
 
     fn spend_reserve(&mut self) {
-        if self.reserve != Reserve::Kept {
+        let no_inodes = self.data.inodes().is_ok_and(|inodes| inodes.is_some_and(|(free, _)| free == 0));
+        let has_room = self.data.free_bytes().is_ok_and(|free| free >= self.reserve_bytes);
+        // Then it would be of no use.
+        if self.reserve != Reserve::Kept || (no_inodes && has_room) {
             return;
         }
         match self.data.remove_reserve() {

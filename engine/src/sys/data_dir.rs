@@ -22,7 +22,7 @@ use crate::segment::journal::parse_journal_name;
 use crate::segment::meta::{FORMAT, FORMAT_OLDEST, MetaError, NodeId};
 use crate::segment::{
     CURRENT, CURRENT_NEW, JOURNAL, LOCK, LogName, META, META_NEW, Meta, Offset, Position, QUARANTINE, REJECTED,
-    RESERVE, index_name, is_reserved, quarantine_name, segment_name,
+    RESERVE, index_name, is_reserved, packed_name, quarantine_name, segment_name,
 };
 use crate::shard::JournalId;
 use crate::wire::Token;
@@ -232,27 +232,33 @@ impl DataDir {
         open_at_length(&self.log_dir(log.into(), Dir::dir)?, &segment_name(base), expected_len)
     }
 
-    /// Moves a segment out of the way whose name is needed again, although it may hold something. Its index goes.
+    /// Moves a segment out of the way whose name is needed again, although it may hold something, or that is no part of its
+    /// log any more; its compressed form too. Its index goes.
     ///
     /// # Errors
     /// Those of the system calls; none if there is no such segment.
     pub fn quarantine_segment(&self, log: LogName, base: Offset) -> io::Result<()> {
-        let (dir, name) = (self.log_dir(log, Dir::dir)?, segment_name(base));
-        if dir.stat(&name)?.is_none() {
+        let whole = quarantine_name(log, base, Position::START);
+        self.quarantine_file(log, base, &segment_name(base), &whole)?;
+        self.quarantine_file(log, base, &packed_name(base), &format!("{whole}.zst"))
+    }
+
+    fn quarantine_file(&self, log: LogName, base: Offset, name: &str, whole: &str) -> io::Result<()> {
+        let dir = self.log_dir(log, Dir::dir)?;
+        if dir.stat(name)?.is_none() {
             return Ok(());
         }
         let quarantine = self.root.dir_or_new(QUARANTINE)?;
-        let whole = quarantine_name(log, base, Position::START);
         let mut number = 1_u64;
         let free = loop {
-            let name = if number == 1 { whole.clone() } else { format!("{whole}-{number}") };
+            let name = if number == 1 { whole.to_owned() } else { format!("{whole}-{number}") };
             if quarantine.stat(&name)?.is_none() {
                 break name;
             }
             number += 1;
         };
         dir.unlink(&index_name(base))?;
-        dir.rename_into(&name, &quarantine, &free)?;
+        dir.rename_into(name, &quarantine, &free)?;
         quarantine.sync()?;
         dir.sync()
     }

@@ -8,7 +8,7 @@
 //! A file that has no checkpoint gives names to segments, and its batches; its lengths may be of bytes that a power cut
 //! took, and are left out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::segment::journal::{Batch, BootId, Journal, JournalEntry, Proof, SegmentNumber};
 use crate::segment::{LogName, Offset, Position};
@@ -31,8 +31,6 @@ pub(super) struct Known {
     pub(super) sealed: bool,
     /// A sync or a write of it failed.
     pub(super) poisoned: bool,
-    /// It may have been deleted.
-    pub(super) retired: bool,
     /// Sequences of the batches in the tail.
     pub(super) sequences: Vec<u64>,
 }
@@ -81,6 +79,8 @@ type Writer = (u32, u16);
 #[derive(Debug, Default)]
 pub(in crate::store) struct History {
     segments: BTreeMap<(Token, Offset), Known>,
+    /// Segments that may have been deleted.
+    retired: BTreeSet<(Token, Offset)>,
     doubts: BTreeMap<Token, Offset>,
     /// The operating system's start in which the last file was written.
     pub(super) boot: Option<BootId>,
@@ -100,7 +100,7 @@ impl History {
     pub(in crate::store) fn synced_offsets(&self) -> BTreeMap<Token, Offset> {
         let mut offsets: BTreeMap<Token, Offset> = BTreeMap::new();
         let mut open: HashMap<Token, bool> = HashMap::new();
-        for (&(token, base), known) in self.segments.iter().filter(|(_, known)| !known.retired) {
+        for (&(token, base), known) in self.segments.iter().filter(|(name, _)| !self.retired.contains(name)) {
             if *open.entry(token).or_insert(true) {
                 offsets.insert(token, Offset(base.0 + known.synced.0));
                 open.insert(token, known.synced >= known.end());
@@ -126,6 +126,11 @@ impl History {
     /// The segment.
     pub(super) fn segment(&self, log: LogName, base: Offset) -> Option<&Known> {
         self.segments.get(&(log.token()?, base))
+    }
+
+    /// Whether the segment may have been deleted.
+    pub(super) fn is_retired(&self, log: LogName, base: Offset) -> bool {
+        log.token().is_some_and(|token| self.retired.contains(&(token, base)))
     }
 
     /// All logs.
@@ -178,6 +183,7 @@ impl History {
             }
             JournalEntry::Active { number, token, base, length, proof } => {
                 numbers.insert(number, (token, base));
+                self.retired.remove(&(token, base));
                 let known = self.segments.entry((token, base)).or_default();
                 known.boot = boot;
                 if complete {
@@ -204,7 +210,7 @@ impl History {
                 }
             }
             JournalEntry::Retire { token, base } => {
-                self.segments.entry((token, base)).or_default().retired = true;
+                self.retired.insert((token, base));
             }
             JournalEntry::Doubt { token, from } => {
                 let doubt = self.doubts.entry(token).or_insert(from);

@@ -255,7 +255,10 @@ impl Recovery<'_> {
         for (index, &base) in files.bases.iter().enumerate() {
             segments.push(self.inspect(log, &files, base, files.bases.get(index + 1).copied())?);
         }
-        segments.drain(..self.left_behind(log.name, &segments));
+        let left_behind: Vec<Segment> = segments.drain(..self.left_behind(log.name, &segments)).collect();
+        for segment in left_behind {
+            self.quarantine.move_later(log.name, segment.base, segment.len);
+        }
         if self.lost_its_beginning(log.name, &segments) {
             self.move_away(log, &segments)?;
             log.dir.unlink(CURRENT).map_err(file_error(&log.path.join(CURRENT), "removed"))?;
@@ -301,11 +304,9 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// How many of the first segments were deleted, but a power cut has brought them back without what followed: they are
-    /// deleted again when the log is looked after.
+    /// How many of the first segments were deleted, but a power cut has brought them back without what followed.
     fn left_behind(&self, name: LogName, segments: &[Segment]) -> usize {
-        let retired = |segment: &Segment| self.history.segment(name, segment.base).is_some_and(|known| known.retired);
-        let gap = |pair: &[Segment]| retired(&pair[0]) && pair[0].end() < pair[1].base.0;
+        let gap = |pair: &[Segment]| self.history.is_retired(name, pair[0].base) && pair[0].end() < pair[1].base.0;
         segments.windows(2).rposition(gap).map_or(0, |last| last + 1)
     }
 
@@ -370,7 +371,9 @@ impl Recovery<'_> {
 
     fn missing(&mut self, name: LogName, path: &Path, bases: &[Offset]) -> Result<(), RecoverError> {
         let is_missing = |(base, known): &(Offset, &Known)| {
-            !known.retired && known.synced > Position::START && bases.binary_search(base).is_err()
+            !self.history.is_retired(name, *base)
+                && known.synced > Position::START
+                && bases.binary_search(base).is_err()
         };
         let missing: Vec<(Offset, Position)> =
             self.history.log(name).filter(is_missing).map(|(base, known)| (base, known.synced)).collect();
@@ -512,13 +515,15 @@ impl Recovery<'_> {
             return false;
         }
         let first = segments[0].base;
-        let is_lost = |known: &Known| !known.retired && known.synced == Position::START && !self.is_cached(known);
-        let told =
-            |(base, known): (Offset, &Known)| base < first && base.0 + known.end().0 >= first.0 && is_lost(known);
+        let is_lost = |(base, known): (Offset, &Known)| {
+            !self.history.is_retired(name, base) && known.synced == Position::START && !self.is_cached(known)
+        };
+        let told = |(base, known): (Offset, &Known)| {
+            base < first && base.0 + known.end().0 >= first.0 && is_lost((base, known))
+        };
         let is_new = self.lost_power() && self.found.damaged_journals == 0 && first > Offset::START;
         let uncertain = segments.iter().all(|segment| self.is_uncertain(name, segment));
-        self.history.log(name).any(told)
-            || (is_new && uncertain && self.history.log(name).all(|(_, known)| is_lost(known)))
+        self.history.log(name).any(told) || (is_new && uncertain && self.history.log(name).all(is_lost))
     }
 
     /// What is left of the log behind a gap goes to quarantine as it is.
