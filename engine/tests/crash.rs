@@ -259,7 +259,12 @@ impl Crash {
             }
             let synced = self.synced.get(token).copied().unwrap_or_default();
             let synced = usize::try_from(synced).unwrap();
-            assert!(stored.len() >= synced, "{name}: {token} {} of {synced} bytes", stored.len());
+            let left: Vec<_> = segments.iter().map(|(base, bytes)| (base.0, bytes.len())).collect();
+            assert!(
+                stored.len() >= synced,
+                "{name}: {token} {left:?} of {synced} bytes, {gone} deleted, given up: {}",
+                self.poisoned
+            );
             assert!(written.starts_with(&stored[..synced]), "{name}: {token} has not what was synced");
             if !self.poisoned {
                 assert!(written.starts_with(&stored), "{name}: {token} is not how it began");

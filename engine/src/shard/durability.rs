@@ -32,6 +32,9 @@ use crate::segment::journal::{JournalEntry, SegmentNumber};
 use crate::segment::{Offset, Position};
 use crate::time::Time;
 
+/// Of a removal whose record goes to the next file of the journal: the one at hand is being left.
+const UNRECORDED: u64 = u64::MAX;
+
 /// When what was written is brought to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncLevel {
@@ -128,7 +131,8 @@ pub(super) struct Durability {
     /// After a failure nothing is tried before.
     hold_until: Time,
     cuts: Vec<Cut>,
-    /// Files that go once the record of that, which has this sequence, is on the disk; in sequence.
+    /// Files that go once the record of that, which has this sequence, is on the disk; in sequence, and at the end those
+    /// that are [`UNRECORDED`].
     removals: VecDeque<(u64, Removal)>,
     /// Logs of which a poisoned segment may have lost what follows an offset: the lowest of each.
     pub(super) doubts: BTreeMap<LogId, Offset>,
@@ -176,6 +180,11 @@ impl Durability {
         self.dirty.push(log);
     }
 
+    /// The journal at hand cannot be relied on: what waits is recorded again in the next file.
+    pub(super) fn forget_removals(&mut self) {
+        self.removals.iter_mut().for_each(|(sequence, _)| *sequence = UNRECORDED);
+    }
+
     /// The table of a new journal is complete: a checkpoint follows the next barrier.
     pub(super) fn needs_checkpoint(&mut self) {
         self.checkpoint_due = true;
@@ -187,7 +196,8 @@ impl Durability {
 
     /// Whether somebody waits for a barrier, whatever the time.
     fn is_wanted(&self) -> bool {
-        self.checkpoint_due || !self.removals.is_empty() || self.ending == Ending::Wanted
+        let removes = self.removals.front().is_some_and(|(sequence, _)| *sequence != UNRECORDED);
+        self.checkpoint_due || removes || self.ending == Ending::Wanted
     }
 
     fn is_due(&self, now: Time) -> bool {
@@ -446,6 +456,7 @@ impl Logs {
         (self.durability.checkpoint_due, self.durability.checkpoint_covered) = (false, false);
         if self.durability.ending == Ending::No {
             self.journal.renew();
+            self.durability.forget_removals();
         } else {
             // No clean stop: the next start looks closer.
             self.durability.ending = Ending::Over;
@@ -459,13 +470,27 @@ impl Logs {
         if self.durability.ending != Ending::No {
             return;
         }
-        let Removal { token, base, sealed } = removal;
-        let entry = match sealed {
-            Some(length) => JournalEntry::Seal { token, base, length },
-            None => JournalEntry::Retire { token, base },
-        };
-        self.durability.removals.push_back((self.journal.sequence(), removal));
-        self.journal.add(entry, &mut self.pool);
+        self.durability.removals.push_back((UNRECORDED, removal));
+        if !self.journal.is_being_left() {
+            self.record_removals(|sequence| sequence == UNRECORDED);
+        }
+    }
+
+    /// A file of the journal begins. What the one before tells of removals may be lost with it.
+    pub(super) fn record_removals_again(&mut self) {
+        self.record_removals(|_| true);
+    }
+
+    fn record_removals(&mut self, which: impl Fn(u64) -> bool) {
+        for (sequence, removal) in self.durability.removals.iter_mut().filter(|(sequence, _)| which(*sequence)) {
+            let Removal { token, base, sealed } = *removal;
+            let entry = match sealed {
+                Some(length) => JournalEntry::Seal { token, base, length },
+                None => JournalEntry::Retire { token, base },
+            };
+            *sequence = self.journal.sequence();
+            self.journal.add(entry, &mut self.pool);
+        }
     }
 
     /// Records below this are on the disk.

@@ -264,6 +264,11 @@ impl Journal {
         self.change == Change::None
     }
 
+    /// Whether records still go to a file that another one is about to follow.
+    pub(super) fn is_being_left(&self) -> bool {
+        matches!(self.change, Change::Making | Change::Made(_) | Change::Waiting(_))
+    }
+
     /// The next log of the table that is being written.
     pub(super) fn table_at(&self) -> Option<usize> {
         match self.change {
@@ -373,6 +378,9 @@ impl Logs {
     /// Writes the records of the turn, and the table of a new journal as far as there is room for it.
     pub(super) fn record(&mut self, now: Time, ops: &mut VecDeque<Op>) {
         self.journal.start(now, &mut self.pool, ops);
+        if self.journal.table_at() == Some(0) {
+            self.record_removals_again();
+        }
         while let Some(index) = self.journal.table_at() {
             let Some(log) = self.all.get(index) else {
                 self.journal.table_reached(None);
@@ -411,6 +419,10 @@ impl Logs {
         now: Time,
         ops: &mut VecDeque<Op>,
     ) -> Option<Notice> {
-        self.journal.written(buf, result, now, &mut self.pool, ops)
+        let notice = self.journal.written(buf, result, now, &mut self.pool, ops);
+        if self.journal.is_being_left() {
+            self.durability.forget_removals();
+        }
+        notice
     }
 }

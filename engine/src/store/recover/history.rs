@@ -25,6 +25,10 @@ pub(super) struct Known {
     pub(super) tail: Vec<Batch>,
     /// So much of it was told to be on the disk.
     pub(super) synced: Position,
+    /// A checkpoint tells of it: its name is on the disk, and all of its log before it.
+    pub(super) named: bool,
+    /// A checkpoint tells of a later one of its log: all of it is on the disk, whatever records of it are missing.
+    pub(super) covered: bool,
     /// The operating system's start in which it was written last.
     pub(super) boot: BootId,
     /// Nothing more is appended to it.
@@ -39,6 +43,11 @@ impl Known {
     /// Its length, as far as the journals tell.
     pub(super) fn end(&self) -> Position {
         self.tail.iter().map(Batch::end).max().unwrap_or_default().max(self.durable)
+    }
+
+    /// Whether nothing says that any of it, or of its log before it, is on the disk.
+    pub(super) fn is_uncertain(&self) -> bool {
+        self.synced == Position::START && !self.named
     }
 
     /// Checksum of the last bytes of the first `len`, if records lead up to there.
@@ -187,8 +196,12 @@ impl History {
                 let known = self.segments.entry((token, base)).or_default();
                 known.boot = boot;
                 if complete {
+                    for (_, earlier) in self.segments.range_mut((token, Offset::START)..(token, base)) {
+                        earlier.covered = !earlier.poisoned;
+                    }
+                    let known = self.segments.entry((token, base)).or_default();
                     let synced = known.synced.max(length);
-                    *known = Known { durable: length, proof, synced, boot, ..Known::default() };
+                    *known = Known { durable: length, proof, synced, named: true, boot, ..Known::default() };
                 }
             }
             JournalEntry::Batch { number, batch } => {

@@ -427,8 +427,8 @@ impl Recovery<'_> {
             return Ok(Kept { len, sealed: true });
         }
         // Its records may be lost as well as its bytes.
-        let uncertain =
-            known.as_ref().is_some_and(|known| (is_new || known.durable.0 < segment.len) && !self.is_cached(known));
+        let is_open = |known: &Known| known.durable.0 < segment.len && !known.covered;
+        let uncertain = known.as_ref().is_some_and(|known| (is_new || is_open(known)) && !self.is_cached(known));
         if let Some(known) = known.as_ref().filter(|known| uncertain && !known.poisoned) {
             let kept = self.vouch(log, segment, known)?;
             if segment.base.0 + kept.len == next.base.0 {
@@ -518,7 +518,7 @@ impl Recovery<'_> {
     /// Whether nothing of the segment was told to be on the disk.
     fn is_uncertain(&self, name: LogName, segment: &Segment) -> bool {
         let known = self.history.segment(name, segment.base);
-        !segment.is_packed && known.is_none_or(|known| known.synced == Position::START)
+        !segment.is_packed && known.is_none_or(Known::is_uncertain)
     }
 
     /// Whether a power cut took the log's first segment, whose name was not on the disk yet. Of a log that is older than the
@@ -529,7 +529,7 @@ impl Recovery<'_> {
         }
         let first = segments[0].base;
         let is_lost = |(base, known): (Offset, &Known)| {
-            !self.history.is_retired(name, base) && known.synced == Position::START && !self.is_cached(known)
+            !self.history.is_retired(name, base) && known.is_uncertain() && !self.is_cached(known)
         };
         let told = |(base, known): (Offset, &Known)| {
             base < first && base.0 + known.end().0 >= first.0 && is_lost((base, known))
