@@ -1,7 +1,7 @@
 //! One client's stream: what the shard remembers of it between receives.
 
+use super::destination::Destination;
 use super::ingest::Pieces;
-use super::logs::Destination;
 use super::op::{ListenerId, PeerAddress};
 use super::proxied::Header;
 use super::secure::Secure;

@@ -12,8 +12,8 @@
 
 use std::collections::VecDeque;
 
+use super::destination::Destination;
 use super::ingest::{Ingest, Pieces};
-use super::logs::Destination;
 use super::op::{Datagrams, Notice, Op, ReceivedDatagrams, UdpId};
 use super::{Recurring, Shard};
 use crate::framing::feed_datagram;

@@ -1,6 +1,7 @@
 //! What a line becomes: an entry of a log, or a counted rejection.
 
-use super::logs::{Destination, Logs, Target};
+use super::destination::{Destination, Target};
+use super::logs::Logs;
 use super::outgoing::Outgoing;
 use crate::buf::BufferPool;
 use crate::framing::{LineSink, marked_lines};

@@ -24,6 +24,7 @@ mod allowance;
 mod by_class;
 mod connection;
 mod datagrams;
+mod destination;
 mod drain;
 mod durability;
 mod ingest;
