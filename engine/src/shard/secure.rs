@@ -301,18 +301,20 @@ impl Shard {
         self.after_receive(id);
     }
 
-    /// Those who have not said hello lose their turn while others wait for one.
+    /// Of those who have not said hello as many lose their turn as others wait for one.
     fn end_silent_turns(&mut self) {
+        let mut wanted = self.handshakes.waiting.len();
         while let Some(&(began, id)) = self.handshakes.unanswered.front() {
             let is_silent = self.secure(id).is_some_and(|secure| {
                 secure.handshaking && !secure.answered && secure.deadline == Some(began + HANDSHAKE_TIMEOUT)
             });
-            if is_silent && (self.handshakes.waiting.is_empty() || began + HANDSHAKE_TURN > self.now) {
+            if is_silent && (wanted == 0 || began + HANDSHAKE_TURN > self.now) {
                 return;
             }
             self.handshakes.unanswered.pop_front();
             if is_silent && !self.connection(id).is_some_and(|connection| waits_for_us(connection)) {
                 self.give_up(id, "no hello came in its turn, and others waited");
+                wanted -= 1;
             }
         }
     }
