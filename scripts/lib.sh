@@ -31,3 +31,18 @@ need_build_tools() {
 in_root() {
     (cd "$root" && "$@")
 }
+
+# The folder of $1 for what is measured today, here, of this commit; nothing but that commit may be what is measured.
+results_folder() {
+    local changes
+    changes=$(in_root git status --porcelain -- . ':!results')
+    [[ -z $changes ]] || fail '--results: only of a clean checkout; commit first' 2
+    printf '%s/%s-%s-%s\n' "$1" "$(date --utc +%F)" "$(uname --nodename)" "$(in_root git rev-parse --short=12 HEAD)"
+}
+
+# What a result says of how it came about: the command line $1, and the machine.
+describe_machine() {
+    echo "command: $1"
+    echo "machine: $(uname --nodename), $(nproc) cores, $(awk '/^model name/ { sub(/.*: /, ""); print; exit }' /proc/cpuinfo)"
+    echo "kernel: $(uname --kernel-release); load before: $(cut --delimiter=' ' --fields=1-3 /proc/loadavg)"
+}

@@ -60,7 +60,7 @@ impl Logs {
                 AppendOp::Write { buf, .. } => {
                     let count = buf.rest().len();
                     self.out_bytes += count;
-                    assert!(matches!(appender.wrote(buf, count, &mut self.pool), Wrote::Whole { .. }));
+                    assert!(matches!(appender.wrote(buf, count, false, &mut self.pool), Wrote::Whole { .. }));
                 }
                 AppendOp::Create { .. } | AppendOp::Open { .. } => appender.opened(FileId(0)),
             }

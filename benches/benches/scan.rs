@@ -66,7 +66,7 @@ fn by_marks(
     find_token: impl Fn(&[u8], usize) -> Option<usize>,
     token_at_start: impl Fn(&[u8]) -> Option<Token>,
 ) {
-    let value = |token: Token| *token.as_bytes();
+    let value = Token::to_bytes;
     let search = |line: &[u8], from| find_token(line, from).and_then(|at| token_at_start(&line[at..]));
     let mut marks = [LineMark::EMPTY; MARKS];
     let mut rest = buffer;

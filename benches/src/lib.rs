@@ -1,8 +1,10 @@
-//! Corpora that the benchmarks share.
+//! Corpora that the benchmarks share, and [`process`], an engine beside them.
 //!
 //! Every function returns about [`CORPUS_BYTES`] bytes of whole lines (but for `no_lf`), the same ones on every run and
 //! machine. The ordinary ones look like what senders send; the hostile ones are what a client could send to slow the
 //! engine down.
+
+pub mod process;
 
 /// Size of a corpus: sixteen receive buffers. More than a branch predictor learns by heart, and no more than an L2 cache
 /// holds, where a buffer that the kernel has just filled is.
@@ -184,6 +186,14 @@ pub fn lines_of_logs(tokens: &[[u8; 16]], first: usize, line_bytes: usize, place
 
 const TOKEN_BYTES: usize = 36;
 const DASHES_BEHIND: [usize; 4] = [4, 6, 8, 10];
+
+/// A token as its text.
+#[must_use]
+pub fn token_text(token: &[u8; 16]) -> String {
+    let mut text = Vec::new();
+    write_token(token, &mut text);
+    String::from_utf8(text).expect("digits and dashes are ASCII")
+}
 
 fn write_token(token: &[u8; 16], line: &mut Vec<u8>) {
     for (at, byte) in token.iter().enumerate() {

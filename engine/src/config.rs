@@ -285,16 +285,19 @@ impl Config {
         Descriptors::share(limit, self.connections_max, self.shards, self.tcp.len() + self.udp.len())
     }
 
-    /// `--disk-free-min`, or what it is on the disk that holds the data directory, or will; `None` if that cannot be told.
-    #[must_use]
-    pub fn disk_free_min(&self) -> Option<u64> {
+    /// `--disk-free-min`, or what it is on the disk that holds the data directory, or will.
+    ///
+    /// # Errors
+    /// Nobody has given it, and the size of the disk cannot be told.
+    pub fn disk_free_min(&self) -> Result<u64, StartError> {
         let of_disk = || {
-            let parts =
+            let mut parts =
                 self.data.ancestors().map(|part| if part.as_os_str().is_empty() { Path::new(".") } else { part });
-            let existing = parts.into_iter().find_map(|part| host::file_system(part).ok())?;
+            let existing = parts.find_map(|part| host::file_system(part).ok())?;
             Some(DISK_FREE_MIN_DEFAULT.min(existing.total_bytes / 100 * DISK_FREE_PERCENT_DEFAULT))
         };
-        self.disk_free_min.or_else(of_disk)
+        let unknown = || StartError::new("--disk-free-min", "the size of the disk is not known; give a SIZE");
+        self.disk_free_min.or_else(of_disk).ok_or_else(unknown)
     }
 
     /// Reads the files that it names, and forgets what is in them.
@@ -506,6 +509,23 @@ mod tests {
         assert_eq!(refused(RunFlags { tcp: everywhere.clone(), ..flags() }), "--tcp");
         assert_eq!(refused(RunFlags { udp: everywhere.clone(), ..flags() }), "--udp");
         assert!(Config::try_from(RunFlags { tcp: everywhere, open: true, ..flags() }).is_ok());
+    }
+
+    #[test]
+    fn an_address_is_given_once() {
+        let at =
+            |texts: &[&str]| texts.iter().map(|text| text.parse().expect("an address")).collect::<Vec<SocketAddr>>();
+        let open = || RunFlags { open: true, ..flags() };
+        for twice in [["[::]:1", "127.0.0.1:1"], ["127.0.0.1:1", "127.0.0.1:1"], ["0.0.0.0:1", "[::]:1"]] {
+            assert_eq!(refused(RunFlags { tcp: at(&twice), ..open() }), "--tcp", "{twice:?}");
+            assert_eq!(refused(RunFlags { udp: at(&twice), ..open() }), "--udp", "{twice:?}");
+            let admin = AdminAddress::Tcp(at(&twice)[1]);
+            assert_eq!(refused(RunFlags { tcp: at(&twice[..1]), admin, ..open() }), "--admin", "{twice:?}");
+            assert!(Config::try_from(RunFlags { tcp: at(&twice[..1]), udp: at(&twice[1..]), ..open() }).is_ok());
+        }
+        for apart in [["127.0.0.1:0", "127.0.0.1:0"], ["0.0.0.0:1", "[::1]:1"], ["0.0.0.0:1", "0.0.0.0:2"]] {
+            assert!(Config::try_from(RunFlags { tcp: at(&apart), ..open() }).is_ok(), "{apart:?}");
+        }
     }
 
     #[test]

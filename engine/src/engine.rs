@@ -141,9 +141,7 @@ impl Engine {
         let data = Arc::new(DataDir::open(&config.data)?);
         let lock = data.lock()?;
         let meta = data.meta()?;
-        let unknown_disk =
-            || StartError::new("--disk-free-min", "the size of the disk is not known; give one".to_owned());
-        let disk_free_min = config.disk_free_min().ok_or_else(unknown_disk)?;
+        let disk_free_min = config.disk_free_min()?;
         let limits = limits_in_force(config, descriptors, disk_free_min);
         let servers: Vec<_> = certificates.iter().map(|shown| shown.server().clone()).collect();
         let watch = Arc::new(Watch::new(Arc::clone(&data), limits, servers.clone()));

@@ -83,7 +83,7 @@ fn retain(sim: &mut Sim, random: &mut Random, deleted: &mut Deleted) {
 
 fn lines(random: &mut Random) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for _ in 0..1 + random.below(20) {
+    for _ in 0..=random.below(20) {
         let log = token(u32::try_from(random.below(4)).unwrap());
         let filler = if random.one_in(6) { "\0".repeat(random.below(40)) } else { "x".repeat(random.below(300)) };
         bytes.extend(format!("{log} {filler} {}\n", random.next()).into_bytes());

@@ -196,9 +196,10 @@ impl Driver {
                 self.answers.push_back(Completion::JournalWritten { buf, result });
             }
             Op::Sync(sync) => self.answers.push_back(Completion::Synced { sync, result: Ok(()) }),
-            Op::CloseSegment(FileId(LOGS)) | Op::RemoveJournals(_) => {}
             // A block of an index takes a place in a queue that is there already.
-            Op::Index { .. }
+            Op::CloseSegment(FileId(LOGS))
+            | Op::RemoveJournals(_)
+            | Op::Index { .. }
             | Op::Accept(_)
             | Op::AcceptOne(_)
             | Op::Receive(_)

@@ -311,14 +311,20 @@ impl Bench {
                 let result = Ok(buf.rest().len());
                 Some(Completion::Written { log: LogId(log), buf, result })
             }
+            Op::OpenJournal { .. } | Op::CreateJournal(_) => Some(Completion::JournalOpened(Ok(FileId(u32::MAX)))),
+            Op::WriteJournal { buf, .. } => {
+                let result = Ok(buf.rest().len());
+                Some(Completion::JournalWritten { buf, result })
+            }
+            Op::Sync(sync) => Some(Completion::Synced { sync, result: Ok(()) }),
             Op::Accept(_)
             | Op::AcceptOne(_)
-            | Op::OpenJournal { .. }
             | Op::Receive(_)
             | Op::ReceiveDatagrams { .. }
             | Op::Recycle(_)
             | Op::RecycleDatagrams(_)
             | Op::Index { .. }
+            | Op::RemoveJournals(_)
             | Op::CloseSegment(_) => None,
             other => panic!("{other:?} has no place here"),
         }

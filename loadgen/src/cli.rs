@@ -99,7 +99,8 @@ struct RunArgs {
     #[arg(long)]
     insecure: bool,
 
-    /// What a TLS record holds: as many lines as are due, up to 16 KiB, or one line as most clients have it
+    /// What a TLS record holds: as many lines as are due, up to 16 KiB; one line, as most clients have it; or a piece of a
+    /// line, which is in four: token, blank, text and LF
     #[arg(long, value_enum, default_value = "full")]
     tls_records: RecordsArg,
 
@@ -236,6 +237,7 @@ enum ProtoArg {
 enum RecordsArg {
     Full,
     Line,
+    Piece,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -452,8 +454,9 @@ fn proto_from(run: &RunArgs) -> Result<Proto, RunError> {
     let records = match run.tls_records {
         RecordsArg::Full => Records::Full,
         RecordsArg::Line => Records::Line,
+        RecordsArg::Piece => Records::Piece,
     };
-    let stray = [("--ca", run.ca.is_some()), ("--insecure", run.insecure), ("--tls-records", records == Records::Line)];
+    let stray = [("--ca", run.ca.is_some()), ("--insecure", run.insecure), ("--tls-records", records != Records::Full)];
     if let Some((flag, _)) = stray.iter().find(|(_, is_given)| *is_given && !is_tls) {
         return Err(RunError::Usage(format!("{flag}: means nothing without TLS; give --proto tls too")));
     }

@@ -12,7 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimi
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::plan::Proto;
-use crate::sys::run_first;
+use crate::sys::{process_time, run_first};
 
 /// A thread that took at least this part of its process's time counts as one that works.
 const BUSY_PART: u64 = 10;
@@ -150,14 +150,14 @@ impl Listener {
             .map(|inode| format!("socket:[{inode}]"))
             .collect();
         let process = numbers(Path::new("/proc")).find(|process| holds_any(*process, &sockets))?;
-        Some(Self { process, before: thread_times(process), total_before: process_time(process) })
+        Some(Self { process, before: thread_times(process), total_before: process_time(process).ok() })
     }
 
     /// Processor time that it took since it was found, by its threads and by the kernel's that work for it; `None` if it
     /// has ended.
     #[must_use]
     pub fn time(&self) -> Option<Duration> {
-        Some(process_time(self.process)?.saturating_sub(self.total_before?))
+        Some(process_time(self.process).ok()?.saturating_sub(self.total_before?))
     }
 
     /// Its process id.
@@ -196,11 +196,6 @@ fn holds_any(process: u32, sockets: &[String]) -> bool {
     descriptors.flatten().any(|descriptor| {
         fs::read_link(descriptor.path()).is_ok_and(|link| sockets.iter().any(|socket| link.as_os_str() == &**socket))
     })
-}
-
-fn process_time(process: u32) -> Option<Duration> {
-    let ticks = ticks(&format!("/proc/{process}/stat"))?;
-    Some(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
 }
 
 /// User and system time, in ticks.

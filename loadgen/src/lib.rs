@@ -140,7 +140,7 @@ fn compare(asked: &Asked) -> Result<Exit, RunError> {
         fs::write(page, comparison.to_html()).map_err(|error| RunError::Environment(unwritable(), error))?;
     }
     let text = if asked.json { format!("{:#}\n", comparison.to_json()) } else { comparison.to_string() };
-    say(&text).map(|()| tell(comparison.exit(), comparison.why()))
+    say(&text).map(|()| tell(comparison.exit(), &comparison.why()))
 }
 
 /// One run with its report.
@@ -149,7 +149,7 @@ fn measure(plan: Plan, output: Output) -> Result<Exit, RunError> {
     let report = Report { fail_if: output.fail_if, ..run(plan, stop_on_signal()?)? };
     let written = write(&report, output.out.as_deref());
     say(&if output.json { format!("{:#}\n", report.to_json()) } else { report.to_string() })?;
-    written.map(|()| tell(report.exit(), report.why()))
+    written.map(|()| tell(report.exit(), &report.why()))
 }
 
 /// Runs at one rate after the other until the highest one within the bounds is known.
@@ -171,11 +171,11 @@ fn seek(mut search: Search, output: &Output) -> Result<Exit, RunError> {
         written.map_err(|error| RunError::Unexpected(unwritable(out), error))?;
     }
     say(&if output.json { format!("{:#}\n", search.to_json()) } else { format!("{search}\n") })?;
-    Ok(tell(search.exit(), format!("search: {search}")))
+    Ok(tell(search.exit(), &format!("search: {search}")))
 }
 
 /// Says on stderr why the exit code is not 0, in the form of all errors.
-fn tell(exit: Exit, why: String) -> Exit {
+fn tell(exit: Exit, why: &str) -> Exit {
     if exit != Exit::Done {
         // Whoever has closed stderr does not want to know.
         drop(writeln!(io::stderr(), "loadgen: {why}"));

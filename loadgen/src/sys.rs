@@ -14,13 +14,17 @@
 //!
 //! **`SCHED_FIFO`** lets a thread run whenever it can, before all ordinary ones.
 //!
+//! **The clock of a process**, the processor time of all its threads, ended ones and the kernel's workers for it too, in
+//! nanoseconds: `/proc/PID/stat` has the same in hundredths of a second.
+//!
 //! Unsafe, because neither std, rustix nor socket2 offers these.
-#![allow(unsafe_code, reason = "TCP_INFO, UDP_SEGMENT and SCHED_FIFO have no safe wrapper")]
+#![allow(unsafe_code, reason = "TCP_INFO, UDP_SEGMENT, SCHED_FIFO and clocks of others have no safe wrapper")]
 
 use std::io;
 use std::mem::offset_of;
 use std::net::{TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 const STATE_AT: usize = offset_of!(libc::tcp_info, tcpi_state);
 const BYTES_ACKED_AT: usize = offset_of!(libc::tcp_info, tcpi_bytes_acked);
@@ -102,6 +106,28 @@ fn u64_at(info: &[u8; ROOM_BYTES], at: usize) -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
+/// Processor time that a process of this host has taken.
+///
+/// # Errors
+///
+/// When there is no such process.
+pub fn process_time(process: u32) -> io::Result<Duration> {
+    let mut clock: libc::clockid_t = 0;
+    // SAFETY: `clock` is writable, and the kernel does not keep the pointer. Any number may be asked for.
+    let error = unsafe { libc::clock_getcpuclockid(process.cast_signed(), &raw mut clock) };
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is writable, and the kernel does not keep the pointer. A clock that is gone is an error.
+    let result = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let invalid = |_| io::Error::from(io::ErrorKind::InvalidData);
+    Ok(Duration::new(u64::try_from(time.tv_sec).map_err(invalid)?, u32::try_from(time.tv_nsec).map_err(invalid)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +175,16 @@ mod tests {
         set_udp_segment(&sender, 0).unwrap();
         sender.send(&[7; 25]).unwrap();
         assert_eq!(next(), 25);
+    }
+
+    #[test]
+    fn a_process_has_a_clock() {
+        let before = process_time(std::process::id()).unwrap();
+        let end = before + Duration::from_millis(1);
+        while process_time(std::process::id()).unwrap() < end {}
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        assert_eq!(process_time(ended.id()).unwrap_err().raw_os_error(), Some(libc::ESRCH));
     }
 
     #[test]

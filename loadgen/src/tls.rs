@@ -26,6 +26,8 @@ use rustls::{
     SignatureScheme,
 };
 
+use crate::tokens::Token;
+
 /// Most text bytes of one record, by RFC 8446.
 const RECORD_BYTES_MAX: usize = 16 * 1024;
 /// Records that are remembered before those that the receiver has acknowledged are forgotten.
@@ -38,6 +40,8 @@ pub enum Records {
     Full,
     /// One line, as most clients of Token TCP have it.
     Line,
+    /// A piece of a line, which is in four: token, blank, text and LF, as docker's client writes it.
+    Piece,
 }
 
 impl Records {
@@ -47,8 +51,18 @@ impl Records {
         match self {
             Self::Full => "full",
             Self::Line => "line",
+            Self::Piece => "piece",
         }
     }
+}
+
+/// A line in four pieces: where the token is first, that and the blank behind it, the text, and the LF.
+#[must_use]
+pub fn four_pieces(line: &[u8]) -> [&[u8]; 4] {
+    let (head, rest) = line.split_at(size_of::<Token>().min(line.len()));
+    let (blank, rest) = rest.split_at(rest.len().min(1));
+    let (text, end) = rest.split_at(rest.len().saturating_sub(1));
+    [head, blank, text, end]
 }
 
 /// How a run speaks TLS.

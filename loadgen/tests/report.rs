@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use support::{End, Fault, Receiver};
+use support::{End, Fault, Receiver, skip};
 
 fn loadgen(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_loadgen")).args(arguments).output().unwrap()
@@ -50,6 +50,30 @@ fn a_stall_is_the_first_thing_to_see() {
     // On a busy machine the generator may be late as well, which comes first.
     let is_first = verdict.starts_with("doubt\"><strong>The receiver stalled") || verdict.contains("does not count");
     assert!(is_first && verdict.contains("the receiver stalled: entries waited for it up to"), "{verdict}");
+}
+
+/// What is said is tested elsewhere; here a browser shows it, on a desk and on a phone, by day and by night.
+#[test]
+fn pages_look_right_in_a_browser() {
+    let run = |fault, end, arguments: &[&str]| page(&Receiver::start(fault, end), arguments).1;
+    let schedule = ["--rate", "2k", "--entries", "6000", "--warmup", "1s"];
+    let good = run(Fault::None, End::WithSender, &schedule);
+    let lossy = run(Fault::Drop, End::WithSender, &["--rate", "10k", "--entries", "20000", "--finish-wait", "1s"]);
+    let stalled = ["--rate", "8k", "--size", "2KiB", "--entries", "32000", "--connections", "1"];
+    let stalled = run(Fault::None, End::Stalling, &stalled);
+    let fast = run(Fault::None, End::WithSender, &["--entries", "200000"]);
+    let compared = good.path().join("compare.html");
+    let [a, b] = [&fast, &fast].map(|result| result.path().to_str().unwrap());
+    assert_eq!(loadgen(&["compare", a, b, "--html", compared.to_str().unwrap()]).status.code(), Some(0));
+    let pages = [&good, &lossy, &stalled, &fast].map(|result| result.path().join("report.html"));
+    let look = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/look");
+    let Ok(output) = Command::new(look).args(&pages).arg(&compared).output() else { return skip("python3 is missing") };
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    match output.status.code() {
+        Some(0) => assert!(said.ends_with("look: 5 pages, 20 views, 0 faults\n"), "{said}"),
+        Some(77) => skip("chromium is missing"),
+        _ => panic!("{said}"),
+    }
 }
 
 #[test]

@@ -35,7 +35,9 @@ fn all_stored_is_clean_in_both_versions() {
         [(&TLS12, "127.0.0.1", "TLSv1_2 TLS_ECDHE"), (&TLS13, "127.0.0.1", "TLSv1_3 TLS13_AES")]
     {
         // Lines of 40 KB span records whatever the kind; those of 1 KB share full ones unevenly.
-        for (records, size, entries) in [("full", "1000", 20_000), ("line", "256", 20_000), ("line", "40KB", 300)] {
+        for (records, size, entries) in
+            [("full", "1000", 20_000), ("line", "256", 20_000), ("line", "40KB", 300), ("piece", "256", 20_000)]
+        {
             let receiver = Receiver::start_tls(Fault::None, End::WithSender, &authority.receiver(name, version));
             let flags = ["--ca", ca.to_str().unwrap(), "--tls-records", records, "--size", size, "--connections", "3"];
             let (code, report, error) =
@@ -70,7 +72,7 @@ fn a_cut_leaves_whole_records_and_the_rest_in_flight() {
     let authority = Authority::new("one");
     let mut in_flight_all = 0;
     for version in [&TLS12, &TLS13] {
-        for (records, size) in [("full", "1000"), ("line", "256"), ("line", "40KB")] {
+        for (records, size) in [("full", "1000"), ("line", "256"), ("line", "40KB"), ("piece", "256")] {
             let tls = authority.receiver("127.0.0.1", version);
             let receiver = Receiver::start_tls(Fault::None, End::CutAfter(3_000_000), &tls);
             let flags = ["--insecure", "--duration", "60s", "--connections", "4", "--tls-records", records];

@@ -1,13 +1,19 @@
-//! What connections that do nothing cost those that send: the same load in turn with and without them, one engine.
+//! What connections that do nothing cost those that send: the same load in turn beside them and without, one engine.
 //!
 //! ```text
 //!  engine, one shard ◄── loadgen, some runs to warm up
-//!        ▲ round:  open the neighbours ── loadgen, measured ── end them ── loadgen, measured
-//!        │ next:   loadgen, measured ── open the neighbours ── loadgen, measured ── end them
+//!        ▲ round:  neighbours of the engine ── loadgen, measured ── the same elsewhere ── loadgen, measured
+//!        │ next:   the other way round
 //! ```
+//! Elsewhere is this program: the kernel has as many sockets and as much in them. Else they take warm pages from the page
+//! cache, and copying into colder ones would be all the difference (4 to 10 % in a virtual machine, by perf, all of it in
+//! `copy_folio_from_iter_atomic`).
+//!
 //! Kinds of neighbours: `idle`, 10,000 connections that send nothing; `begun`, 5,000 that have sent half a line;
+//! `left`, 5,000 that were opened and have gone; `stopped`, a sender of 64 connections at full speed that got SIGSTOP;
 //! `handshakes`, 5,000 that have sent half a TLS `ClientHello`, all of them having their turn; `waiting`, the same where
-//! most of them wait for it. The load comes over TLS beside the last two.
+//! most of them wait for it; `deaf`, 1,000 that have sent a whole one and never read what the engine answers, which does
+//! not fit their receive buffers. The load comes over TLS beside `handshakes` and `waiting`.
 //!
 //! Prints entries per CPU-second of the engine's shard and the kernel's workers for it, and with by without, round by
 //! round: the median, and the quartiles around it. All rounds share one process because a fresh one first touches its
@@ -17,22 +23,32 @@
 
 #![expect(clippy::print_stdout, reason = "the result")]
 
-use std::error::Error;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use benches::process::{Folder, Result, Server, Spread, pinned, rate};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use socket2::{Domain, Socket, Type};
-
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const ENGINE_CORE: &str = "0";
 const GENERATOR_CORE: &str = "1";
-const KINDS: [(&str, usize); 4] = [("idle", 10_000), ("begun", 5_000), ("handshakes", 5_000), ("waiting", 5_000)];
+const KINDS: [(&str, usize); 7] = [
+    ("idle", 10_000),
+    ("begun", 5_000),
+    ("left", 5_000),
+    ("stopped", 64),
+    ("handshakes", 5_000),
+    ("waiting", 5_000),
+    ("deaf", 1_000),
+];
 /// Loopback addresses that neighbours come from: one alone has no 10,000 free ports beside those of earlier rounds.
 const SOURCES: usize = 8;
 const WARM_UPS: usize = 3;
@@ -41,11 +57,18 @@ const SETTLE: Duration = Duration::from_millis(700);
 /// Half of a TLS record with a `ClientHello`: 256 bytes are announced.
 const HALF_HELLO: &[u8] = &[22, 3, 1, 1, 0, 1, 0, 0, 252, 3, 3];
 const HALF_LINE: &[u8] = b"2bfbea1e-10c3-4419-bdad-7e6435882e1f half a li";
+/// A sender is stopped once the engine has worked for it so long; it is looked at this often, for ten seconds.
+const SENT: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(20);
+const LOOKS_MAX: usize = 500;
+/// More than a stopped sender has sent when it is stopped.
+const ENDLESS: &str = "1000000000";
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let (Some(kind), folder) = (args.next(), args.next().map_or_else(std::env::temp_dir, PathBuf::from)) else {
-        return Err("usage: neighbours idle|begun|handshakes|waiting [FOLDER [ROUNDS [ENTRIES]]]".into());
+        let kinds = KINDS.map(|(kind, _)| kind).join("|");
+        return Err(format!("usage: neighbours {kinds} [FOLDER [ROUNDS [ENTRIES]]]").into());
     };
     let rounds: usize = args.next().map_or(Ok(12), |text| text.parse())?;
     let entries: u64 = args.next().map_or(Ok(1_000_000), |text| text.parse())?;
@@ -60,174 +83,199 @@ fn main() -> Result<()> {
     }
     let (mut with, mut without) = (Vec::new(), Vec::new());
     let mut memory = 0;
+    let elsewhere = Elsewhere::start()?;
     for round in 0..rounds {
         for present in [round % 2 == 0, round % 2 == 1] {
-            if !present {
+            let before = world.server.memory()?;
+            let neighbours = Neighbours::open(&kind, many, &world, (!present).then_some(elsewhere.address))?;
+            std::thread::sleep(SETTLE);
+            if present {
+                memory = memory.max(world.server.memory()?.saturating_sub(before));
+                with.push(world.entries_per_cpu_second()?);
+            } else {
                 without.push(world.entries_per_cpu_second()?);
-                continue;
             }
-            let before = world.memory()?;
-            let neighbours = open_neighbours(&kind, many, &world)?;
-            memory = memory.max(world.memory()?.saturating_sub(before));
-            with.push(world.entries_per_cpu_second()?);
             drop(neighbours);
+            elsewhere.end_all();
             std::thread::sleep(SETTLE);
         }
     }
-    let ratios = with.iter().zip(&without).map(|(with, without)| with / without).collect();
+    let ratios = Spread::of(with.iter().zip(&without).map(|(with, without)| with / without).collect());
     println!("{many} {kind}, {rounds} rounds of {entries} entries of 256 B, M entries per CPU-second of the engine:");
-    for (name, values) in [("with", with), ("without", without)] {
-        let Spread { low, median, high } = Spread::of(values);
-        println!("{name:<8}{:.2} ({:.2}-{:.2})", median / 1e6, low / 1e6, high / 1e6);
-    }
-    let Spread { low, median, high } = Spread::of(ratios);
-    println!("ratio   {median:.3} ({low:.3}-{high:.3})");
+    println!("with {}, without {}, ratio {ratios:.3}", Spread::of(with), Spread::of(without));
     println!("memory: at most {} B a connection", memory / many as u64);
     Ok(())
 }
 
 /// An engine and the load on it.
 struct World {
-    engine: Child,
-    folder: PathBuf,
-    plain: SocketAddr,
-    tls: SocketAddr,
+    // Ends before its folder goes.
+    server: Server,
+    _folder: Folder,
     over_tls: bool,
     entries: u64,
 }
 
 impl World {
     fn start(kind: &str, folder: &Path, entries: u64) -> Result<Self> {
-        let folder = folder.join(format!("neighbours-{}", std::process::id()));
-        fs::create_dir(&folder)?;
+        let folder = Folder::new(folder, "neighbours")?;
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-        fs::write(folder.join("cert.pem"), made.cert.pem())?;
-        fs::write(folder.join("key.pem"), made.signing_key.serialize_pem())?;
-        let mut command = pinned(ENGINE_CORE, "engine")?;
-        command.args(["run", "--shards", "1", "--admin", "off", "--connections-per-ip-max", "0"]);
-        command.args(["--tcp", "127.0.0.1:0", "--tls", "127.0.0.1:0", "--compress", "none"]);
-        command.args(["--segment-bytes", "1MiB", "--retain-bytes", "1MiB"]);
-        if kind == "handshakes" {
-            command.args(["--handshakes-max", "8192"]);
-        }
-        for (flag, name) in [("--cert", "cert.pem"), ("--key", "key.pem"), ("--data", "data")] {
-            command.arg(flag).arg(folder.join(name));
-        }
-        let mut engine = command.stderr(Stdio::piped()).spawn()?;
-        let mut addresses = Vec::new();
-        let mut said = BufReader::new(engine.stderr.take().ok_or("no stderr")?).lines();
-        for line in said.by_ref() {
-            let line = line?;
-            addresses.extend(line.split_once("addr=").map(|(_, address)| address.to_owned()));
-            if line.ends_with(" ready") {
-                break;
+        fs::write(folder.path().join("cert.pem"), made.cert.pem())?;
+        fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem())?;
+        let server = Server::start(ENGINE_CORE, |command| {
+            command.args(["--shards", "1", "--connections-per-ip-max", "0"]);
+            command.args(["--tcp", "127.0.0.1:0", "--tls", "127.0.0.1:0", "--compress", "none"]);
+            command.args(["--segment-bytes", "1MiB", "--retain-bytes", "1MiB"]);
+            if kind == "handshakes" {
+                command.args(["--handshakes-max", "8192"]);
             }
-        }
-        // What it still says is read, or it would wait at its end.
-        std::thread::spawn(move || said.for_each(drop));
-        let [plain, tls] = addresses.as_slice() else { return Err("the engine does not start".into()) };
+            for (flag, name) in [("--cert", "cert.pem"), ("--key", "key.pem"), ("--data", "data")] {
+                command.arg(flag).arg(folder.path().join(name));
+            }
+        })?;
         let over_tls = ["handshakes", "waiting"].contains(&kind);
-        Ok(Self { plain: plain.parse()?, tls: tls.parse()?, engine, folder, over_tls, entries })
+        Ok(Self { server, _folder: folder, over_tls, entries })
     }
 
-    fn load(&self) -> Result<Command> {
+    fn plain(&self) -> SocketAddr {
+        self.server.addresses[0]
+    }
+
+    fn tls(&self) -> SocketAddr {
+        self.server.addresses[1]
+    }
+
+    /// Entries over plain TCP, to the engine or elsewhere.
+    fn load(&self, elsewhere: Option<SocketAddr>) -> Result<Command> {
         let mut command = pinned(GENERATOR_CORE, "loadgen")?;
-        let (target, proto) =
-            if self.over_tls { (self.tls, &["--proto", "tls", "--insecure"][..]) } else { (self.plain, &[][..]) };
-        command.args(["run", "--target", &target.to_string(), "--size", "256", "--tokens", "100"]).args(proto);
+        let target = elsewhere.unwrap_or_else(|| self.plain());
+        command.args(["run", "--target", &target.to_string(), "--size", "256", "--tokens", "100"]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         Ok(command)
     }
 
     fn entries_per_cpu_second(&self) -> Result<f64> {
-        let before = self.cpu_nanoseconds()?;
-        let status = self.load()?.args(["--connections", "8", "--entries", &self.entries.to_string()]).status()?;
+        let before = self.processor_time()?;
+        let mut load = self.load(self.over_tls.then(|| self.tls()))?;
+        load.args(["--connections", "8", "--entries", &self.entries.to_string()]);
+        let status =
+            load.args(self.over_tls.then_some(["--proto", "tls", "--insecure"]).into_iter().flatten()).status()?;
         if !status.success() {
             return Err(format!("loadgen: {status}").into());
         }
         std::thread::sleep(SETTLE);
-        let used = Duration::from_nanos(self.cpu_nanoseconds()? - before);
-        Ok(precise(self.entries) / used.as_secs_f64())
+        Ok(rate(self.entries, self.processor_time()?.saturating_sub(before)))
     }
 
     /// Of the shard's thread, which does not end before the engine does, and of the kernel's workers. Some of these may end
     /// meanwhile: writes of the size that there are here need none.
-    fn cpu_nanoseconds(&self) -> Result<u64> {
-        let mut nanoseconds = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.engine.id()))? {
-            let task = task?.path();
-            let name = fs::read_to_string(task.join("comm"))?;
-            if !name.starts_with("shard") && !name.starts_with("iou-wrk") {
-                continue;
+    fn processor_time(&self) -> Result<Duration> {
+        Ok(self.server.processor_time("shard")? + self.server.processor_time("iou-wrk")?)
+    }
+}
+
+/// Those that do nothing, until they are dropped.
+enum Neighbours {
+    Silent { _open: Vec<TcpStream> },
+    Stopped(Child),
+}
+
+impl Neighbours {
+    /// Of the engine, or of somebody else.
+    fn open(kind: &str, many: usize, world: &World, elsewhere: Option<SocketAddr>) -> Result<Self> {
+        let hello;
+        let (address, bytes) = match kind {
+            "stopped" => return Self::stopped(many, world, elsewhere),
+            "handshakes" | "waiting" => (world.tls(), HALF_HELLO),
+            "deaf" => {
+                hello = whole_hello()?;
+                (world.tls(), &hello[..])
             }
-            let text = fs::read_to_string(task.join("schedstat"))?;
-            nanoseconds += text.split_whitespace().next().unwrap_or_default().parse::<u64>()?;
+            "begun" => (world.plain(), HALF_LINE),
+            _ => (world.plain(), &b""[..]),
+        };
+        let address = elsewhere.unwrap_or(address);
+        let mut open = Vec::with_capacity(many);
+        for source in (2..).take(SOURCES).cycle().take(many) {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            if kind == "deaf" {
+                // The least that the kernel allows.
+                socket.set_recv_buffer_size(1)?;
+            }
+            socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, source), 0)).into())?;
+            socket.connect(&address.into())?;
+            // They end by a reset, which leaves no port behind in TIME_WAIT.
+            socket.set_linger(Some(Duration::ZERO))?;
+            let mut stream = TcpStream::from(socket);
+            stream.write_all(bytes)?;
+            open.push(stream);
         }
-        Ok(nanoseconds)
+        if kind == "left" {
+            open.clear();
+        }
+        Ok(Self::Silent { _open: open })
     }
 
-    /// Anonymous memory in bytes.
-    fn memory(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.engine.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("no RssAnon")?;
-        Ok(line.split_whitespace().next().unwrap_or_default().parse::<u64>()? * 1024)
+    fn stopped(many: usize, world: &World, elsewhere: Option<SocketAddr>) -> Result<Self> {
+        let mut load = world.load(elsewhere)?;
+        let before = world.server.processor_time("shard")?;
+        let child = load.args(["--connections", &many.to_string(), "--entries", ENDLESS]).spawn()?;
+        let id = Pid::from_child(&child);
+        let sender = Self::Stopped(child);
+        if elsewhere.is_some() {
+            std::thread::sleep(SETTLE);
+        }
+        let mut looks = 0..LOOKS_MAX;
+        while elsewhere.is_none() && world.server.processor_time("shard")?.saturating_sub(before) < SENT {
+            looks.next().ok_or("the sender to be stopped does not send")?;
+            std::thread::sleep(LOOK);
+        }
+        kill_process(id, Signal::STOP)?;
+        Ok(sender)
     }
 }
 
-impl Drop for World {
+impl Drop for Neighbours {
     fn drop(&mut self) {
-        let _ended = self.engine.kill();
-        let _waited = self.engine.wait();
-        let _removed = fs::remove_dir_all(&self.folder);
+        if let Self::Stopped(child) = self {
+            let _ended = child.kill();
+            let _waited = child.wait();
+        }
     }
 }
 
-/// Opens those that do nothing, until they are dropped.
-fn open_neighbours(kind: &str, many: usize, world: &World) -> Result<Vec<TcpStream>> {
-    let (address, bytes) = match kind {
-        "handshakes" | "waiting" => (world.tls, HALF_HELLO),
-        "begun" => (world.plain, HALF_LINE),
-        _ => (world.plain, &b""[..]),
-    };
-    let mut streams = Vec::with_capacity(many);
-    for source in (2..).take(SOURCES).cycle().take(many) {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, source), 0)).into())?;
-        socket.connect(&address.into())?;
-        // They end by a reset, which leaves no port behind in TIME_WAIT.
-        socket.set_linger(Some(Duration::ZERO))?;
-        let mut stream = TcpStream::from(socket);
-        stream.write_all(bytes)?;
-        streams.push(stream);
+/// Somebody who takes connections and does nothing with them.
+struct Elsewhere {
+    address: SocketAddr,
+    taken: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Elsewhere {
+    fn start() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let (address, taken) = (listener.local_addr()?, Arc::new(Mutex::new(Vec::new())));
+        let shared = Arc::clone(&taken);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(std::io::Result::ok) {
+                shared.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
+            }
+        });
+        Ok(Self { address, taken })
     }
-    std::thread::sleep(SETTLE);
-    Ok(streams)
-}
 
-/// A program beside this one, on a core.
-fn pinned(core: &str, program: &str) -> Result<Command> {
-    let mut command = Command::new("taskset");
-    command.args(["--cpu-list", core]).arg(std::env::current_exe()?.with_file_name(program));
-    Ok(command)
-}
-
-/// A median and the quartiles around it.
-struct Spread {
-    low: f64,
-    median: f64,
-    high: f64,
-}
-
-impl Spread {
-    fn of(mut values: Vec<f64>) -> Self {
-        values.sort_unstable_by(f64::total_cmp);
-        let (last, middle) = (values.len() - 1, values.len() / 2);
-        let median = f64::midpoint(values[last / 2], values[middle]);
-        Self { low: values[last / 4], median, high: values[last - last / 4] }
+    fn end_all(&self) {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-fn precise(count: u64) -> f64 {
-    count as f64
+/// What a TLS client says first.
+fn whole_hello() -> Result<Vec<u8>> {
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let mut client = ClientConnection::new(Arc::new(config), ServerName::try_from("localhost")?)?;
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello)?;
+    Ok(hello)
 }

@@ -49,7 +49,7 @@ impl RunArgs {
         let descriptors = resolved.config.descriptors(host::descriptor_limit()).ok();
         let of_host = [
             ("connections_max", descriptors.map(|descriptors| descriptors.connections.to_string())),
-            ("disk_free_min", resolved.config.disk_free_min().map(|bytes| Size(bytes).to_string())),
+            ("disk_free_min", resolved.config.disk_free_min().ok().map(|bytes| Size(bytes).to_string())),
         ];
         for setting in resolved.settings.iter_mut().filter(|setting| setting.origin == Origin::Default) {
             let known = of_host.iter().find(|(name, _)| *name == setting.name).and_then(|(_, value)| value.clone());

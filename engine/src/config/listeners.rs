@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{CertificateFiles, RunFlags, wrong};
+use super::{AdminAddress, CertificateFiles, RunFlags, wrong};
 use crate::error::ConfigError;
 use crate::framing::Framing;
 use crate::shard::{Cidr, ListenerConfig};
@@ -105,6 +105,7 @@ impl Listeners {
             all = [Proto::Tcp, Proto::Udp].map(|proto| Listen::of_flag(proto, LISTEN_DEFAULT)).into();
         }
         all.iter().try_for_each(|listen| check_reach(listen, flags))?;
+        check_overlaps(&all, flags)?;
         check_use_of_certificates(&all, flags)?;
         let mut listeners = Self::default();
         for listen in &all {
@@ -150,6 +151,41 @@ fn check_reach(listen: &Listen, flags: &RunFlags) -> Result<(), ConfigError> {
         "{address} is reachable from other hosts, and any line with a UUID makes a log; list the tokens with --tokens FILE, add --open to allow that, or listen on 127.0.0.1"
     );
     Err(wrong(listen.address_subject(), problem))
+}
+
+/// Each address is bound once: a second time it would be found busy, and somebody else be suspected.
+fn check_overlaps(all: &[Listen], flags: &RunFlags) -> Result<(), ConfigError> {
+    let is_datagrams = |listen: &Listen| listen.proto == Proto::Udp;
+    for (index, listen) in all.iter().enumerate() {
+        let before = all[..index]
+            .iter()
+            .find(|before| is_datagrams(before) == is_datagrams(listen) && overlap(before.address, listen.address));
+        if let Some(before) = before {
+            let (address, other) = (listen.address, before.address);
+            let problem = format!("{address} is taken by {} {other}; give each address once", before.address_subject());
+            return Err(wrong(listen.address_subject(), problem));
+        }
+        if let AdminAddress::Tcp(admin) = &flags.admin
+            && !is_datagrams(listen)
+            && overlap(*admin, listen.address)
+        {
+            let problem = format!(
+                "{admin} is taken by {} {}; give another port, or off",
+                listen.address_subject(),
+                listen.address
+            );
+            return Err(wrong("--admin", problem));
+        }
+    }
+    Ok(())
+}
+
+/// Whether one of the addresses takes in the other.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    // `::` takes IPv4 as well.
+    let covers = |all: SocketAddr, part: SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || part.is_ipv4());
+    let same_port = one.port() != 0 && one.port() == other.port();
+    same_port && (one.ip() == other.ip() || covers(one, other) || covers(other, one))
 }
 
 /// Nothing but TLS needs certificates, and nothing but a stream a framing or a proxy's header.

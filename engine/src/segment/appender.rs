@@ -689,7 +689,8 @@ mod tests {
                     let bytes = &bytes[usize::try_from(end).expect("small")..];
                     end = block.end.0;
                     let bytes = &bytes[..usize::try_from(end - block.start.0).expect("small")];
-                    let (lines, crc32c) = (super::super::index::count_lines(bytes), crc32c::crc32c(bytes));
+                    let (lines, crc32c) =
+                        (super::super::index::count_lines(bytes), crate::segment::checksum::crc32c(bytes));
                     assert_eq!((block.lines, block.crc32c), (lines, crc32c), "seed {seed}");
                 }
                 assert!(end == bytes.len() as u64 || base == newest, "seed {seed}: {end} of {}", bytes.len());

@@ -16,7 +16,7 @@
 use crate::buf::WriteBuf;
 use crate::limits::{INDEX_BLOCK_BYTES, INDEX_BLOCK_TIME};
 use crate::segment::journal::Proof;
-use crate::segment::{Offset, Position};
+use crate::segment::{Offset, Position, checksum};
 use crate::time::Time;
 
 /// Bytes of the header, and of a record.
@@ -43,7 +43,7 @@ impl Batch {
     pub fn of(buf: &WriteBuf) -> Self {
         let bytes = buf.content();
         debug_assert_eq!(buf.lines(), count_lines(bytes), "whoever stages entries says how many");
-        Self { len: bytes.len() as u64, lines: buf.lines(), since: buf.since(), crc32c: crc32c::crc32c(bytes) }
+        Self { len: bytes.len() as u64, lines: buf.lines(), since: buf.since(), crc32c: checksum::crc32c(bytes) }
     }
 }
 
@@ -105,7 +105,7 @@ impl OpenBlock {
         *self = if self.is_empty() {
             Self { since: batch.since, len, lines: batch.lines, crc32c: batch.crc32c }
         } else {
-            let crc32c = crc32c::crc32c_append(self.crc32c, bytes);
+            let crc32c = checksum::crc32c_append(self.crc32c, bytes);
             Self { since: self.since, len: self.len + len, lines: self.lines + batch.lines, crc32c }
         };
     }
@@ -178,7 +178,7 @@ pub fn header(base: Offset) -> [u8; RECORD_BYTES] {
 
 /// The same bytes with their checksum at the end.
 fn checked(mut bytes: [u8; RECORD_BYTES]) -> [u8; RECORD_BYTES] {
-    let crc32c = crc32c::crc32c(&bytes[..CHECKED_BYTES]);
+    let crc32c = checksum::crc32c(&bytes[..CHECKED_BYTES]);
     bytes[CHECKED_BYTES..].copy_from_slice(&crc32c.to_le_bytes());
     bytes
 }
@@ -255,7 +255,7 @@ mod tests {
         add(&mut block, b"b\n", at(6));
         assert!(!block.is_full() && !block.is_over(at(64)) && block.is_over(at(65)));
         let closed = block.close(Offset(7), Position(1000)).expect("it has bytes");
-        let crc32c = crc32c::crc32c(&[&bytes[..], b"b\n"].concat());
+        let crc32c = checksum::crc32c(&[&bytes[..], b"b\n"].concat());
         let expected =
             IndexBlock { base: Offset(7), start: Position(797), end: Position(1000), lines: 102, crc32c, since: at(5) };
         assert_eq!(closed, expected);

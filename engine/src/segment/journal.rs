@@ -18,7 +18,7 @@
 //! **A table counts once it is complete.** The lengths in `Active` records are on the disk only if a `Checkpoint` follows
 //! in the same file: a running shard writes its table while it goes on, and the checkpoint after a sync.
 
-use super::{Offset, Position, index};
+use super::{Offset, Position, checksum, index};
 use crate::wire::Token;
 
 /// Bytes of a record.
@@ -159,10 +159,9 @@ impl Proof {
         if self.length == 0 || self.length >= PROOF_BYTES {
             return more;
         }
-        let length = usize::try_from(more.length).expect("32 bits fit");
         Self {
             length: self.length.saturating_add(more.length),
-            crc: crc32c::crc32c_combine(self.crc, more.crc, length),
+            crc: checksum::crc32c_combine(self.crc, more.crc, more.length),
         }
     }
 }
@@ -191,7 +190,7 @@ impl Batch {
             length: narrow(bytes.len()),
             lines: index::count_lines(bytes),
             time_micros,
-            crc: crc32c::crc32c(bytes),
+            crc: checksum::crc32c(bytes),
         }
     }
 
@@ -244,7 +243,7 @@ impl Record {
         bytes[8..12].copy_from_slice(&self.run.to_le_bytes());
         bytes[12..16].copy_from_slice(&number.0.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.sequence.to_le_bytes());
-        let crc = crc32c::crc32c(&bytes[CHECKED]);
+        let crc = checksum::crc32c(&bytes[CHECKED]);
         bytes[..4].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
@@ -254,7 +253,7 @@ impl Record {
     pub fn decode(bytes: &[u8; RECORD_BYTES]) -> Option<Self> {
         let mut start = Reader { bytes, at: 0 };
         let crc = start.u32();
-        if crc != crc32c::crc32c(&bytes[CHECKED]) {
+        if crc != checksum::crc32c(&bytes[CHECKED]) {
             return None;
         }
         start.at = 8;
@@ -592,7 +591,7 @@ mod tests {
         let text = b"one\ntwo\nthree\n";
         let all = [0..4, 4..8, 8..14].map(|part| Batch::of(Position(part.start as u64), &text[part], 0));
         let sum = all.iter().fold(Proof::default(), |proof, batch| proof.followed_by(batch));
-        assert_eq!(sum, Proof { length: 14, crc: crc32c::crc32c(text) });
+        assert_eq!(sum, Proof { length: 14, crc: checksum::crc32c(text) });
         let long = Proof { length: PROOF_BYTES, crc: 1 };
         assert_eq!(long.followed_by(&all[0]), Proof { length: 4, crc: all[0].crc });
     }

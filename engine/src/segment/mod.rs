@@ -11,6 +11,7 @@
 //! so that names sort like numbers. `base + size` is the base of the next segment.
 
 mod appender;
+pub mod checksum;
 pub mod index;
 pub mod journal;
 pub mod meta;

@@ -1,6 +1,6 @@
 //! What a line becomes: an entry of a log, or a counted rejection.
 
-use super::logs::{Destination, Logs};
+use super::logs::{Destination, Logs, Target};
 use super::outgoing::Outgoing;
 use crate::buf::BufferPool;
 use crate::framing::{LineSink, marked_lines};
@@ -33,15 +33,18 @@ pub(super) enum Pieces {
 /// Whole lines whose places are found before the first of them is stored.
 ///
 /// The ends of so many batches are further away than the first caches reach. Asked for together they come together, while
-/// stores wait for each other.
+/// stores wait for each other (a guess: it was not measured apart from the rest).
 const AHEAD: usize = 16;
 
-/// Where a line's entry goes, and where in the line its token is. Nothing larger: what is copied through memory soon after
-/// it was stored in pieces waits for every store before it.
+/// Where a line's entry goes, if it is one, and where in the line its token is. Two words; see [`Destination`].
 #[derive(Clone, Copy, Debug)]
 struct Place {
     destination: Destination,
     at: usize,
+}
+
+impl Place {
+    const NOWHERE: Self = Self { destination: Destination::NOWHERE, at: 0 };
 }
 
 /// The sink of one connection, or of datagrams, for the length of one call. Some senders make logs, others do not.
@@ -59,27 +62,24 @@ impl<const MAKES_LOGS: bool> LineSink for Ingest<'_, MAKES_LOGS> {
     fn lines(&mut self, input: &[u8], marks: &[LineMark]) {
         let mut finding = marked_lines(input, marks);
         let mut storing = marked_lines(input, marks);
-        let mut places = [None; AHEAD];
+        let mut places = [Place::NOWHERE; AHEAD];
         for _ in 0..marks.len().div_ceil(AHEAD) {
             for (place, (line, token)) in places.iter_mut().zip(&mut finding) {
                 *place = self.place(line, token);
-                if let Some(Place { destination: Destination::Log(log), .. }) = place {
-                    self.logs.expect(*log, line.len());
+                if let Target::Log(log) = place.destination.target() {
+                    self.logs.expect(log, line.len());
                 }
             }
             for (place, (line, token)) in places.iter().zip(&mut storing) {
-                if let Some(place) = place {
-                    self.store_whole(*place, line, token);
-                }
+                self.store_whole(*place, line, token);
             }
         }
     }
 
     #[inline]
     fn line(&mut self, line: &[u8], token: Option<&Token>) {
-        if let Some(place) = self.place(line, token) {
-            self.store_whole(place, line, token);
-        }
+        let place = self.place(line, token);
+        self.store_whole(place, line, token);
     }
 
     fn first_piece(&mut self, piece: &[u8]) -> bool {
@@ -114,12 +114,12 @@ impl<const MAKES_LOGS: bool> LineSink for Ingest<'_, MAKES_LOGS> {
 impl<const MAKES_LOGS: bool> Ingest<'_, MAKES_LOGS> {
     /// Counts a line and finds where its entry goes, if it is one.
     #[inline]
-    fn place(&mut self, line: &[u8], token: Option<&Token>) -> Option<Place> {
+    fn place(&mut self, line: &[u8], token: Option<&Token>) -> Place {
         match token {
             Some(token) if self.knows(*token) => self.place_entry(line, 0, *token),
             Some(_) => {
                 self.turn_away(Reject::UnknownToken, line);
-                None
+                Place::NOWHERE
             }
             None => self.search(line),
         }
@@ -127,46 +127,46 @@ impl<const MAKES_LOGS: bool> Ingest<'_, MAKES_LOGS> {
 
     /// The same for a line whose token is known and at `at`.
     #[inline]
-    fn place_entry(&mut self, line: &[u8], at: usize, token: Token) -> Option<Place> {
+    fn place_entry(&mut self, line: &[u8], at: usize, token: Token) -> Place {
         if remove_token(line, at).is_blank() {
             self.counters.reject(Reject::Empty);
-            return None;
+            return Place::NOWHERE;
         }
         match self.route(token) {
             Ok(destination) => {
                 self.counters.lines += 1;
-                Some(Place { destination, at })
+                Place { destination, at }
             }
             Err(reason) => {
                 self.turn_away(reason, line);
-                None
+                Place::NOWHERE
             }
         }
     }
 
     /// The same for a line that does not begin with a token.
     #[inline(never)]
-    fn search(&mut self, line: &[u8]) -> Option<Place> {
+    fn search(&mut self, line: &[u8]) -> Place {
         match deciding_token(line, |token| self.knows(token)) {
             Ok((at, token)) => return self.place_entry(line, at, token),
             Err(_) if is_blank(line) => self.counters.reject(Reject::Empty),
             Err(_) if line == KEEPALIVE => self.counters.reject(Reject::Keepalive),
             Err(reason) => _ = self.turn_away(reason, line),
         }
-        None
+        Place::NOWHERE
     }
 
-    /// Stores the entry of a line that has a place.
+    /// Stores the entry of a line, if it has a place.
     #[inline]
-    fn store_whole(&mut self, Place { destination, at }: Place, line: &[u8], token: Option<&Token>) {
-        let entry = remove_token(line, at);
-        match destination {
-            Destination::Log(log) => self.store_here(log, RunKind::Whole, entry),
-            Destination::Shard(shard) => {
-                let token = token.copied().or_else(|| scan::token_at_start(&line[at..]));
-                let token = token.expect("it was found there");
-                self.store_there(shard, token, RunKind::Whole, entry);
+    fn store_whole(&mut self, place: Place, line: &[u8], token: Option<&Token>) {
+        match place.destination.target() {
+            Target::Log(log) => self.store_here(log, RunKind::Whole, remove_token(line, place.at)),
+            Target::Shard(shard) => {
+                let token = token.copied().or_else(|| scan::token_at_start(&line[place.at..]));
+                let token = token.expect("its place was found by its token");
+                self.store_there(shard, token, RunKind::Whole, remove_token(line, place.at));
             }
+            Target::Nowhere => {}
         }
     }
 
@@ -201,9 +201,10 @@ impl<const MAKES_LOGS: bool> Ingest<'_, MAKES_LOGS> {
 
     #[inline]
     fn store(&mut self, token: Token, destination: Destination, kind: RunKind, entry: Entry<'_>) {
-        match destination {
-            Destination::Log(log) => self.store_here(log, kind, entry),
-            Destination::Shard(shard) => self.store_there(shard, token, kind, entry),
+        match destination.target() {
+            Target::Log(log) => self.store_here(log, kind, entry),
+            Target::Shard(shard) => self.store_there(shard, token, kind, entry),
+            Target::Nowhere => {}
         }
     }
 
@@ -236,9 +237,9 @@ pub(super) fn absorb(
     let log = match run.kind {
         // These make no log: if the first piece was rejected, they go with it.
         RunKind::Further => logs.find(run.token).ok_or(None),
-        kind => match logs.route(run.token, kind.makes_logs(), now) {
-            Ok(Destination::Log(log)) => Ok(log),
-            Ok(Destination::Shard(_)) => unreachable!("entries are handed to the owner of their log"),
+        kind => match logs.route(run.token, kind.makes_logs(), now).map(Destination::target) {
+            Ok(Target::Log(log)) => Ok(log),
+            Ok(Target::Shard(_) | Target::Nowhere) => unreachable!("entries are handed to the owner of their log"),
             Err(reason) => Err(Some(reason)),
         },
     };

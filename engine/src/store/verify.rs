@@ -23,6 +23,7 @@ use super::reader::{finish, open, open_log};
 use super::segment_file::SegmentFile;
 use super::{CHUNK_BYTES, LogFiles, chunk_of, file_error, log_token};
 use crate::error::ReadError;
+use crate::segment::checksum;
 use crate::segment::index::{Index, RECORD_BYTES};
 use crate::segment::{JOURNAL, Offset, index_name, journal as records, packed_name, segment_name};
 use crate::sys::file::{Dir, Kind};
@@ -221,7 +222,7 @@ impl Verdict {
                 }
                 Err(error) => return Err(file_error(path, "read")(error).into()),
             }
-            crc32c = crc32c::crc32c_append(crc32c, part);
+            crc32c = checksum::crc32c_append(crc32c, part);
             at += part.len() as u64;
         }
         Ok(Some(crc32c))

@@ -25,7 +25,7 @@ pub fn sysctl(path: &str) -> Option<String> {
 #[must_use]
 pub fn boot_id() -> BootId {
     let id = sysctl("kernel/random/boot_id").and_then(|text| Token::parse(text.as_bytes()));
-    BootId(id.map_or([0; 16], |id| id.to_bytes()))
+    BootId(id.map_or([0; 16], Token::to_bytes))
 }
 
 /// A field of `/proc/self/status`.

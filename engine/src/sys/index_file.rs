@@ -6,7 +6,8 @@
 //! ```
 //! Invariants: one change at a time in the process; a record is written behind the bytes that it describes; records that
 //! reach past a block that is appended make room for it. A crash may leave half a record, or an index that is ahead of a
-//! segment that was cut: the next change mends it. Nothing here is synced.
+//! segment that was cut: the next change mends it. Nothing here is synced: after a power cut an index may have holes, and
+//! recovery takes them away.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,6 +16,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::file::{Access, Dir};
 use crate::limits::{INDEX_BLOCK_BYTES, INDEX_BYTES_MAX, INDEX_GAP_BYTES_MAX};
+use crate::segment::checksum;
 use crate::segment::index::{Index, RECORD_BYTES, Record, count_lines, header};
 use crate::segment::{Offset, Position, index_name, segment_name};
 
@@ -88,6 +90,16 @@ pub fn complete(dir: &Dir, base: Offset, len: u64, gap_max: u64) -> io::Result<b
     change.fill(dir, base, len)?;
     change.write()?;
     Ok(true)
+}
+
+/// Takes away what makes no sense in an index, after a power cut: it was never synced.
+///
+/// # Errors
+/// Those of the system calls.
+pub fn mend(dir: &Dir, base: Offset) -> io::Result<()> {
+    let Some(damaged_at) = read(dir, base)?.and_then(|index| index.damaged_at) else { return Ok(()) };
+    // A record says where its block ends, and so where the next one begins: what is behind is of no use.
+    dir.file(&index_name(base), Access::Write)?.set_len(damaged_at as u64)
 }
 
 /// Opens the index, and makes it first if it is missing and its segment is not.
@@ -178,7 +190,7 @@ impl Change {
                 approximate: true,
                 end: Position(start + take as u64),
                 lines: count_lines(block),
-                crc32c: crc32c::crc32c(block),
+                crc32c: checksum::crc32c(block),
             });
         }
         Ok(())
@@ -213,7 +225,7 @@ mod tests {
 
     fn block(text: &[u8], start: u64, end: u64) -> (Position, Record) {
         let bytes = &text[usize::try_from(start).unwrap()..usize::try_from(end).unwrap()];
-        let (lines, crc32c) = (count_lines(bytes), crc32c::crc32c(bytes));
+        let (lines, crc32c) = (count_lines(bytes), checksum::crc32c(bytes));
         (Position(start), Record { time: 1000 + start, approximate: false, end: Position(end), lines, crc32c })
     }
 
@@ -224,7 +236,7 @@ mod tests {
         assert_eq!(index.damaged_at, None);
         for (start, record) in index.blocks(text.len() as u64) {
             let (start, end) = (usize::try_from(start.0).unwrap(), usize::try_from(record.end.0).unwrap());
-            assert_eq!(record.crc32c, crc32c::crc32c(&text[start..end]));
+            assert_eq!(record.crc32c, checksum::crc32c(&text[start..end]));
             assert_eq!(record.lines, count_lines(&text[start..end]));
         }
         index.records.iter().map(|record| record.end.0).collect()

@@ -137,10 +137,11 @@ fn parse_name(name: &[u8]) -> Result<&str, String> {
     Ok(std::str::from_utf8(name).expect("letters, digits and three signs are ASCII"))
 }
 
-/// As many hex digits as a token has, wherever the dashes are.
+/// As many hex digits as a token has, wherever the dashes are; or with a token somewhere in it, which errors would show.
 fn looks_like_a_token(name: &[u8]) -> bool {
     let mut digits = name.iter().filter(|byte| **byte != b'-');
-    digits.clone().count() == TOKEN_DIGITS && digits.all(u8::is_ascii_hexdigit)
+    let only_digits = digits.clone().count() == TOKEN_DIGITS && digits.all(u8::is_ascii_hexdigit);
+    only_digits || name.windows(TOKEN_BYTES).any(|part| Token::parse(part).is_some())
 }
 
 /// As much of a word as may be shown: as of a token.
@@ -207,7 +208,10 @@ mod tests {
         for name in ["-web", ".web", "_", "we/b", "w\u{fc}b", "we\"b", &"x".repeat(65), "a\rb"] {
             assert!(wrong(&format!("{T} {name}")).contains("is no name; a name is 1 to 64 letters"), "{name:?}");
         }
-        for name in [U, &U.to_uppercase(), &U.replace('-', ""), "0-0112233-4455667788-99aabbccddeeff"] {
+        let others = [format!("x{U}"), format!("{U}.log")];
+        for name in
+            [U, &U.to_uppercase(), &U.replace('-', ""), "0-0112233-4455667788-99aabbccddeeff", &others[0], &others[1]]
+        {
             let problem = "line 1: \"".to_owned() + &name[..8] + "…\" looks like a token; give the log a name";
             assert!(wrong(&format!("{T} {name}")).starts_with(&problem), "{name:?}");
         }

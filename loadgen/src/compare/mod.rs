@@ -108,7 +108,7 @@ pub struct Row {
     pub a: Vec<f64>,
     /// The same.
     pub b: Vec<f64>,
-    /// B's median by A's, less one.
+    /// By which part of A's figure B's is more: of the medians, or of runs in turns.
     pub change: f64,
     /// How likely such a difference would be among equals, whichever measure has it; `None` if there are too few runs.
     pub p: Option<f64>,
@@ -147,7 +147,7 @@ impl Comparison {
             let (a, b) = (a.runs.len(), b.runs.len());
             notes.push(format!(
                 "{a} and {b} runs are too few to know their spread: a measure is called different when all of one set \
-                 is beyond all of the other; give 4 or more of each"
+                 is beyond all of the other; give 4 or more of each, or 6 if they took turns"
             ));
         }
         notes.extend(differing_arguments(&a.runs, &b.runs));
@@ -254,9 +254,11 @@ fn rows(a: &[Value], b: &[Value], threshold: f64) -> Vec<Row> {
     };
     let logarithms_a = logarithms(a.len(), &|measure, run| measured[measure].1[run]);
     let logarithms_b = logarithms(b.len(), &|measure, run| measured[measure].2[run]);
-    let p_values = spread::p_values(&logarithms_a, &logarithms_b);
+    let in_turns = in_turns(a, b);
+    let p_values = spread::p_values(&logarithms_a, &logarithms_b, in_turns);
     let row = |(at, (measure, a, b)): (usize, (&Measure, Vec<f64>, Vec<f64>))| {
-        let change = median(&b) / median(&a) - 1.0;
+        let logarithms = |values: &[f64]| values.iter().map(|value| value.ln()).collect::<Vec<_>>();
+        let change = spread::shift(&logarithms(&a), &logarithms(&b), in_turns).exp_m1();
         let p = p_values.as_ref().map(|p_values| p_values[at]);
         let differs = p.map_or_else(|| is_apart(&a, &b), |p| p <= spread::ALPHA);
         let verdict = match (change.abs() > threshold, differs) {
@@ -268,6 +270,13 @@ fn rows(a: &[Value], b: &[Value], threshold: f64) -> Vec<Row> {
         Row { name: measure.name, is_rate: measure.is_rate, a, b, change, p, verdict }
     };
     measured.iter().map(|(measure, a, b)| (*measure, a.clone(), b.clone())).enumerate().map(row).collect()
+}
+
+/// The runs were made by turns: one of A, one of B, one of A, and so on.
+fn in_turns(a: &[Value], b: &[Value]) -> bool {
+    let started = a.iter().zip(b).flat_map(|(a, b)| [a, b]).map(|run| run["started"].as_f64());
+    let started: Option<Vec<_>> = started.collect();
+    a.len() == b.len() && started.is_some_and(|started| started.is_sorted_by(|one, next| one < next))
 }
 
 /// All of one set lie beyond all of the other.

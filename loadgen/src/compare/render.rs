@@ -40,6 +40,7 @@ impl Comparison {
         };
         json!({
             "schema": 1,
+            "started": self.a.runs.first().map(|run| run["started"].clone()),
             "a": set(&self.a),
             "b": set(&self.b),
             "threshold": self.threshold,

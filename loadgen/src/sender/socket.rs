@@ -326,12 +326,15 @@ impl Sealed {
         let mut session = self.session.borrow_mut();
         match self.records {
             Records::Full => session.seal(&batch[part], &mut self.wire),
-            Records::Line => {
+            Records::Line | Records::Piece => {
                 let mut start = part.start;
                 ends.take_while(|end| *end <= part.end).try_for_each(|end| {
-                    let line = start..end;
+                    let line = &batch[start..end];
                     start = end;
-                    session.seal(&batch[line], &mut self.wire)
+                    if self.records == Records::Line {
+                        return session.seal(line, &mut self.wire);
+                    }
+                    tls::four_pieces(line).into_iter().try_for_each(|piece| session.seal(piece, &mut self.wire))
                 })
             }
         }

@@ -11,7 +11,7 @@ use super::chance::{Chance, Fault};
 use super::store::Stored;
 use crate::handover::ShardId;
 use crate::route::LogId;
-use crate::segment::{FileId, IndexBlock, JOURNAL, LogName, Offset, Position, segment_name};
+use crate::segment::{FileId, IndexBlock, JOURNAL, LogName, Offset, Position, checksum, segment_name};
 use crate::shard::{Completion, JournalId, Op, Sync};
 use crate::wire::Token;
 
@@ -152,7 +152,7 @@ impl Disk {
         *end = block.end;
         let index = |position: Position| usize::try_from(position.0).expect("a simulation writes little");
         let bytes = &bytes[index(block.start)..index(block.end)];
-        let found = (crate::segment::index::count_lines(bytes), crc32c::crc32c(bytes));
+        let found = (crate::segment::index::count_lines(bytes), checksum::crc32c(bytes));
         assert_eq!((block.lines, block.crc32c), found, "a block of {name:?}");
     }
 

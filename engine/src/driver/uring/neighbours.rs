@@ -107,7 +107,9 @@ mod tests {
     #[test]
     fn a_sleeper_is_woken_once_and_again_if_it_did_not_hear() {
         let mut all = Neighbours::street(2);
-        all.iter().for_each(|shard| shard.move_in(40 + RawFd::from(shard.me.0)));
+        for shard in &all {
+            shard.move_in(40 + RawFd::from(shard.me.0));
+        }
         let (sleeper, sender) = (all.pop().expect("two"), &mut all[0]);
         assert!(sleeper.fall_asleep());
         assert_eq!(sender.next_to_wake(), None, "nothing was sent");

@@ -12,8 +12,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::super::{chunk_of, whole_lines_end};
-use crate::segment::Position;
 use crate::segment::journal::Batch;
+use crate::segment::{Position, checksum};
 
 /// Bytes that a disk writes as one: what it has not written begins or ends at a multiple of it, or at the end.
 const SECTOR: u64 = 512;
@@ -74,7 +74,7 @@ pub(super) fn crc_of(file: &File, range: Range<u64>, chunk: &mut [u8]) -> io::Re
     while at < range.end {
         let part = chunk_of(chunk, range.end - at);
         file.read_exact_at(part, at)?;
-        crc = crc32c::crc32c_append(crc, part);
+        crc = checksum::crc32c_append(crc, part);
         at += part.len() as u64;
     }
     Ok(crc)

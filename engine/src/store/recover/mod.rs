@@ -33,11 +33,11 @@ use super::{CHUNK_BYTES, LogFiles, file_error, log_token};
 use crate::error::{Damage, RecoverError};
 use crate::segment::journal::{Batch, BootId, Proof};
 use crate::segment::{
-    CURRENT, CURRENT_NEW, LogName, Offset, Position, REJECTED, is_reserved, packed_name, segment_name,
+    CURRENT, CURRENT_NEW, LogName, Offset, Position, REJECTED, index_name, is_reserved, packed_name, segment_name,
 };
-use crate::sys::DataDir;
 use crate::sys::data_dir::point_current;
 use crate::sys::file::{Access, Dir, DirEntry, Kind};
+use crate::sys::{DataDir, index_file};
 use crate::wire::{Reject, Token};
 
 pub(super) use history::History;
@@ -255,6 +255,7 @@ impl Recovery<'_> {
         for (index, &base) in files.bases.iter().enumerate() {
             segments.push(self.inspect(log, &files, base, files.bases.get(index + 1).copied())?);
         }
+        self.mend_indexes(log, &segments)?;
         let left_behind: Vec<Segment> = segments.drain(..self.left_behind(log.name, &segments)).collect();
         for segment in left_behind {
             self.quarantine.move_later(log.name, segment.base, segment.len);
@@ -482,6 +483,18 @@ impl Recovery<'_> {
         Ok(same.map_err(file_error(&log.path.join(segment_name(next.base)), "read"))?)
     }
 
+    /// Indexes are never synced: a power cut leaves holes in them.
+    fn mend_indexes(&self, log: &Log, segments: &[Segment]) -> Result<(), RecoverError> {
+        if !self.lost_power() && self.found.damaged_journals == 0 {
+            return Ok(());
+        }
+        for segment in segments {
+            let path = log.path.join(index_name(segment.base));
+            index_file::mend(&log.dir, segment.base).map_err(file_error(&path, "mended"))?;
+        }
+        Ok(())
+    }
+
     /// What may be in memory alone stays known.
     fn earlier(&mut self, log: &Log, segment: Segment, len: u64) -> Result<Option<RecoveredSegment>, RecoverError> {
         let Some(known) = self.history.segment(log.name, segment.base).cloned() else { return Ok(None) };
@@ -651,13 +664,12 @@ impl Recovery<'_> {
         // Made just before the process died: nothing says that it is on the disk.
         let known = known.or_else(|| Some(Known { boot: self.history.boot?, ..Known::default() }));
         let proof = known.as_ref().map(|known| known.proof_at(kept.len)).unwrap_or_default();
-        match known.filter(|known| log.name.token().is_some() && self.is_cached(known)) {
-            Some(known) => self.continued(log, segment, kept.len, &known, kept.sealed),
-            None => {
-                let durable = RecoveredSegment::durable(segment.base, Position(kept.len), kept.sealed);
-                Ok(RecoveredSegment { proof, ..durable })
-            }
+        let cached = known.filter(|known| log.name.token().is_some() && self.is_cached(known));
+        if let Some(known) = cached {
+            return self.continued(log, segment, kept.len, &known, kept.sealed);
         }
+        let durable = RecoveredSegment::durable(segment.base, Position(kept.len), kept.sealed);
+        Ok(RecoveredSegment { proof, ..durable })
     }
 
     /// What is known of a segment that may be in memory alone, with records of all that it holds.

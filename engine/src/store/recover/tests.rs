@@ -3,8 +3,9 @@
 use super::*;
 use crate::error::Exit;
 use crate::limits::SYNCED_ONE_BY_ONE_MAX;
+use crate::segment::index::{RECORD_BYTES, Record, header};
 use crate::segment::journal::{Header, Journal, JournalEntry, SegmentNumber};
-use crate::segment::{META, QUARANTINE};
+use crate::segment::{META, QUARANTINE, checksum};
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 
@@ -311,14 +312,33 @@ fn told(entries: &[JournalEntry]) -> Journals {
 }
 
 fn active(base: u64, text: &str, proven: usize) -> JournalEntry {
-    let proof =
-        Proof { length: u32::try_from(proven).unwrap(), crc: crc32c::crc32c(&text.as_bytes()[text.len() - proven..]) };
+    let proof = Proof {
+        length: u32::try_from(proven).unwrap(),
+        crc: checksum::crc32c(&text.as_bytes()[text.len() - proven..]),
+    };
     let (token, base, length) = (token(), Offset(base), Position(text.len() as u64));
     JournalEntry::Active { number: NUMBER, token, base, length, proof }
 }
 
 fn batch(position: u64, text: &str) -> JournalEntry {
     JournalEntry::Batch { number: NUMBER, batch: Batch::of(Position(position), text.as_bytes(), 0) }
+}
+
+#[test]
+fn what_makes_no_sense_in_an_index_goes_after_a_power_cut() {
+    let record = |end| Record { time: 1, approximate: false, end: Position(end), lines: 1, crc32c: 7 }.encode();
+    let whole = [header(Offset(0)), record(2), record(4)].concat();
+    let hole = [header(Offset(0)), record(2), [0; RECORD_BYTES], record(6)].concat();
+    let entries = [active(0, "a\nb\n", 0), JournalEntry::Checkpoint];
+    for (index, left) in [(&whole, &whole[..]), (&hole, &whole[..2 * RECORD_BYTES]), (&vec![0; 99], &[])] {
+        let fixture = Fixture::new(&[(0, "a\nb\n")]);
+        let path = fixture.log(&index_name(Offset(0)));
+        fs::write(&path, index).unwrap();
+        recover(&fixture.data, &told(&entries), Circumstances { boot: BEFORE, ..HERE }).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), *index, "the page cache was whole");
+        recover(&fixture.data, &told(&entries), HERE).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), left);
+    }
 }
 
 #[test]

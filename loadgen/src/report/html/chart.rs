@@ -8,6 +8,9 @@ use super::escape;
 /// Steps of the SVG's own measure, each way.
 const STEPS: f64 = 1000.0;
 
+/// Width of a label's letter on a phone, as a part of the chart's.
+const PHONE_LETTER: f64 = 0.024;
+
 /// A chart whose coordinates go from 0 to 1, up and to the right.
 #[derive(Debug, Default)]
 pub(super) struct Chart {
@@ -79,8 +82,11 @@ impl Chart {
                 format_args!("<b class=\"y\" style=\"top:{:.2}%\">{}</b>", (1.0 - at) * 100.0, escape(label)),
             );
         }
-        for (at, label) in &self.x_labels {
-            push(&mut html, format_args!("<b class=\"x\" style=\"left:{:.2}%\">{}</b>", at * 100.0, escape(label)));
+        for ((at, label), class) in self.x_labels.iter().zip(crowded(&self.x_labels)) {
+            push(
+                &mut html,
+                format_args!("<b class=\"x{class}\" style=\"left:{:.2}%\">{}</b>", at * 100.0, escape(label)),
+            );
         }
         html.push_str("</div></div></figure>\n");
         html
@@ -89,6 +95,19 @@ impl Chart {
 
 fn push(html: &mut String, text: std::fmt::Arguments<'_>) {
     html.write_fmt(text).expect("a String takes any text");
+}
+
+/// Which labels have no room beside the one before them on a phone: ` rare`, which the style hides there.
+fn crowded(labels: &[(f64, String)]) -> Vec<&'static str> {
+    #[expect(clippy::cast_precision_loss, reason = "the length of a label")]
+    let half = |label: &str| (label.chars().count() as f64 + 1.0) * PHONE_LETTER / 2.0;
+    let mut end = f64::NEG_INFINITY;
+    let class = |(at, label): &(f64, String)| {
+        let is_crowded = at - half(label) < end;
+        end = if is_crowded { end } else { at + half(label) };
+        if is_crowded { " rare" } else { "" }
+    };
+    labels.iter().map(class).collect()
 }
 
 /// The `d` of a path; a point that stands alone becomes a dot.
@@ -208,6 +227,14 @@ mod tests {
             let (top, values) = linear(highest);
             assert!(top >= highest && (2..=7).contains(&values.len()), "{highest}: {values:?}");
         }
+    }
+
+    #[test]
+    fn labels_without_room_are_rare() {
+        let at = |percent: f64| (-(1.0 - percent / 100.0).log10() / 7.0, format!("{percent}"));
+        let labels = [0.0, 90.0, 99.0, 99.9, 99.99, 99.999, 99.9999].map(at);
+        assert_eq!(crowded(&labels), ["", "", "", "", "", " rare", ""]);
+        assert_eq!(crowded(&[(0.0, "0 s".into()), (0.25, "5 s".into()), (0.5, "10 s".into())]), ["", "", ""]);
     }
 
     #[test]

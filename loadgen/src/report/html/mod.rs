@@ -21,6 +21,8 @@ const POINTS_MAX: f64 = 600.0;
 const ROWS_MAX: usize = 20;
 /// Findings that are facts about every run of their kind, and no doubts.
 const REMARKS: [&str; 3] = ["closed_loop", "realtime", "unmeasured"];
+/// What an account may hold against a receiver.
+const FAULTS: [&str; 5] = ["lost", "duplicated", "reordered", "damaged", "wrong_log"];
 /// What a page may load: nothing.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
@@ -54,7 +56,7 @@ pub fn page(saved: &Saved) -> String {
         format!("<h1>{}</h1>\n<p class=\"soft\">{}</p>\n", escape(&run), escape(&subtitle(summary))),
         verdict(summary),
         cards(summary),
-        percentiles(&saved.curves),
+        percentiles(saved),
         format!("<div class=\"pair\">{}{}</div>\n", latency_over_time(saved), rate_over_time(saved)),
         latencies(summary),
         account(summary),
@@ -71,6 +73,14 @@ fn text(value: &Value) -> String {
         Value::Null => String::new(),
         other => other.to_string(),
     }
+}
+
+/// The same, with commas between thousands.
+fn whole(value: &Value) -> String {
+    let Some(number) = value.as_u64() else { return text(value) };
+    let digits = number.to_string();
+    let comma = |at: usize| at > 0 && (digits.len() - at).is_multiple_of(3);
+    digits.chars().enumerate().flat_map(|(at, digit)| comma(at).then_some(',').into_iter().chain([digit])).collect()
 }
 
 fn number(value: &Value) -> f64 {
@@ -116,13 +126,6 @@ fn started(summary: &Value) -> String {
 fn verdict(summary: &Value) -> String {
     let account = &summary["account"];
     let is_unclean = account["clean"] == false;
-    let faults = ["lost", "duplicated", "reordered", "damaged", "wrong_log"]
-        .map(|name| (name, number(&account[name])))
-        .into_iter()
-        .filter(|(_, faults)| *faults > 0.0)
-        .map(|(name, faults)| format!("{faults} {}", name.replace('_', " ")))
-        .collect::<Vec<_>>()
-        .join(", ");
     let has = |name: &str| rows(&summary["findings"]).any(|finding| finding["name"] == name);
     let findings = |wanted: fn(&Value) -> bool| {
         rows(&summary["findings"]).filter(move |finding| wanted(finding)).map(|finding| text(&finding["text"]))
@@ -131,7 +134,7 @@ fn verdict(summary: &Value) -> String {
     let mut doubts: Vec<String> = Vec::new();
     if is_unclean {
         let place = if summary["arguments"]["proto"] == "udp" { &mut doubts } else { &mut bad };
-        place.push(format!("of {} entries sent: {faults}", text(&account["sent"])));
+        place.push(faults(account));
     }
     let is_lossy = is_unclean && bad.is_empty();
     bad.extend(findings(|finding| finding["fatal"] == true));
@@ -150,6 +153,7 @@ fn verdict(summary: &Value) -> String {
         () if has("stall") => "The receiver stalled",
         () if is_lossy => "Datagrams were lost",
         () if !doubts.is_empty() => "It counts, with doubts",
+        () if account["clean"] == true && !is_headline(summary) => "Clean: every entry is stored once, in order",
         () if account["clean"] == true => "Clean: every entry is stored once, in order, and the schedule was kept",
         () => "Valid; nobody looked at what was stored (--data or --files)",
     };
@@ -163,21 +167,53 @@ fn verdict(summary: &Value) -> String {
     format!("<div class=\"verdict {class}\"><strong>{title}</strong>{list}</div>\n")
 }
 
+/// What is wrong with an account, in a line.
+fn faults(account: &Value) -> String {
+    let found = FAULTS.iter().filter(|name| number(&account[**name]) > 0.0);
+    let found: Vec<_> = found.map(|name| format!("{} {}", whole(&account[*name]), name.replace('_', " "))).collect();
+    let acknowledged = match whole(&account["acknowledged"]) {
+        acknowledged if acknowledged.is_empty() => acknowledged,
+        acknowledged => format!(" and {acknowledged} acknowledged"),
+    };
+    format!("{} of {} entries sent{acknowledged}", found.join(", "), whole(&account["sent"]))
+}
+
+/// Latencies are what the run is about: on a schedule. At full speed they say how full the sockets were.
+fn is_headline(summary: &Value) -> bool {
+    summary["latency_ms"]["headline"] != false
+}
+
 fn cards(summary: &Value) -> String {
     let mut cards = Vec::new();
-    let mut card = |value: Option<String>, name: &str| {
-        cards.extend(value.map(|value| format!("<div><b>{}</b><span>{}</span></div>", escape(&value), escape(name))));
-    };
+    let mut card = |value: Option<String>, name: &str| cards.extend(value.map(|value| (value, name.to_owned(), false)));
     card(summary["entries_per_second"].as_f64().map(count), "entries/s");
     card(summary["megabytes_per_second"].as_f64().map(|rate| format!("{rate:.1}")), "MB/s");
-    for clock in [Clock::Visible, Clock::Send].map(Clock::name) {
-        let corrected = &summary["latency_ms"][clock]["corrected"];
-        card(corrected["p99"].as_f64().map(time), &format!("{clock} p99"));
-        card(corrected["max"].as_f64().map(time), &format!("{clock} max"));
+    if is_headline(summary) {
+        for clock in [Clock::Visible, Clock::Send].map(Clock::name) {
+            let corrected = &summary["latency_ms"][clock]["corrected"];
+            card(corrected["p99"].as_f64().map(time), &format!("{clock} p99"));
+            card(corrected["max"].as_f64().map(time), &format!("{clock} max"));
+        }
+    } else {
+        card(summary["entries_per_cpu_second"].as_f64().map(count), "entries per CPU-second");
+        let waited = summary["waited_for_receiver"].as_f64();
+        card(waited.map(|part| format!("{:.0} %", part * 100.0)), "of the time waited for it");
     }
-    card(summary["account"]["stored"].as_u64().map(|stored| stored.to_string()), "stored");
-    card(summary["account"]["lost"].as_u64().map(|lost| lost.to_string()), "lost");
-    format!("<div class=\"cards\">{}</div>\n", cards.concat())
+    let account = &summary["account"];
+    for name in ["stored", "lost"] {
+        let is_bad = name == "lost" && number(&account[name]) > 0.0;
+        cards.extend(account[name].as_u64().map(|_| (whole(&account[name]), name.to_owned(), is_bad)));
+    }
+    figures("cards", cards)
+}
+
+/// Figures in boxes: what, of what, and whether it is a fault.
+fn figures(class: &str, cards: Vec<(String, String, bool)>) -> String {
+    let cards = cards.into_iter().map(|(value, name, is_bad)| {
+        let fault = if is_bad { " class=\"bad\"" } else { "" };
+        format!("<div{fault}><b>{}</b><span>{}</span></div>", escape(&value), escape(&name))
+    });
+    format!("<div class=\"{class}\">{}</div>\n", joined(cards))
 }
 
 /// How many nines a part of all entries is: 0 for none of them, 1 for 90 %, 2 for 99 %.
@@ -185,7 +221,8 @@ fn nines(part: f64) -> f64 {
     -(1.0 - part).log10()
 }
 
-fn percentiles(curves: &[Curve]) -> String {
+fn percentiles(saved: &Saved) -> String {
+    let curves = &saved.curves;
     let finite = |curve: &Curve| {
         let points = curve.points.iter().map(|(part, value)| (nines(*part), *value));
         points.filter(|(nines, _)| nines.is_finite()).collect::<Vec<_>>()
@@ -210,7 +247,11 @@ fn percentiles(curves: &[Curve]) -> String {
     let percents = [0.0, 50.0, 90.0, 99.0, 99.9, 99.99, 99.999, 99.9999, 99.99999, 99.999_999];
     let label = |percent: &f64| (nines(percent / 100.0) / last, format!("{percent}"));
     let chart = Chart {
-        title: "Latency from the intended send time by percentile".into(),
+        title: if is_headline(&saved.summary) {
+            "Latency from the intended send time by percentile".into()
+        } else {
+            "How full the sockets were: latency by percentile".into()
+        },
         y_labels: decades.labels(),
         x_labels: percents.iter().map(label).filter(|(at, _)| *at <= 1.0).collect(),
         lines: curves.iter().map(line).collect(),
@@ -287,8 +328,10 @@ fn rate_over_time(saved: &Saved) -> String {
     chart.title = "Entries per second".into();
     chart.y_labels = values.into_iter().map(|value| (value / top, count(value))).collect();
     let mut line = |class, name: &str, points: Vec<_>| chart.lines.push(Line { class, name: name.into(), points });
+    // The run ends within the last point: it is no rate.
+    let whole = &rows[..(rows.len() - 1).max(1)];
     let over = |value: fn(&Second) -> f64| {
-        rows.iter().map(|row| Some((at(row.second + length / 2.0), value(row) / top))).collect::<Vec<_>>()
+        whole.iter().map(|row| Some((at(row.second + length / 2.0), value(row) / top))).collect::<Vec<_>>()
     };
     if let Some(asked) = asked {
         line("asked", "asked", vec![Some((0.0, asked / top)), Some((1.0, asked / top))]);
@@ -300,7 +343,7 @@ fn rate_over_time(saved: &Saved) -> String {
     chart.html()
 }
 
-/// A table of texts; the first row is its head.
+/// A table of texts under a title, if it has one; the first row is its head.
 pub(crate) fn table(title: &str, rows: &[Vec<String>]) -> String {
     let row = |cells: &[String], tag: &str| {
         let cells = joined(cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape(cell))));
@@ -308,7 +351,8 @@ pub(crate) fn table(title: &str, rows: &[Vec<String>]) -> String {
     };
     let Some((head, body)) = rows.split_first().filter(|(_, body)| !body.is_empty()) else { return String::new() };
     let body: String = body.iter().map(|cells| row(cells, "td")).collect();
-    format!("<h2>{}</h2><div class=\"wide\"><table>{}{body}</table></div>\n", escape(title), row(head, "th"))
+    let title = if title.is_empty() { String::new() } else { format!("<h2>{}</h2>", escape(title)) };
+    format!("{title}<div class=\"wide\"><table>{}{body}</table></div>\n", row(head, "th"))
 }
 
 fn latencies(summary: &Value) -> String {
@@ -336,27 +380,32 @@ fn account(summary: &Value) -> String {
     if !total.is_object() {
         return String::new();
     }
-    let columns =
-        ["sent", "acknowledged", "stored", "lost", "duplicated", "reordered", "damaged", "wrong_log", "in_flight"];
-    let head = std::iter::once(String::new()).chain(columns.map(|name| name.replace('_', " "))).collect();
-    let cells =
-        |name: String, tally: &Value| std::iter::once(name).chain(columns.map(|name| text(&tally[name]))).collect();
-    let mut lines: Vec<Vec<String>> = vec![head, cells("all".into(), total)];
-    let is_wrong = |tally: &Value| columns[3..8].iter().any(|name| number(&tally[*name]) > 0.0);
+    let is_fault = |name: &str| FAULTS.contains(&name);
+    let is_wrong = |tally: &Value| FAULTS.iter().any(|name| number(&tally[*name]) > 0.0);
+    let shown = ["sent", "acknowledged", "stored"].into_iter().chain(FAULTS).chain(["in_flight"]);
+    let shown = shown.filter(|name| !total[*name].is_null());
+    let card = |name: &str| {
+        let is_bad = is_fault(name) && number(&total[name]) > 0.0;
+        (whole(&total[name]), name.replace('_', " "), is_bad)
+    };
+    let boxes = figures("cards three", shown.map(card).collect());
+    let columns: Vec<_> = FAULTS.into_iter().filter(|name| number(&total[*name]) > 0.0).collect();
+    let columns = [columns.as_slice(), &["sent", "stored"]].concat();
+    let head = std::iter::once(String::new()).chain(columns.iter().map(|name| name.replace('_', " "))).collect();
+    let cells = |name: String, tally: &Value| {
+        std::iter::once(name).chain(columns.iter().map(|name| whole(&tally[*name]))).collect::<Vec<_>>()
+    };
     let connections = rows(&summary["connections"]).filter(|row| is_wrong(&row["account"]));
-    lines.extend(
-        connections
-            .take(ROWS_MAX)
-            .map(|row| cells(format!("connection {}", text(&row["connection"])), &row["account"])),
-    );
+    let connections = connections.map(|row| cells(format!("connection {}", text(&row["connection"])), &row["account"]));
     // A token is a secret, and a page gets about.
     let shortened = |token: &Value| format!("log {}…", text(token).chars().take(8).collect::<String>());
     let tokens = rows(&summary["tokens"]).filter(|row| is_wrong(row));
-    lines.extend(tokens.take(ROWS_MAX).map(|row| cells(shortened(&row["token"]), row)));
+    let tokens = tokens.map(|row| cells(shortened(&row["token"]), row));
+    let lines: Vec<_> = std::iter::once(head).chain(connections.take(ROWS_MAX)).chain(tokens.take(ROWS_MAX)).collect();
     let others = [("other_runs", "entries of other runs"), ("unknown_lines", "lines that nobody made")];
     let others = others.into_iter().filter(|(field, _)| number(&total[*field]) > 0.0);
-    let others = joined(others.map(|(field, what)| format!("<p>{} {what}</p>", number(&total[field]))));
-    table("Account", &lines) + &others
+    let others = joined(others.map(|(field, what)| format!("<p>{} {what}</p>", whole(&total[field]))));
+    format!("<h2>Account</h2>{boxes}{others}{}", table("", &lines))
 }
 
 /// How connections ended that did not simply finish.
@@ -365,7 +414,7 @@ fn ends(summary: &Value) -> String {
     let odd = rows(&summary["connections"]).filter(|row| row["ended"] != "finished" || number(&row["sockets"]) > 1.0);
     let row = |row: &Value| {
         let fields = ["ended", "sockets", "entries_sent", "entries_acknowledged", "entries_behind"];
-        let cells = fields.map(|field| text(&row[field]).replace('_', " "));
+        let cells = fields.map(|field| whole(&row[field]).replace('_', " "));
         std::iter::once(format!("connection {}", text(&row["connection"]))).chain(cells).collect()
     };
     let lines: Vec<_> = std::iter::once(head).chain(odd.take(ROWS_MAX).map(row)).collect();

@@ -124,3 +124,48 @@ fn a_date_is_that_of_the_calendar() {
     assert_eq!([date(0), date(951_827_696)], ["1970-01-01 00:00 UTC", "2000-02-29 12:34 UTC"]);
     assert_eq!(date(1_798_761_599), "2026-12-31 23:59 UTC");
 }
+
+#[test]
+fn thousands_are_apart() {
+    let shown = [0, 999, 1000, 123_456, 1_234_567].map(|number| whole(&json!(number)));
+    assert_eq!(shown, ["0", "999", "1,000", "123,456", "1,234,567"]);
+    assert_eq!(whole(&json!("finished")), "finished");
+}
+
+#[test]
+fn what_is_at_fault_is_in_the_account_and_what_is_not_is_left_out() {
+    let total =
+        json!({ "clean": false, "sent": 2000, "acknowledged": 2000, "stored": 1995, "lost": 5, "duplicated": 0 });
+    let row = |connection: u32, lost: u32| json!({ "connection": connection, "ended": "finished", "account": { "sent": 1000, "lost": lost } });
+    let page = page(&saved(json!({ "account": total, "connections": [row(0, 0), row(1, 5)] })));
+    assert!(page.contains("<li>5 lost of 2,000 entries sent and 2,000 acknowledged</li>"), "{page}");
+    assert!(page.contains("<div class=\"bad\"><b>5</b><span>lost</span></div>"), "{page}");
+    assert!(page.contains("<td>connection 1</td><td>5</td>") && !page.contains("connection 0"), "{page}");
+}
+
+#[test]
+fn at_full_speed_latencies_are_no_headline() {
+    let summary = |headline| {
+        json!({
+            "valid": true, "account": { "clean": true }, "entries_per_cpu_second": 4e6,
+            "latency_ms": { "headline": headline, "send": { "corrected": { "p99": 48.0, "max": 90.0 } } },
+        })
+    };
+    let figures = |headline| {
+        let page = page(&saved(summary(headline)));
+        page.split("<div class=\"cards\">").nth(1).unwrap().split("<h2>").next().unwrap().to_owned()
+    };
+    assert!(figures(true).contains("send p99") && !figures(true).contains("CPU-second"));
+    assert!(!figures(false).contains("send p99") && figures(false).contains("<b>4M</b><span>entries per CPU-second"));
+    assert!(!first_words(summary(false)).1.contains("schedule") && first_words(summary(true)).1.contains("schedule"));
+}
+
+#[test]
+fn the_second_in_which_a_run_ends_is_no_rate() {
+    let row = |second: u32, sent| Second { second: second.into(), sent, ..Second::default() };
+    let rate = |seconds: Vec<Second>| rate_over_time(&Saved { summary: json!({}), curves: Vec::new(), seconds });
+    let line =
+        |html: String| html.split("<path class=\"send\" d=\"").nth(2).unwrap().split('"').next().unwrap().to_owned();
+    assert_eq!(line(rate(vec![row(0, 100.0), row(1, 100.0), row(2, 1.0)])), "M166.7 0.0L500.0 0.0");
+    assert_eq!(line(rate(vec![row(0, 100.0)])), "M500.0 0.0h0.1");
+}
