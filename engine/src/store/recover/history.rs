@@ -16,6 +16,7 @@ use crate::wire::Token;
 
 /// What is known of a segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each told by a record of its own")]
 pub(super) struct Known {
     /// So much of it was on the disk at the last checkpoint.
     pub(super) durable: Position,
