@@ -2,7 +2,6 @@
 
 #![allow(clippy::print_stdout, reason = "a time that a reader may want")]
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
-#![allow(clippy::print_stdout, reason = "measured times")]
 
 mod support;
 
