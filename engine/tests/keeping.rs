@@ -215,6 +215,8 @@ fn duckdb_reads_the_directory() {
     let (folder, data) = data();
     let running = Engine::start_in(&data, &["--segment-age", "100ms", "--compress-after", "0"]);
     let count = send_until(&running, 0, || names(&data, COMPRESSED).len() >= 3);
+    // Each segment in one form.
+    assert!(wait_until(|| names(&data, ".log").len() == 1), "{:?}", names(&data, ""));
     drop(running);
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
     let example = readme.split("```python\n").nth(1).unwrap().split("```").next().unwrap();

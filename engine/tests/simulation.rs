@@ -438,7 +438,9 @@ fn a_disk_that_stalls_costs_nothing_but_time() {
         sim.run_until(|sim| received(sim) == total && sim.shard().unstored_bytes() == 0);
         drain(&mut sim, &peers);
         let mut expected = Expected::new();
-        streams.iter().for_each(|stream| expected.add_whole(stream, 4096, oracle::Oversize::Split));
+        for stream in &streams {
+            expected.add_whole(stream, 4096, oracle::Oversize::Split);
+        }
         expected.assert_stored(&sim, "a stall");
         assert_eq!(sim.outcome().unwrap().unstored_bytes, 0);
     }

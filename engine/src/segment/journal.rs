@@ -152,7 +152,7 @@ pub struct Proof {
 }
 
 impl Proof {
-    /// The same with the bytes of a batch behind them. From [`PROOF_BYTES`] on it begins anew.
+    /// The same with the bytes of a batch behind them. From 1 MiB on it begins anew.
     #[must_use]
     pub fn followed_by(self, batch: &Batch) -> Self {
         let more = Self { length: batch.length, crc: batch.crc };
@@ -590,7 +590,7 @@ mod tests {
     fn proofs_add_up() {
         let text = b"one\ntwo\nthree\n";
         let all = [0..4, 4..8, 8..14].map(|part| Batch::of(Position(part.start as u64), &text[part], 0));
-        let sum = all.iter().fold(Proof::default(), |proof, batch| proof.followed_by(batch));
+        let sum = all.iter().fold(Proof::default(), Proof::followed_by);
         assert_eq!(sum, Proof { length: 14, crc: checksum::crc32c(text) });
         let long = Proof { length: PROOF_BYTES, crc: 1 };
         assert_eq!(long.followed_by(&all[0]), Proof { length: 4, crc: all[0].crc });

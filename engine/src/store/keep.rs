@@ -459,7 +459,9 @@ mod tests {
                 if asked.is_empty() {
                     return next.map(|next| next.as_secs());
                 }
-                asked.into_iter().for_each(|removal| ledger.recorded(removal));
+                for removal in asked {
+                    ledger.recorded(removal);
+                }
             }
         }
 
@@ -565,7 +567,9 @@ mod tests {
         let rules = Rules { retain_bytes: Some(2 * BYTES), ..compress(0) };
         let keeper = Keeper { data: &fixture.data, rules, kept: &fixture.kept, end: &fixture.end };
         let mut look = |recorded: &[Removal]| {
-            recorded.iter().for_each(|&removal| ledger.recorded(removal));
+            for &removal in recorded {
+                ledger.recorded(removal);
+            }
             let now = Now { wall: at(5000), trusted: at(5000) };
             keeper.look_after(&mut ledger, token(), now).unwrap();
             (fixture.names().replace("current", "").replace(".idx", ""), asked.take())
