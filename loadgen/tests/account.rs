@@ -31,17 +31,7 @@ fn account(receiver: &Receiver, arguments: &[&str]) -> (i32, Value) {
     // No longer than it takes this receiver to store, unless a test says otherwise.
     let wait: &[&str] = if arguments.contains(&"--finish-wait") { &[] } else { &["--finish-wait", "2s"] };
     let output = loadgen(&[&common, wait, arguments].concat());
-    let error = String::from_utf8_lossy(&output.stderr);
-    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no report: {error}"));
-    let code = output.status.code().unwrap();
-    let says = match code {
-        0 => "",
-        1 => "loadgen: --fail-if: ",
-        5 => "loadgen: account: ",
-        _ => "loadgen: run: the figures don't count, ",
-    };
-    assert!(error.starts_with(says) && error.lines().count() == usize::from(code != 0), "{code}: {error}");
-    (code, report)
+    support::judged(&output)
 }
 
 /// The five counters that must be zero, and what is stored.

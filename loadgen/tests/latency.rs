@@ -15,17 +15,7 @@ fn measure(receiver: &Receiver, arguments: &[&str]) -> (i32, Value) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
     command.args(["run", "--json", "--target", &receiver.address.to_string(), "--data"]);
     let output = command.arg(receiver.data.path()).args(arguments).output().unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no report: {error}"));
-    let code = output.status.code().unwrap();
-    let says = match code {
-        0 => "",
-        1 => "loadgen: --fail-if: ",
-        5 => "loadgen: account: ",
-        _ => "loadgen: run: the figures don't count, ",
-    };
-    assert!(error.starts_with(says) && error.lines().count() == usize::from(code != 0), "{code}: {error}");
-    (code, report)
+    support::judged(&output)
 }
 
 fn milliseconds(report: &Value, clock: &str, from: &str, percentile: &str) -> f64 {

@@ -15,6 +15,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -347,4 +348,19 @@ fn split(line: &[u8]) -> (String, Vec<u8>) {
         None => before.strip_suffix(b" ").expect("a blank before a token at the end").to_vec(),
     };
     (token, entry)
+}
+
+/// The exit code of a run with `--json`, which stderr explains in one line unless it is 0, and the report.
+pub(crate) fn judged(output: &Output) -> (i32, Value) {
+    let error = String::from_utf8_lossy(&output.stderr);
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no report: {error}"));
+    let code = output.status.code().unwrap();
+    let says = match code {
+        0 => "",
+        1 => "loadgen: --fail-if: ",
+        5 => "loadgen: account: ",
+        _ => "loadgen: run: the figures don't count, ",
+    };
+    assert!(error.starts_with(says) && error.lines().count() == usize::from(code != 0), "{code}: {error}");
+    (code, report)
 }
