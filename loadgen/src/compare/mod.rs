@@ -272,11 +272,12 @@ fn rows(a: &[Value], b: &[Value], threshold: f64) -> Vec<Row> {
     measured.iter().map(|(measure, a, b)| (*measure, a.clone(), b.clone())).enumerate().map(row).collect()
 }
 
-/// The runs were made by turns: one of A, one of B, one of A, and so on.
+/// The runs were made by turns: in each one of A and one of B, one after the other or both at once.
 fn in_turns(a: &[Value], b: &[Value]) -> bool {
-    let started = a.iter().zip(b).flat_map(|(a, b)| [a, b]).map(|run| run["started"].as_f64());
-    let started: Option<Vec<_>> = started.collect();
-    a.len() == b.len() && started.is_some_and(|started| started.is_sorted_by(|one, next| one < next))
+    let started = |run: &Value| run["started"].as_f64();
+    let turn = |(a, b): (&Value, &Value)| Some((started(a)?.min(started(b)?), started(a)?.max(started(b)?)));
+    let turns: Option<Vec<_>> = a.iter().zip(b).map(turn).collect();
+    a.len() == b.len() && turns.is_some_and(|turns| turns.is_sorted_by(|(_, last), (first, _)| last < first))
 }
 
 /// All of one set lie beyond all of the other.

@@ -7,10 +7,11 @@
 //!
 //! | runs | may be dealt otherwise | a measure's difference |
 //! | --- | --- | --- |
-//! | in turns: one of A, one of B, one of A … | only the two of a turn with each other | Wilcoxon's signed ranks of the turns' differences |
+//! | in turns: one of A and one of B, and again … | only the two of a turn with each other | Wilcoxon's signed ranks of the turns' differences |
 //! | in another order | all | of the medians, by how far the runs lie from them |
 //!
-//! In turns, what the machine does otherwise happens to both, and is no spread: many short turns tell more than few long runs.
+//! In turns, what the machine does otherwise happens to both, and is no spread: many short turns tell more than few long
+//! runs, and most if the two of a turn run at once.
 
 use super::median;
 use crate::tokens::Random;

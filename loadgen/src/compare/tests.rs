@@ -136,3 +136,13 @@ fn all_forms_say_the_same() {
     assert!(comparison.to_string().ends_with(&format!("verdict       {sentence}\n")), "{comparison}");
     assert!(comparison.to_html().contains(&format!("<div class=\"verdict bad\"><strong>{sentence}")));
 }
+
+#[test]
+fn the_two_runs_of_a_turn_come_before_those_of_the_next() {
+    let started = |times: &[f64]| times.iter().map(|time| json!({ "started": time })).collect::<Vec<_>>();
+    let in_turns = |a: &[f64], b: &[f64]| in_turns(&started(a), &started(b));
+    assert!(in_turns(&[1.0, 3.0], &[2.0, 4.0]));
+    assert!(in_turns(&[1.0, 4.0, 5.0], &[2.0, 3.0, 5.0]), "in whichever order, or at once");
+    assert!(!in_turns(&[1.0, 2.0], &[3.0, 4.0]));
+    assert!(!in_turns(&[1.0, 3.0], &[2.0]));
+}
