@@ -167,9 +167,10 @@ impl Engine {
         let asks = asks_owners(ownership.clone(), mailboxes.clone());
         let keeping = Keeping::start(Arc::clone(&data), config.keep, &recovered, Arc::clone(&kept), asks)?;
         let at_start = SegmentsAtStart::of(&recovered);
-        let recovered = recovered.logs.into_iter().chain(recovered.rejected).collect();
+        let mut logs_found = recovered.logs;
+        logs_found.extend(recovered.rejected);
         let sync_threads = SyncThread::start(&data, shards).map_err(no_resources)?;
-        let parts = share_out(configs, recovered, listeners, udp, &mailboxes, sync_threads);
+        let parts = share_out(configs, logs_found, listeners, udp, &mailboxes, sync_threads);
         let (reporters, desks) = mailboxes.iter().cloned().map(Desk::new).unzip();
         let events = channel();
         let (notices, notices_in) = sync_channel(NOTICES_MAX);
@@ -587,6 +588,7 @@ fn set_up(part: Part, data: Arc<DataDir>, keeper: Sender<KeeperMail>) -> io::Res
         pin(core);
     }
     let mut shard = Shard::new(part.config);
+    shard.reserve_logs(part.logs.len());
     for log in part.logs {
         let RecoveredSegment { base, length, synced, sealed, .. } = log.newest;
         shard.resume_log(log.name, Resumed { base, length, synced, sealed, doubt: log.doubt, age: log.age });

@@ -115,6 +115,15 @@ pub struct Restaged {
     pub capacity: usize,
 }
 
+/// What is kept of batches that are in a file.
+#[derive(Debug, Default)]
+struct Held {
+    /// Until they are synced: base of the segment, end there.
+    retained: VecDeque<(Offset, Position, WriteBuf)>,
+    /// What the last poisoned segment left to be written again.
+    restaged: Option<Restaged>,
+}
+
 /// The appending end of one log.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about the segment at hand")]
@@ -124,16 +133,14 @@ pub struct Appender {
     written: Position,
     /// End of the last batch that was written whole.
     recorded: Position,
-    /// What is written and kept until it is synced: base of its segment, end there.
-    retained: VecDeque<(Offset, Position, WriteBuf)>,
+    /// Few logs need it: a cold one is small.
+    held: Option<Box<Held>>,
     /// The segment at hand takes nothing more.
     poisoned: bool,
     /// Batches are kept until they are synced.
     retains: bool,
     /// The segment that is being made has the name of a poisoned one.
     replaces: bool,
-    /// What the last poisoned segment left to be written again.
-    restaged: Option<Restaged>,
     assigned: u64,
     file: File,
     writing: bool,
@@ -167,11 +174,10 @@ impl Appender {
             base,
             written,
             recorded: written,
-            retained: VecDeque::new(),
+            held: None,
             poisoned: false,
             retains: false,
             replaces: false,
-            restaged: None,
             assigned: written.0,
             file,
             writing: false,
@@ -248,7 +254,8 @@ impl Appender {
     }
 
     fn has_to_write_again(&self) -> bool {
-        self.poisoned && self.retained.back().is_some_and(|kept| kept.0 == self.base)
+        let last = self.held.as_ref().and_then(|held| held.retained.back());
+        self.poisoned && last.is_some_and(|kept| kept.0 == self.base)
     }
 
     /// Whether a full batch waits.
@@ -412,7 +419,9 @@ impl Appender {
         if self.is_busy() || !self.has_staged() {
             return None;
         }
-        self.restaged = None;
+        if let Some(held) = &mut self.held {
+            held.restaged = None;
+        }
         match self.file {
             File::Open(file) if self.next_opens_segment() => Some(self.start_roll(Some(file))),
             File::Open(file) => Some(self.start_write(file)),
@@ -462,7 +471,8 @@ impl Appender {
         if self.retains {
             self.written = self.recorded;
         }
-        while let Some((_, end, mut buf)) = self.retained.pop_back_if(|kept| kept.0 == self.base) {
+        let held = self.held.get_or_insert_default();
+        while let Some((_, end, mut buf)) = held.retained.pop_back_if(|kept| kept.0 == self.base) {
             buf.rewind();
             bytes += buf.content().len() as u64;
             capacity += buf.capacity();
@@ -473,7 +483,7 @@ impl Appender {
         if !self.filling_opens_segment && !self.full.iter().any(|batch| batch.opens_segment) {
             self.assigned = self.staged_bytes();
         }
-        self.restaged = Some(Restaged { bytes, capacity });
+        self.held.get_or_insert_default().restaged = Some(Restaged { bytes, capacity });
     }
 
     /// Nothing more is written to the segment at hand: the next operation makes another.
@@ -496,13 +506,14 @@ impl Appender {
     /// What the operation that was just started will write again.
     #[must_use]
     pub fn restaged(&self) -> Option<Restaged> {
-        self.restaged
+        self.held.as_ref()?.restaged
     }
 
     /// What is kept of this segment, or of one before it, up to `end` is on the disk. Gives the capacity that is free now.
     pub fn release(&mut self, base: Offset, end: Position, pool: &mut BufferPool) -> usize {
+        let Some(held) = &mut self.held else { return 0 };
         let mut capacity = 0;
-        while let Some((_, _, buf)) = self.retained.pop_front_if(|kept| (kept.0, kept.1) <= (base, end)) {
+        while let Some((_, _, buf)) = held.retained.pop_front_if(|kept| (kept.0, kept.1) <= (base, end)) {
             capacity += buf.capacity();
             pool.give(buf);
         }
@@ -571,7 +582,7 @@ impl Appender {
         self.class = u8::try_from(class_for(next)).expect("there are fewer than 256 size classes");
         self.recorded = self.written;
         if retains {
-            self.retained.push_back((self.base, self.written, buf));
+            self.held.get_or_insert_default().retained.push_back((self.base, self.written, buf));
         } else {
             pool.give(buf);
         }

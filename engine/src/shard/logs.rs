@@ -38,6 +38,11 @@ use crate::wire::{Entry, Reject, Token};
 /// The error of a disk that cannot be read or written there.
 const EIO: i32 = 5;
 
+/// Room for logs grows by at least so many …
+const LOGS_GROWTH: usize = 64;
+/// … and by this part of them.
+const LOGS_GROWTH_PARTS: usize = 8;
+
 /// The newest segment of a log that recovery found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resumed {
@@ -96,6 +101,10 @@ pub(super) struct Log {
     /// When the write in flight was asked for.
     write_began: Time,
 }
+
+/// Hosts have many logs that say nothing most of the time: with 27 bytes of the router's, this is what each costs.
+const LOG_BYTES_MAX: usize = 256;
+const _: () = assert!(size_of::<Log>() <= LOG_BYTES_MAX);
 
 /// The segment of a log that was made last, as the journal knows it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -236,6 +245,11 @@ impl Logs {
         self.limits.known = Some(known);
     }
 
+    /// Makes room for so many logs at once.
+    pub(super) fn reserve(&mut self, logs: usize) {
+        self.all.reserve_exact(logs);
+    }
+
     /// Adds a log that recovery found.
     pub(super) fn resume(&mut self, name: LogName, newest: Resumed) {
         let Resumed { base, length, synced, sealed, doubt, age } = newest;
@@ -268,6 +282,10 @@ impl Logs {
 
     fn push(&mut self, appender: Appender) -> LogId {
         let id = LogId(u32::try_from(self.all.len()).expect("tokens_max fits a u32"));
+        if self.all.len() == self.all.capacity() {
+            // Twice as many would be a lot of memory for logs that never come.
+            self.all.reserve_exact(LOGS_GROWTH.max(self.all.len() / LOGS_GROWTH_PARTS));
+        }
         self.all.push(Log {
             appender,
             segment: Segment::default(),

@@ -268,7 +268,12 @@ impl Shard {
         shard
     }
 
-    /// Adds a log that recovery found.
+    /// Makes room for so many logs that recovery found.
+    pub fn reserve_logs(&mut self, logs: usize) {
+        self.logs.reserve(logs);
+    }
+
+    /// Adds one of them.
     pub fn resume_log(&mut self, name: LogName, newest: Resumed) {
         self.logs.resume(name, newest);
     }
