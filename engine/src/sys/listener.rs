@@ -10,11 +10,9 @@ use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, TcpKeepalive, Type}
 
 use super::min_ttl::require_full_ttl;
 use crate::error::StartError;
-use crate::limits::{BACKLOG, BIND_RETRY, KEEPALIVE};
+use crate::limits::{BACKLOG, BIND_RETRY, BIND_TRY, KEEPALIVE};
 use crate::shard::PeerAddress;
 
-/// How often a busy port is tried.
-const BIND_TRY: Duration = Duration::from_millis(100);
 /// Classic BPF `ret 0`: drop every packet (linux/filter.h, `BPF_RET | BPF_K`).
 const DROP_ALL: (u16, u32) = (0x06, 0);
 
