@@ -374,8 +374,6 @@ fn asks_owners(ownership: Ownership, mailboxes: Vec<Mailbox>) -> impl Fn(Removal
 /// What flags and the host allow, and the constants.
 fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64) -> Vec<Limit> {
     let mut limits = vec![
-        Limit::new("tokens_max", config.tokens_max),
-        Limit::new("tokens_per_second", config.tokens_per_second.unwrap_or(0)),
         Limit::new("connections_max", descriptors.connections),
         Limit::new("connections_per_ip_max", config.connections_per_ip_max),
         Limit::new("handshakes_max", config.handshakes_max),
@@ -404,6 +402,10 @@ fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64
 /// What the logs of a shard are allowed, and of the rejected lines all together; so many bytes of these are there already.
 fn log_limits(
     config: &Config,
+    if config.tokens.is_none() {
+        limits.push(Limit::new("tokens_max", config.tokens_max));
+        limits.push(Limit::new("tokens_per_second", config.tokens_per_second.unwrap_or(0)));
+    }
     descriptors: Descriptors,
     known: Option<Arc<KnownTokens>>,
     live: &Live,
