@@ -22,7 +22,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -173,12 +173,14 @@ impl Engine {
         let (reporters, desks) = mailboxes.iter().cloned().map(Desk::new).unzip();
         let events = channel();
         let (notices, notices_in) = sync_channel(NOTICES_MAX);
-        let tells = move || tell_until_the_end(&notices_in);
+        let untold = Arc::default();
+        let untold_in = Arc::clone(&untold);
+        let tells = move || tell_until_the_end(&notices_in, &untold_in);
         let teller = std::thread::Builder::new().name("notices".into()).spawn(tells).map_err(no_resources)?;
         let shards = start_shards(
             parts,
             reporters,
-            &Ends { data, notices, events: events.0.clone(), keeper: keeping.mail(), refused },
+            &Ends { data, notices, untold, events: events.0.clone(), keeper: keeping.mail(), refused },
         )?;
         let tokens = tokens.map(|tokens| tokens.watched(mailboxes.clone()));
         let watched = certificates.into_iter().map(Certificates::watched).chain(tokens);
@@ -525,8 +527,10 @@ fn start_shards(
 ) -> Result<Vec<JoinHandle<io::Result<Outcome>>>, StartError> {
     let mut shards = Vec::new();
     let mut starts = Vec::new();
+    /// How many of them found no room since somebody looked.
+    untold: Arc<AtomicU64>,
     for (part, reporter) in parts.into_iter().zip(reporters) {
-        let (notices, events) = (ends.notices.clone(), ends.events.clone());
+        let (notices, untold, events) = (ends.notices.clone(), Arc::clone(&ends.untold), ends.events.clone());
         let (started, start) = channel();
         let (go, may_go) = channel::<()>();
         let (data, keeper) = (Arc::clone(&ends.data), ends.keeper.clone());
@@ -550,12 +554,12 @@ fn start_shards(
                 Notice::Report(report) => reporter.post(*report),
                 // Nobody waits for it any more if the engine ends.
                 Notice::Recorded(removal) => drop(keeper.send(KeeperMail::Recorded(removal))),
-                // A slow reader of stderr must not stop the shard: what it has no room for is not said.
+                // A slow reader of stderr must not stop the shard: what it has no room for is only counted.
                 notice => {
                     if matches!(&notice, Notice::StorageRefused(error) if wants_room(error)) {
                         refused_storage.store(true, Ordering::Relaxed);
                     }
-                    drop(notices.try_send(notice));
+                    untold.fetch_add(notices.try_send(notice).is_err().into(), Ordering::Relaxed);
                 }
             });
             if let Err(error) = &outcome {
@@ -602,9 +606,11 @@ fn no_resources(error: io::Error) -> StartError {
 }
 
 /// Says what the shards have to say until all have ended, and what was held back once they are quiet.
-fn tell_until_the_end(notices: &Receiver<Notice>) {
+fn tell_until_the_end(notices: &Receiver<Notice>, untold: &AtomicU64) {
     loop {
-        match notices.recv_timeout(LOG_WINDOW) {
+        let notice = notices.recv_timeout(LOG_WINDOW);
+        diag::hold_back(Level::Warn, "notice of a shard", untold.swap(0, Ordering::Relaxed));
+        match notice {
             Ok(notice) => tell(notice),
             Err(RecvTimeoutError::Timeout) => diag::catch_up(),
             Err(RecvTimeoutError::Disconnected) => return,

@@ -239,7 +239,7 @@ pub const CUT_NUDGE: Duration = Duration::from_millis(100);
 pub const QUEUE_ABANDON: Duration = Duration::from_secs(2);
 /// During a drain the engine says this often what it still waits for.
 pub const DRAIN_PROGRESS: Duration = Duration::from_secs(2);
-/// Messages of the shards that wait to be written to the engine's own log; more are not said.
+/// Messages of the shards that wait to be written to the engine's own log; more are only counted.
 pub const NOTICES_MAX: usize = 64;
 /// Lines of the engine's own log of one kind that are written in one `LOG_WINDOW`; more are counted and held back.
 pub const LOG_LINES_PER_KIND: u64 = 10;
