@@ -18,6 +18,8 @@ mod recovery;
 mod reload;
 mod tokens;
 
+use std::collections::BTreeSet;
+use std::ffi::c_int;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -44,7 +46,7 @@ use crate::admin::watch::{Desk, Progress, Reporter, Segments, SegmentsAtStart, W
 use crate::config::{Config, Descriptors, Resolved, Setting};
 use crate::diag::{self, Level, log, quoted, say};
 use crate::driver::uring::{Files, Mailbox, Neighbours, SyncThread, Uring, probe, refused};
-use crate::error::{EngineError, Exit, StartError, wants_room};
+use crate::error::{EngineError, Exit, RecoverError, StartError, wants_room};
 use crate::handover::ShardId;
 use crate::limits::{DRAIN_PROGRESS, LOG_WINDOW, NOTICES_MAX, RECV_BUFFERS, UDP_BUFFERS};
 use crate::metrics::{Limit, Report, constants};
@@ -126,10 +128,10 @@ impl Engine {
         Self::start_unless(config, &mut || false)
     }
 
-    /// The same; while recovery waits for room on the disk, `stopped` may end it.
+    /// The same; during recovery, or while that waits for room on the disk, `stopped` may end it.
     ///
     /// # Errors
-    /// As [`Engine::start`].
+    /// As [`Engine::start`]; [`RecoverError::Stopped`].
     pub fn start_unless(config: &Config, stopped: &mut dyn FnMut() -> bool) -> Result<Self, EngineError> {
         // What is wrong with a flag is said before anything is touched.
         let certificates = Certificates::load(&config.certificates)?;
@@ -279,14 +281,24 @@ impl Engine {
 /// The host or the data directory refuses, or the ring fails.
 pub fn run(Resolved { config, settings }: Resolved, reread: Reread) -> Result<bool, EngineError> {
     diag::configure(config.log_level, config.log_format);
-    // From here on a signal drains, also during the start.
+    // From here on a signal ends the start, or drains once that is beyond recovery.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(no_resources)?;
-    let mut stopped = || signals.pending().any(|signal| [SIGTERM, SIGINT].contains(&signal));
-    let engine = Engine::start_unless(&config, &mut stopped).map_err(|error| match error {
-        EngineError::Config(error) => EngineError::Config(Resolved::named(&settings, error)),
-        other => other,
-    })?;
-    obey_signals(signals, engine.drainer(), engine.reloader(settings, reread), engine.roller())?;
+    // What else came during recovery is done after it.
+    let mut deferred = BTreeSet::new();
+    let mut stopped = || {
+        deferred.extend(signals.pending());
+        deferred.contains(&SIGTERM) || deferred.contains(&SIGINT)
+    };
+    let engine = match Engine::start_unless(&config, &mut stopped) {
+        Ok(engine) => engine,
+        Err(EngineError::Recover(RecoverError::Stopped)) => {
+            say(Level::Info, format_args!("stopped during recovery: nothing was received, the next start recovers"));
+            return Ok(true);
+        }
+        Err(EngineError::Config(error)) => return Err(Resolved::named(&settings, error).into()),
+        Err(error) => return Err(error),
+    };
+    obey_signals(deferred, signals, engine.drainer(), engine.reloader(settings, reread), engine.roller())?;
     say(Level::Info, format_args!("ready"));
     let outcome = engine.join().map_err(EngineError::Ring)?;
     diag::finish();
@@ -336,13 +348,14 @@ fn tell_listening(config: &Config, tcp: &[Listener], udp: &[UdpListener]) {
 }
 
 fn obey_signals(
+    deferred: BTreeSet<c_int>,
     mut signals: Signals,
     drainer: Drainer,
     mut reloader: Reloader,
     roller: Roller,
 ) -> Result<(), StartError> {
     let work = move || {
-        for signal in signals.forever() {
+        for signal in deferred.into_iter().chain(signals.forever()) {
             if signal == SIGHUP {
                 reloader.reload();
                 continue;
@@ -389,6 +402,10 @@ fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64
         Limit::new("disk_free_min", disk_free_min),
         Limit::new("drain_timeout", config.drain_timeout),
     ];
+    if config.tokens.is_none() {
+        limits.push(Limit::new("tokens_max", config.tokens_max));
+        limits.push(Limit::new("tokens_per_second", config.tokens_per_second.unwrap_or(0)));
+    }
     let Rules { compress_after, retain_bytes, retain_age } = config.keep;
     if let SyncLevel::Interval(interval) = config.sync {
         limits.push(Limit::new("sync_interval", interval));
@@ -404,10 +421,6 @@ fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64
 /// What the logs of a shard are allowed, and of the rejected lines all together; so many bytes of these are there already.
 fn log_limits(
     config: &Config,
-    if config.tokens.is_none() {
-        limits.push(Limit::new("tokens_max", config.tokens_max));
-        limits.push(Limit::new("tokens_per_second", config.tokens_per_second.unwrap_or(0)));
-    }
     descriptors: Descriptors,
     known: Option<Arc<KnownTokens>>,
     live: &Live,
@@ -514,6 +527,8 @@ fn share_out(
 struct Ends {
     data: Arc<DataDir>,
     notices: SyncSender<Notice>,
+    /// How many of them found no room since somebody looked.
+    untold: Arc<AtomicU64>,
     events: Sender<Event>,
     keeper: Sender<KeeperMail>,
     refused: Refused,
@@ -527,8 +542,6 @@ fn start_shards(
 ) -> Result<Vec<JoinHandle<io::Result<Outcome>>>, StartError> {
     let mut shards = Vec::new();
     let mut starts = Vec::new();
-    /// How many of them found no room since somebody looked.
-    untold: Arc<AtomicU64>,
     for (part, reporter) in parts.into_iter().zip(reporters) {
         let (notices, untold, events) = (ends.notices.clone(), Arc::clone(&ends.untold), ends.events.clone());
         let (started, start) = channel();
