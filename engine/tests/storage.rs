@@ -228,6 +228,7 @@ fn a_start_that_waits_for_room_may_be_stopped() {
     drop(std::fs::remove_file(data.join("_journal/reserve")));
     let mut filler = std::fs::File::create(disk.path().join("filler")).unwrap();
     while filler.write(&[1; 4096]).is_ok_and(|count| count > 0) {}
+    drop(filler);
 
     let mut command = engine(&["run", "--tcp", "127.0.0.1:0", "--admin", "off", "--disk-free-min", "0", "--data"]);
     let mut child = command.arg(&data).spawn().unwrap();
