@@ -281,10 +281,14 @@ fn what_found_no_room_is_told_of() {
     while filler.write(b"\n").is_ok() {}
     drop((filler, stderr));
     let tokens: Vec<String> = (0..LOGS).map(|number| format!("{number:08x}{}", &T[8..])).collect();
-    tokens.iter().for_each(|token| std::fs::write(data.join(token), "in the way").unwrap());
-    send(connect(tcp), &[tokens.iter().map(|token| format!("{token} x\n")).collect::<String>().as_bytes()]).unwrap();
+    for token in &tokens {
+        std::fs::write(data.join(token), "in the way").unwrap();
+    }
+    send(connect(tcp), &[(tokens.join(" x\n") + " x\n").as_bytes()]).unwrap();
     assert!(wait_until(|| Metrics::of(admin).get("engine_logs_refused") == LOGS));
-    tokens.iter().for_each(|token| std::fs::remove_file(data.join(token)).unwrap());
+    for token in &tokens {
+        std::fs::remove_file(data.join(token)).unwrap();
+    }
     assert!(wait_until(|| Metrics::of(admin).get("engine_logs_refused") == 0));
 
     let reading = std::thread::spawn(move || std::io::read_to_string(reader).unwrap());
