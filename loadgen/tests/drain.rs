@@ -34,9 +34,8 @@ const ORDINARY_ROUNDS: u64 = 5;
 /// Nobody's user and group id.
 const NOBODY: &str = "65534";
 const CONNECTIONS: u32 = 8;
-/// How long the senders push before the engine is told to stop; each round a little longer. At full speed sockets are full
-/// long before; what is pushed has to be read back, and that takes most of the time.
-const PUSH: Duration = Duration::from_millis(50);
+/// How long the senders push before the engine is told to stop; each round a little longer.
+const PUSH: Duration = Duration::from_millis(200);
 /// Longer than any step of a round should take, on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(30);
 
