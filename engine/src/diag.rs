@@ -107,6 +107,14 @@ pub fn say(level: Level, message: fmt::Arguments<'_>) {
     }
 }
 
+/// Counts lines that nobody could write as held back, under this subject.
+pub fn hold_back(level: Level, subject: &str, lines: u64) {
+    if lines > 0 && !is_silent(level) {
+        let mut limiter = LIMITER.lock().unwrap_or_else(PoisonError::into_inner);
+        limiter.hold_back(level, subject, lines, Timestamp::now());
+    }
+}
+
 /// Says how many lines were held back of kinds that have been quiet for a while. For whoever writes most lines, when there
 /// is nothing to write.
 pub fn catch_up() {
@@ -173,14 +181,24 @@ struct HeldBack {
 }
 
 impl Limiter {
-    /// Whether a line of this kind may be written now. Kinds beyond the limit share one.
+    /// Whether a line of this kind may be written now.
     fn admit(&mut self, level: Level, subject: &str, now: Timestamp) -> bool {
+        let window = self.window(level, subject, now);
+        window.lines += 1;
+        window.lines <= LOG_LINES_PER_KIND
+    }
+
+    fn hold_back(&mut self, level: Level, subject: &str, lines: u64, now: Timestamp) {
+        let window = self.window(level, subject, now);
+        window.lines = window.lines.max(LOG_LINES_PER_KIND) + lines;
+    }
+
+    /// The current window of a kind. Kinds beyond the limit share one.
+    fn window(&mut self, level: Level, subject: &str, now: Timestamp) -> &mut Window {
         let key = (level as u8, subject.to_owned());
         let known = self.kinds.len() < LOG_KINDS_MAX || self.kinds.contains_key(&key);
         let key = if known { key } else { (level as u8, "other lines".to_owned()) };
-        let window = self.kinds.entry(key).or_insert(Window { level, from: now, lines: 0 });
-        window.lines += 1;
-        window.lines <= LOG_LINES_PER_KIND
+        self.kinds.entry(key).or_insert(Window { level, from: now, lines: 0 })
     }
 
     /// Ends the windows that are over, and gives those that held something back.
@@ -296,6 +314,10 @@ mod tests {
         let held = HeldBack { level: Level::Warn, subject: "loud".to_owned(), lines: 5 };
         assert_eq!(limiter.take_overdue(start + LOG_WINDOW), [held]);
         assert!(limiter.admit(Level::Warn, "loud", start + LOG_WINDOW));
+        limiter.hold_back(Level::Warn, "loud", 3, start + LOG_WINDOW);
+        limiter.hold_back(Level::Warn, "never written", 4, start);
+        let held = limiter.take_all().into_iter().map(|held| (held.subject, held.lines));
+        assert_eq!(held.collect::<Vec<_>>(), [("loud".to_owned(), 3), ("never written".to_owned(), 4)]);
     }
 
     #[test]

@@ -341,7 +341,12 @@ mod tests {
         assert_eq!(descriptors(64, 1).verdict, Verdict::Fail);
         assert_eq!(cores(4, 4).to_string(), "ok cores: 4");
         assert!(cores(64, 2).to_string().starts_with("ok cores: 2 of 64, by a quota of its cgroup; "));
-        assert_eq!(io_uring_sysctl(Some("2")).verdict, Verdict::Warn);
+        assert_eq!(io_uring_sysctl(Some("0")).to_string(), "ok kernel.io_uring_disabled: 0");
+        for (value, remedy) in [("1", "only CAP_SYS_ADMIN and the group of kernel.io_uring_group"), ("2", "nobody")] {
+            let line = io_uring_sysctl(Some(value)).to_string();
+            let begins = format!("warn kernel.io_uring_disabled: {value}; {remedy} may use io_uring; sysctl it to 0");
+            assert!(line.starts_with(&begins), "{line}");
+        }
         let small =
             host::FileSystem { magic: 0x0102_1994, total_bytes: 1 << 20, free_bytes: 1 << 20, free_inodes: Some(5) };
         assert!(file_system(&small).iter().all(|finding| finding.verdict == Verdict::Warn));

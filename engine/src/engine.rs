@@ -18,11 +18,13 @@ mod recovery;
 mod reload;
 mod tokens;
 
+use std::collections::BTreeSet;
+use std::ffi::c_int;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -44,7 +46,7 @@ use crate::admin::watch::{Desk, Progress, Reporter, Segments, SegmentsAtStart, W
 use crate::config::{Config, Descriptors, Resolved, Setting};
 use crate::diag::{self, Level, log, quoted, say};
 use crate::driver::uring::{Files, Mailbox, Neighbours, SyncThread, Uring, probe, refused};
-use crate::error::{EngineError, Exit, StartError, wants_room};
+use crate::error::{EngineError, Exit, RecoverError, StartError, wants_room};
 use crate::handover::ShardId;
 use crate::limits::{DRAIN_PROGRESS, LOG_WINDOW, NOTICES_MAX, RECV_BUFFERS, UDP_BUFFERS};
 use crate::metrics::{Limit, Report, constants};
@@ -126,10 +128,10 @@ impl Engine {
         Self::start_unless(config, &mut || false)
     }
 
-    /// The same; while recovery waits for room on the disk, `stopped` may end it.
+    /// The same; during recovery, or while that waits for room on the disk, `stopped` may end it.
     ///
     /// # Errors
-    /// As [`Engine::start`].
+    /// As [`Engine::start`]; [`RecoverError::Stopped`].
     pub fn start_unless(config: &Config, stopped: &mut dyn FnMut() -> bool) -> Result<Self, EngineError> {
         // What is wrong with a flag is said before anything is touched.
         let certificates = Certificates::load(&config.certificates)?;
@@ -174,12 +176,14 @@ impl Engine {
         let (reporters, desks) = mailboxes.iter().cloned().map(Desk::new).unzip();
         let events = channel();
         let (notices, notices_in) = sync_channel(NOTICES_MAX);
-        let tells = move || tell_until_the_end(&notices_in);
+        let untold = Arc::default();
+        let untold_in = Arc::clone(&untold);
+        let tells = move || tell_until_the_end(&notices_in, &untold_in);
         let teller = std::thread::Builder::new().name("notices".into()).spawn(tells).map_err(no_resources)?;
         let shards = start_shards(
             parts,
             reporters,
-            &Ends { data, notices, events: events.0.clone(), keeper: keeping.mail(), refused },
+            &Ends { data, notices, untold, events: events.0.clone(), keeper: keeping.mail(), refused },
         )?;
         let tokens = tokens.map(|tokens| tokens.watched(mailboxes.clone()));
         let watched = certificates.into_iter().map(Certificates::watched).chain(tokens);
@@ -278,14 +282,24 @@ impl Engine {
 /// The host or the data directory refuses, or the ring fails.
 pub fn run(Resolved { config, settings }: Resolved, reread: Reread) -> Result<bool, EngineError> {
     diag::configure(config.log_level, config.log_format);
-    // From here on a signal drains, also during the start.
+    // From here on a signal ends the start, or drains once that is beyond recovery.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(no_resources)?;
-    let mut stopped = || signals.pending().any(|signal| [SIGTERM, SIGINT].contains(&signal));
-    let engine = Engine::start_unless(&config, &mut stopped).map_err(|error| match error {
-        EngineError::Config(error) => EngineError::Config(Resolved::named(&settings, error)),
-        other => other,
-    })?;
-    obey_signals(signals, engine.drainer(), engine.reloader(settings, reread), engine.roller())?;
+    // What else came during recovery is done after it.
+    let mut deferred = BTreeSet::new();
+    let mut stopped = || {
+        deferred.extend(signals.pending());
+        deferred.contains(&SIGTERM) || deferred.contains(&SIGINT)
+    };
+    let engine = match Engine::start_unless(&config, &mut stopped) {
+        Ok(engine) => engine,
+        Err(EngineError::Recover(RecoverError::Stopped)) => {
+            say(Level::Info, format_args!("stopped during recovery: nothing was received, the next start recovers"));
+            return Ok(true);
+        }
+        Err(EngineError::Config(error)) => return Err(Resolved::named(&settings, error).into()),
+        Err(error) => return Err(error),
+    };
+    obey_signals(deferred, signals, engine.drainer(), engine.reloader(settings, reread), engine.roller())?;
     say(Level::Info, format_args!("ready"));
     let outcome = engine.join().map_err(EngineError::Ring)?;
     diag::finish();
@@ -335,13 +349,14 @@ fn tell_listening(config: &Config, tcp: &[Listener], udp: &[UdpListener]) {
 }
 
 fn obey_signals(
+    deferred: BTreeSet<c_int>,
     mut signals: Signals,
     drainer: Drainer,
     mut reloader: Reloader,
     roller: Roller,
 ) -> Result<(), StartError> {
     let work = move || {
-        for signal in signals.forever() {
+        for signal in deferred.into_iter().chain(signals.forever()) {
             if signal == SIGHUP {
                 reloader.reload();
                 continue;
@@ -375,8 +390,6 @@ fn asks_owners(ownership: Ownership, mailboxes: Vec<Mailbox>) -> impl Fn(Removal
 /// What flags and the host allow, and the constants.
 fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64) -> Vec<Limit> {
     let mut limits = vec![
-        Limit::new("tokens_max", config.tokens_max),
-        Limit::new("tokens_per_second", config.tokens_per_second.unwrap_or(0)),
         Limit::new("connections_max", descriptors.connections),
         Limit::new("connections_per_ip_max", config.connections_per_ip_max),
         Limit::new("handshakes_max", config.handshakes_max),
@@ -390,6 +403,10 @@ fn limits_in_force(config: &Config, descriptors: Descriptors, disk_free_min: u64
         Limit::new("disk_free_min", disk_free_min),
         Limit::new("drain_timeout", config.drain_timeout),
     ];
+    if config.tokens.is_none() {
+        limits.push(Limit::new("tokens_max", config.tokens_max));
+        limits.push(Limit::new("tokens_per_second", config.tokens_per_second.unwrap_or(0)));
+    }
     let Rules { compress_after, retain_bytes, retain_age } = config.keep;
     if let SyncLevel::Interval(interval) = config.sync {
         limits.push(Limit::new("sync_interval", interval));
@@ -511,6 +528,8 @@ fn share_out(
 struct Ends {
     data: Arc<DataDir>,
     notices: SyncSender<Notice>,
+    /// How many of them found no room since somebody looked.
+    untold: Arc<AtomicU64>,
     events: Sender<Event>,
     keeper: Sender<KeeperMail>,
     refused: Refused,
@@ -525,7 +544,7 @@ fn start_shards(
     let mut shards = Vec::new();
     let mut starts = Vec::new();
     for (part, reporter) in parts.into_iter().zip(reporters) {
-        let (notices, events) = (ends.notices.clone(), ends.events.clone());
+        let (notices, untold, events) = (ends.notices.clone(), Arc::clone(&ends.untold), ends.events.clone());
         let (started, start) = channel();
         let (go, may_go) = channel::<()>();
         let (data, keeper) = (Arc::clone(&ends.data), ends.keeper.clone());
@@ -549,12 +568,12 @@ fn start_shards(
                 Notice::Report(report) => reporter.post(*report),
                 // Nobody waits for it any more if the engine ends.
                 Notice::Recorded(removal) => drop(keeper.send(KeeperMail::Recorded(removal))),
-                // A slow reader of stderr must not stop the shard: what it has no room for is not said.
+                // A slow reader of stderr must not stop the shard: what it has no room for is only counted.
                 notice => {
                     if matches!(&notice, Notice::StorageRefused(error) if wants_room(error)) {
                         refused_storage.store(true, Ordering::Relaxed);
                     }
-                    drop(notices.try_send(notice));
+                    untold.fetch_add(notices.try_send(notice).is_err().into(), Ordering::Relaxed);
                 }
             });
             if let Err(error) = &outcome {
@@ -602,9 +621,11 @@ fn no_resources(error: io::Error) -> StartError {
 }
 
 /// Says what the shards have to say until all have ended, and what was held back once they are quiet.
-fn tell_until_the_end(notices: &Receiver<Notice>) {
+fn tell_until_the_end(notices: &Receiver<Notice>, untold: &AtomicU64) {
     loop {
-        match notices.recv_timeout(LOG_WINDOW) {
+        let notice = notices.recv_timeout(LOG_WINDOW);
+        diag::hold_back(Level::Warn, "notice of a shard", untold.swap(0, Ordering::Relaxed));
+        match notice {
             Ok(notice) => tell(notice),
             Err(RecvTimeoutError::Timeout) => diag::catch_up(),
             Err(RecvTimeoutError::Disconnected) => return,

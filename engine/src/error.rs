@@ -161,6 +161,8 @@ pub enum RecoverError {
     Lost(Damage),
     /// The system refused a step; all steps can be repeated.
     File(FileError),
+    /// Somebody wants the start to end; the next one begins recovery anew.
+    Stopped,
 }
 
 impl RecoverError {
@@ -170,6 +172,7 @@ impl RecoverError {
         match self {
             Self::Damage(_) | Self::Lost(_) => Exit::Damage,
             Self::File(error) => error.exit(),
+            Self::Stopped => Exit::Done,
         }
     }
 }
@@ -189,6 +192,7 @@ impl fmt::Display for RecoverError {
                 write!(f, "{path}: expected {expected}, found {found}; restore it, or start with --accept-loss")
             }
             Self::File(error) => error.fmt(f),
+            Self::Stopped => f.write_str("recovery: stopped; start again"),
         }
     }
 }
@@ -196,7 +200,7 @@ impl fmt::Display for RecoverError {
 impl std::error::Error for RecoverError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Damage(_) | Self::Lost(_) => None,
+            Self::Damage(_) | Self::Lost(_) | Self::Stopped => None,
             Self::File(error) => Some(&error.source),
         }
     }

@@ -128,6 +128,8 @@ pub const COMPLETION_ENTRIES: u32 = 4096;
 
 /// A ring that finds no memory is tried for this long: the kernel gives back that of a closed one late.
 pub const RING_RETRY: Duration = Duration::from_secs(2);
+/// How often meanwhile.
+pub const RING_TRY: Duration = Duration::from_millis(10);
 
 /// Usual capacity of a batch that one shard hands to another.
 pub const HANDOVER_BATCH_BYTES: usize = 64 * 1024;
@@ -200,6 +202,8 @@ pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 pub const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_mins(1), Duration::from_secs(10), 6);
 /// A busy port is tried for this long: a killed predecessor frees its ports late.
 pub const BIND_RETRY: Duration = Duration::from_secs(5);
+/// How often meanwhile.
+pub const BIND_TRY: Duration = Duration::from_millis(100);
 
 /// `--handshakes-max`: TLS handshakes that a shard makes at a time. Each costs some 10 KiB.
 pub const HANDSHAKES_MAX_DEFAULT: u64 = 256;
@@ -235,7 +239,7 @@ pub const CUT_NUDGE: Duration = Duration::from_millis(100);
 pub const QUEUE_ABANDON: Duration = Duration::from_secs(2);
 /// During a drain the engine says this often what it still waits for.
 pub const DRAIN_PROGRESS: Duration = Duration::from_secs(2);
-/// Messages of the shards that wait to be written to the engine's own log; more are not said.
+/// Messages of the shards that wait to be written to the engine's own log; more are only counted.
 pub const NOTICES_MAX: usize = 64;
 /// Lines of the engine's own log of one kind that are written in one `LOG_WINDOW`; more are counted and held back.
 pub const LOG_LINES_PER_KIND: u64 = 10;
@@ -270,5 +274,6 @@ const _: () = assert!((TOKENS_UNPACED as u64) < TOKENS_MAX_DEFAULT);
 const _: () = assert!(RECV_BUFFERS.is_power_of_two() && UDP_BUFFERS.is_power_of_two());
 const _: () = assert!(RECV_BUFFERS as usize / RECV_BUFFER_PARTS > 1);
 const _: () = assert!(BUDGET_RESUME_PARTS < BUDGET_PARTS);
+const _: () = assert!(RING_TRY.as_millis() < RING_RETRY.as_millis() && BIND_TRY.as_millis() < BIND_RETRY.as_millis());
 const _: () = assert!(LINE_BYTES_MAX_DEFAULT * LINE_PARTS_OF_BUFFER <= BUFFER_BYTES_DEFAULT);
 const _: () = assert!(LINE_BYTES_MAX_MIN * LINE_PARTS_OF_BUFFER <= BUFFER_BYTES_MIN);

@@ -19,6 +19,7 @@ use engine::wire::token::shorten_tokens;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    abort_on_panic();
     let done = match cli::parse(std::env::args_os()) {
         Typed::Command(command) => execute(command),
         Typed::Text(text) => print(&text),
@@ -28,6 +29,15 @@ fn main() -> ExitCode {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(error) => fail(&shorten_tokens(&error.to_string()), error.exit()),
     }
+}
+
+/// A panic of any thread ends the process, also in a build that unwinds: no half-dead service.
+fn abort_on_panic() {
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        say(panic);
+        std::process::abort();
+    }));
 }
 
 fn execute(command: Command) -> Result<Exit, EngineError> {

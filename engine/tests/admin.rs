@@ -136,6 +136,19 @@ fn limits_are_shown_as_they_are_in_force() {
     engine.stop();
 }
 
+/// A list says itself how many logs there may be.
+#[test]
+fn a_token_list_has_no_limit_of_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("tokens");
+    std::fs::write(&list, T).unwrap();
+    let mut engine = Engine::start(&["--tokens", list.to_str().unwrap(), "--tokens-max", "1", ADMIN[0], ADMIN[1]]);
+    let text = get(engine.admin(), "/metrics").body;
+    let shown = |name: &str| text.contains(&format!("engine_limit{{name=\"{name}\"}}"));
+    assert_eq!(["line_bytes_max", "tokens_max", "tokens_per_second"].map(shown), [true, false, false]);
+    engine.stop();
+}
+
 /// Every flag of the README's table for `run` that takes a number, a size or a time.
 #[test]
 fn every_limit_that_a_flag_sets_is_shown() {

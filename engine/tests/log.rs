@@ -4,15 +4,17 @@
 
 mod support;
 
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use engine::limits::NOTICE_GAP;
+use engine::limits::{NOTICE_GAP, NOTICES_MAX};
 use serde_json::Value;
 
 use support::disk::SmallDisk;
-use support::http::{get, wait_for_status};
+use support::http::{Metrics, get, wait_for_status};
 use support::process::{Engine, connect, engine, field, finish, log_bytes, now, segments, send, wait_until};
 
 /// In the file system and on the wire; `CANARY` is its text in the other case.
@@ -248,6 +250,59 @@ fn a_log_that_nobody_reads_any_more_stops_nothing() {
     assert!(wait_until(|| log_bytes(&data, T) == b"still here\n"));
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// While nobody reads stderr, what finds no room is counted; once somebody does, every message is accounted for.
+#[test]
+fn what_found_no_room_is_told_of() {
+    const LOGS: u64 = 4 * NOTICES_MAX as u64;
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let (mut reader, stderr) = std::io::pipe().unwrap();
+    let path = format!("/proc/self/fd/{}", stderr.as_raw_fd());
+    let mut command = engine(&["run", "--admin", "127.0.0.1:0", "--shards", "1", "--tcp", "127.0.0.1:0", "--data"]);
+    let mut child = command.arg(&data).stderr(stderr.try_clone().unwrap()).spawn().unwrap();
+    // It holds the other end too.
+    drop(command);
+    let mut byte = [0];
+    let mut listening = [(); 3].map(|()| {
+        let mut line = Vec::new();
+        while line.last() != Some(&b'\n') {
+            reader.read_exact(&mut byte).unwrap();
+            line.extend(byte);
+        }
+        field(std::str::from_utf8(&line).unwrap(), "addr").and_then(|addr| addr.parse().ok())
+    });
+    let (admin, tcp) = (listening[0].take().unwrap(), listening[2].take().unwrap());
+    wait_for_status(admin, "/readyz", 200);
+
+    // Of its own kind, so that only this writer does not wait.
+    let mut filler = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path).unwrap();
+    while filler.write(b"\n").is_ok() {}
+    drop((filler, stderr));
+    let tokens: Vec<String> = (0..LOGS).map(|number| format!("{number:08x}{}", &T[8..])).collect();
+    for token in &tokens {
+        std::fs::write(data.join(token), "in the way").unwrap();
+    }
+    send(connect(tcp), &[(tokens.join(" x\n") + " x\n").as_bytes()]).unwrap();
+    assert!(wait_until(|| Metrics::of(admin).get("engine_logs_refused") == LOGS));
+    for token in &tokens {
+        std::fs::remove_file(data.join(token)).unwrap();
+    }
+    assert!(wait_until(|| Metrics::of(admin).get("engine_logs_refused") == 0));
+
+    let reading = std::thread::spawn(move || std::io::read_to_string(reader).unwrap());
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
+    let (said, code) = (reading.join().unwrap(), child.wait().unwrap().code());
+    assert_eq!(code, Some(0), "{said}");
+    let held = |kind: &str| -> u64 {
+        let lines = said.lines().filter(|line| line.contains(&format!("held back like_this=\"{kind}")));
+        lines.map(|line| field(line, "lines").unwrap().parse::<u64>().unwrap()).sum()
+    };
+    let told = said.matches(" error a log cannot be opened").count() as u64;
+    let no_room = held("notice of a shard");
+    assert!(no_room >= LOGS - 2 * NOTICES_MAX as u64, "{said}");
+    assert_eq!(told + held("a log cannot be opened") + no_room, LOGS, "{said}");
 }
 
 #[test]

@@ -4,13 +4,15 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use support::disk::SmallDisk;
 use support::http::Metrics;
-use support::process::{Engine, now, read_to_end, segments, send, wait_until};
+use support::process::{Engine, engine, now, read_to_end, segments, send, wait_until};
 
 const MIB: usize = 1 << 20;
 
@@ -214,4 +216,28 @@ fn a_line_without_end_costs_no_memory() {
         assert_eq!(summary.get("split_lines"), if stored { lines } else { 0 });
         assert_eq!(summary.get("rejected.no_token"), if stored { 0 } else { lines });
     }
+}
+
+/// SIGTERM ends a start that cannot go on: nothing was received, so that is a good end, and the next start goes on.
+#[test]
+fn a_start_that_waits_for_room_may_be_stopped() {
+    let Some(disk) = SmallDisk::mount("size=8m") else { return };
+    let data = disk.path().join("data");
+    Engine::start_in(&data, &["--disk-free-min", "0"]).stop();
+    // It would be given back for recovery; perhaps it was not made yet.
+    drop(std::fs::remove_file(data.join("_journal/reserve")));
+    let mut filler = std::fs::File::create(disk.path().join("filler")).unwrap();
+    while filler.write(&[1; 4096]).is_ok_and(|count| count > 0) {}
+    drop(filler);
+
+    let mut command = engine(&["run", "--tcp", "127.0.0.1:0", "--admin", "off", "--disk-free-min", "0", "--data"]);
+    let mut child = command.arg(&data).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(said.any(|line| line.contains(" error recovery waits for room ")));
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert!(said.any(|line| line.contains(" info stopped during recovery: ")));
+    assert_eq!((child.wait().unwrap().code(), said.next()), (Some(0), None));
+
+    std::fs::remove_file(disk.path().join("filler")).unwrap();
+    Engine::start_in(&data, &["--disk-free-min", "0"]).stop();
 }

@@ -9,13 +9,13 @@ use crate::route::Ownership;
 use crate::segment::Meta;
 use crate::shard::JournalStart;
 use crate::store::journals::{self, Beginning};
-use crate::store::recover::{Circumstances, Recovered, recover};
+use crate::store::recover::{Circumstances, Recovered, recover_unless};
 use crate::sys::{DataDir, host};
 
 /// Makes the directory ready and begins the journals of all shards. While the disk has no room for that, tries again.
 ///
 /// # Errors
-/// Damage; the system's refusals; `stopped` has become true while there was no room.
+/// Damage; the system's refusals; `stopped` has become true.
 pub(super) fn make_ready(
     data: &DataDir,
     meta: Meta,
@@ -25,7 +25,7 @@ pub(super) fn make_ready(
 ) -> Result<(Recovered, Vec<JournalStart>), EngineError> {
     let mut told = false;
     loop {
-        match attempt(data, ownership, accept_loss) {
+        match attempt(data, ownership, accept_loss, stopped) {
             Err(RecoverError::File(error)) if error.wants_room() => {
                 if !told {
                     say(Level::Error, format_args!("recovery waits for room error={}", quoted(&error)));
@@ -35,8 +35,7 @@ pub(super) fn make_ready(
                     continue;
                 }
                 if stopped() {
-                    let problem = "stopped while it waited for room; make room, then start again";
-                    return Err(StartError::new("recovery", problem).into());
+                    return Err(RecoverError::Stopped.into());
                 }
                 std::thread::sleep(RECOVERY_RETRY);
             }
@@ -56,10 +55,11 @@ fn attempt(
     data: &DataDir,
     ownership: &Ownership,
     accept_loss: bool,
+    stopped: &mut dyn FnMut() -> bool,
 ) -> Result<(Recovered, Vec<JournalStart>), RecoverError> {
     let boot = host::boot_id();
     let journals = journals::read(data)?;
-    let recovered = recover(data, &journals, Circumstances { boot, accept_loss })?;
+    let recovered = recover_unless(data, &journals, Circumstances { boot, accept_loss }, stopped)?;
     let beginning = Beginning { boot, epoch_micros: unix_micros() };
     let starts = journals::begin(data, &journals, ownership, &recovered.logs, beginning)?;
     Ok((recovered, starts))

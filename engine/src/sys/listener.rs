@@ -10,11 +10,9 @@ use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, TcpKeepalive, Type}
 
 use super::min_ttl::require_full_ttl;
 use crate::error::StartError;
-use crate::limits::{BACKLOG, BIND_RETRY, KEEPALIVE};
+use crate::limits::{BACKLOG, BIND_RETRY, BIND_TRY, KEEPALIVE};
 use crate::shard::PeerAddress;
 
-/// How often a busy port is tried.
-const BIND_TRY: Duration = Duration::from_millis(100);
 /// Classic BPF `ret 0`: drop every packet (linux/filter.h, `BPF_RET | BPF_K`).
 const DROP_ALL: (u16, u32) = (0x06, 0);
 
@@ -133,9 +131,20 @@ pub fn reset_on_close(connection: &impl AsFd) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, TcpStream};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 
     use super::*;
+
+    /// `[::]` takes IPv4 too, and its peers are who they are on a listener of their own.
+    #[test]
+    fn the_address_of_all_takes_both_versions() {
+        let listener = listen((Ipv6Addr::UNSPECIFIED, 0).into(), "--tcp", 1).expect("a free port");
+        for host in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+            let _peer = TcpStream::connect((host, listener.address.port())).expect("it listens");
+            let accepted = accept_now(&listener.fds[0]).expect("it is in the queue");
+            assert_eq!(peer_address(&accepted), Some(host.into()));
+        }
+    }
 
     /// A dead peer's connection ends: no flag does that, so it must not be lost unnoticed.
     #[test]

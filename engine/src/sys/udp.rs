@@ -68,3 +68,23 @@ fn prepare(socket: &Socket) -> io::Result<usize> {
     set(socket, SOL_UDP, UDP_GRO, 1)?;
     socket.recv_buffer_size()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+
+    use super::*;
+
+    /// `[::]` takes IPv4 too.
+    #[test]
+    fn the_address_of_all_takes_both_versions() {
+        let mut listener = listen_udp((Ipv6Addr::UNSPECIFIED, 0).into(), 1).expect("a free port");
+        let receiver = UdpSocket::from(listener.fds.remove(0));
+        for host in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+            let sender = UdpSocket::bind((host, 0)).expect("a free port");
+            sender.send_to(b"datagram", (host, listener.address.port())).expect("loopback is up");
+            let mut bytes = [0; 16];
+            assert_eq!(receiver.recv(&mut bytes).expect("it has come"), 8);
+        }
+    }
+}

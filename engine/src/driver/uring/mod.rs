@@ -43,7 +43,7 @@ use crate::buf::WriteBuf;
 use crate::handover::{Inlet, queue};
 use crate::limits::{
     COMPLETION_ENTRIES, CONNECTION_SLOTS, INDEX_QUEUE, INLINE_WRITE_BYTES_MAX, RECV_BUFFER_BYTES, RECV_BUFFERS,
-    RING_RETRY, SUBMISSION_ENTRIES,
+    RING_RETRY, RING_TRY, SUBMISSION_ENTRIES,
 };
 use crate::metrics::Load;
 use crate::route::LogId;
@@ -61,8 +61,6 @@ use mailbox::Mail;
 use recv_ring::{BUFFER_GROUP, RecvRing};
 use sync_thread::Request;
 
-/// How often a ring without memory is tried again.
-const RING_TRY: Duration = Duration::from_millis(10);
 /// Why a message to another ring fails and may do better the next time: no memory for it here, or there.
 const NO_MEMORY: i32 = -libc::ENOMEM;
 const OVERFLOW: i32 = -libc::EOVERFLOW;

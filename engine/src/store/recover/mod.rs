@@ -142,6 +142,19 @@ pub struct Circumstances {
 /// Damage when segments do not join, synced ones are missing, or something else stands where a log should be; the
 /// system's refusals otherwise.
 pub fn recover(data: &DataDir, journals: &Journals, circumstances: Circumstances) -> Result<Recovered, RecoverError> {
+    recover_unless(data, journals, circumstances, &mut || false)
+}
+
+/// The same, and before each log `stopped` may end it: as after a kill there, the next recovery does all of it.
+///
+/// # Errors
+/// As [`recover`]; [`RecoverError::Stopped`].
+pub fn recover_unless(
+    data: &DataDir,
+    journals: &Journals,
+    circumstances: Circumstances,
+    stopped: &mut dyn FnMut() -> bool,
+) -> Result<Recovered, RecoverError> {
     let mut recovery = Recovery {
         data,
         history: History::of(&journals.files),
@@ -153,6 +166,9 @@ pub fn recover(data: &DataDir, journals: &Journals, circumstances: Circumstances
     let mut entries = data.root().entries().map_err(file_error(data.path(), "listed"))?;
     entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     for entry in &entries {
+        if stopped() {
+            return Err(RecoverError::Stopped);
+        }
         recovery.name(entry)?;
     }
     recovery.missing_logs()?;

@@ -13,6 +13,27 @@ const HERE: Circumstances = Circumstances { boot: BootId([7; 16]), accept_loss: 
 
 const TOKEN: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
 
+/// Whenever it is stopped, nothing is cut, and the next one does all of it.
+#[test]
+fn a_recovery_that_is_stopped_is_done_by_the_next() {
+    let fixture = Fixture::new(&[(0, "whole\ntorn")]);
+    fs::write(fixture.data.path().join("stranger"), "").unwrap();
+    let stopped_at = |count: usize| {
+        let mut left = count;
+        let mut stopped = || left.checked_sub(1).map(|rest| left = rest).is_none();
+        recover_unless(&fixture.data, &Journals::default(), HERE, &mut stopped)
+    };
+    // Before the log, before the stranger, and before the quarantine that the second one makes.
+    for count in 0..3 {
+        assert_eq!(stopped_at(count).unwrap_err().exit(), Exit::Done);
+        assert_eq!(fs::read_to_string(fixture.segment(0)).unwrap(), "whole\ntorn");
+    }
+    assert_eq!(stopped_at(3).unwrap().quarantined_files, 1);
+    assert_eq!(fs::read_to_string(fixture.segment(0)).unwrap(), "whole\n");
+    assert_eq!(fixture.quarantine().len(), 1);
+    assert_eq!(fixture.recover().quarantined_files, 0);
+}
+
 struct Fixture {
     _parent: tempfile::TempDir,
     data: DataDir,
