@@ -25,10 +25,10 @@ use super::{CHUNK_BYTES, LogFiles, chunk_of, file_error, log_token};
 use crate::error::ReadError;
 use crate::segment::checksum;
 use crate::segment::index::{Index, RECORD_BYTES};
-use crate::segment::{JOURNAL, Offset, index_name, journal as records, packed_name, segment_name};
+use crate::segment::{JOURNAL, LogName, Offset, index_name, journal as records, packed_name, segment_name};
 use crate::sys::file::{Dir, Kind};
 use crate::sys::{DataDir, index_file};
-use crate::wire::Token;
+use crate::wire::{Reject, Token};
 
 /// Long enough for a record that was being written to be there whole.
 const SECOND_LOOK: Duration = Duration::from_millis(50);
@@ -43,7 +43,8 @@ pub fn verify(data: &Path, token: Option<Token>, json: bool, out: &mut dyn Write
     let mut verdict = Verdict::default();
     verdict.journals(&data)?;
     if let Some(token) = token {
-        verdict.log(&data, token)?;
+        let (dir, path) = open_log(&data, token)?;
+        verdict.log(token.into(), &dir, &path)?;
     } else {
         let mut tokens: Vec<_> = data
             .root()
@@ -55,8 +56,10 @@ pub fn verify(data: &Path, token: Option<Token>, json: bool, out: &mut dyn Write
             .collect();
         tokens.sort_unstable();
         for token in tokens {
-            verdict.log(&data, token)?;
+            let (dir, path) = open_log(&data, token)?;
+            verdict.log(token.into(), &dir, &path)?;
         }
+        verdict.rejected(&data)?;
     }
     let text = if json { verdict.json() } else { verdict.text() };
     finish(out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(ReadError::Output))?;
@@ -84,13 +87,24 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn log(&mut self, data: &DataDir, token: Token) -> Result<(), ReadError> {
-        let (dir, path) = open_log(data, token)?;
-        let bases = LogFiles::list(&dir).map_err(file_error(&path, "listed"))?.bases;
+    /// Rejected lines that were kept: for each reason what a log is. No journal tells of them.
+    fn rejected(&mut self, data: &DataDir) -> Result<(), ReadError> {
+        for name in Reject::NO_LOG.map(LogName::Rejected) {
+            let path = data.path().join(name.to_string());
+            match data.log_dir(name, Dir::dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                dir => self.log(name, &dir.map_err(file_error(&path, "opened"))?, &path)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn log(&mut self, name: LogName, dir: &Dir, path: &Path) -> Result<(), ReadError> {
+        let bases = LogFiles::list(dir).map_err(file_error(path, "listed"))?.bases;
         self.logs += 1;
         let mut before: Option<(Offset, Offset)> = None;
         for base in bases {
-            let Some(len) = self.segment(&dir, &path, token, base)? else {
+            let Some(len) = self.segment(dir, path, name, base)? else {
                 // Deleted meanwhile, and so may be those before it.
                 before = None;
                 continue;
@@ -106,7 +120,7 @@ impl Verdict {
     }
 
     /// Its length, if it is still there.
-    fn segment(&mut self, dir: &Dir, path: &Path, token: Token, base: Offset) -> Result<Option<u64>, ReadError> {
+    fn segment(&mut self, dir: &Dir, path: &Path, name: LogName, base: Offset) -> Result<Option<u64>, ReadError> {
         let opened = SegmentFile::open(dir, base);
         let plain = path.join(segment_name(base));
         let mut file = match opened {
@@ -129,7 +143,7 @@ impl Verdict {
             // Its frames have checksums of their own.
             self.checksum(&shown, &mut file, at, len)?;
         } else {
-            self.records(&shown, &mut file, at..len, (token, base))?;
+            self.records(&shown, &mut file, at..len, (name, base))?;
         }
         Ok(Some(len))
     }
@@ -169,9 +183,10 @@ impl Verdict {
         path: &Path,
         file: &mut SegmentFile,
         Range { start, end }: Range<u64>,
-        (token, base): (Token, Offset),
+        (name, base): (LogName, Offset),
     ) -> Result<(), ReadError> {
-        let checks: Vec<Check> = self.checks.of(token, base).iter().filter(|check| check.to > start).copied().collect();
+        let told = name.token().map_or(&[][..], |token| self.checks.of(token, base));
+        let checks: Vec<Check> = told.iter().filter(|check| check.to > start).copied().collect();
         let mut covered = start;
         for Check { from, to, crc } in checks {
             if to > end {
@@ -367,6 +382,27 @@ mod tests {
             file.write_all_at(&byte, at).unwrap();
         }
         assert!(verified(&data).0);
+    }
+
+    /// They are checked like logs: what their indexes tell, and whether they join.
+    #[test]
+    fn rejected_lines_are_verified() {
+        let parent = tempfile::tempdir().unwrap();
+        let data = DataDir::open(&parent.path().join("data")).unwrap();
+        let name = LogName::Rejected(Reject::NoToken);
+        for base in [0, 8] {
+            let file = File::from(data.create_segment(name, Offset(base)).unwrap());
+            file.write_all_at(b"one\ntwo\n", 0).unwrap();
+        }
+        let dir = data.log_dir(name, Dir::dir).unwrap();
+        index_file::complete(&dir, Offset(0), 8, u64::MAX).unwrap();
+        let sum = "verified logs=1 segments=2 bytes=16 without_checksum=8 damages=0\n";
+        assert_eq!(verified(&data), (true, sum.to_owned()));
+        fs::write(data.path().join("_rejected/no_token").join(segment_name(Offset(0))), b"one\ntvo\n").unwrap();
+        let (sound, text) = verified(&data);
+        let expected =
+            "_rejected/no_token/00000000000000000000.log: bytes 0 to 8: the checksum of the index is another\n";
+        assert!(!sound && text.contains(expected), "{text}");
     }
 
     #[test]
