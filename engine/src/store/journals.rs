@@ -108,8 +108,7 @@ impl Journals {
     }
 
     /// What is known of segments that a power cut may have taken parts of, as long as no engine has recovered since.
-    #[must_use]
-    pub fn unrecovered(&self, boot: BootId) -> Option<History> {
+    pub(super) fn unrecovered(&self, boot: BootId) -> Option<History> {
         self.wait_for_recovery(boot).then(|| History::of(&self.files))
     }
 
