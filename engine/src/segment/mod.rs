@@ -188,6 +188,26 @@ pub fn quarantine_name(log: LogName, base: Offset, position: Position) -> String
     format!("{log}-{:0BASE_DIGITS$}-{}", base.0, position.0)
 }
 
+/// How a segment lies on the disk; for a moment in both forms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As it was written.
+    Text,
+    /// Compressed.
+    Packed,
+}
+
+impl Form {
+    /// The name of the file.
+    #[must_use]
+    pub fn name(self, base: Offset) -> String {
+        match self {
+            Self::Text => segment_name(base),
+            Self::Packed => packed_name(base),
+        }
+    }
+}
+
 /// Whether a name in the data directory is the engine's own and not a log's.
 #[must_use]
 pub fn is_reserved(name: &str) -> bool {

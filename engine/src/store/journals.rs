@@ -97,6 +97,21 @@ impl Journals {
         checks
     }
 
+    /// Whether the machine was started anew while an engine ran, and no engine has recovered since: that would have begun
+    /// journals of this start.
+    fn wait_for_recovery(&self, boot: BootId) -> bool {
+        let Some(last) = self.files.last() else { return false };
+        let is_other = [last.header.boot, boot].iter().all(|boot| *boot != BootId::default());
+        let run = self.files.iter().filter(|file| file.run == last.run).collect::<Vec<_>>();
+        let mut ends = run.chunk_by(|a, b| a.header.shard == b.header.shard).filter_map(|files| files.last());
+        is_other && last.header.boot != boot && !ends.all(|file| file.entries.last() == Some(&JournalEntry::CleanStop))
+    }
+
+    /// What is known of segments that a power cut may have taken parts of, as long as no engine has recovered since.
+    pub(super) fn unrecovered(&self, boot: BootId) -> Option<History> {
+        self.wait_for_recovery(boot).then(|| History::of(&self.files))
+    }
+
     /// Places in files where a header should be or records follow, and no record is: file names and positions.
     pub fn damages(&self) -> impl Iterator<Item = (String, u64)> {
         let garbled = self.garbled.iter().map(|journal| (journal.name(), 0));

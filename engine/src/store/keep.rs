@@ -373,7 +373,7 @@ fn pack(dir: &Dir, base: Offset, end: &AtomicBool) -> io::Result<bool> {
 }
 
 /// Whether it holds so many bytes, all of which can be decoded; false too if it was broken off.
-fn is_whole(packed: &mut SegmentFile, len: u64, end: &AtomicBool) -> bool {
+pub(super) fn is_whole(packed: &mut SegmentFile, len: u64, end: &AtomicBool) -> bool {
     let (mut chunk, mut at) = (vec![0; CHUNK_BYTES], 0);
     while at < len && !end.load(Ordering::Relaxed) {
         let part = chunk_of(&mut chunk, len - at);
@@ -386,7 +386,7 @@ fn is_whole(packed: &mut SegmentFile, len: u64, end: &AtomicBool) -> bool {
 }
 
 /// Whether both hold the same bytes; false too if it was broken off.
-fn is_same(a: &mut SegmentFile, b: &mut SegmentFile, end: &AtomicBool) -> io::Result<bool> {
+pub(super) fn is_same(a: &mut SegmentFile, b: &mut SegmentFile, end: &AtomicBool) -> io::Result<bool> {
     let len = a.len()?;
     if b.len()? != len {
         return Ok(false);

@@ -34,13 +34,18 @@ impl SegmentFile {
     pub(super) fn open(dir: &Dir, base: Offset) -> io::Result<Option<Self>> {
         match dir.file(&segment_name(base), Access::Read) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => return other.map(|file| Some(Self { file, packed: None })),
+            other => return other.map(|file| Some(Self::plain(file))),
         }
         // Its name is made before that of the text goes.
         match dir.file(&packed_name(base), Access::Read) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             other => Self::packed(other?).map(Some),
         }
+    }
+
+    /// The text of it.
+    pub(super) fn plain(file: File) -> Self {
+        Self { file, packed: None }
     }
 
     /// The compressed form of it.

@@ -8,7 +8,8 @@
 //! | an index, a journal | the checksum of each of its records |
 //! | where a segment ends | where the next one begins |
 //!
-//! Bytes that none of these covers have no checksum and are counted as such.
+//! Bytes that none of these covers have no checksum and are counted as such. After a power cut, until an engine has started,
+//! what was not synced may be anything, and is no damage.
 
 use std::io::{self, Write};
 use std::ops::Range;
@@ -20,15 +21,16 @@ use serde_json::json;
 use super::journals::{self, Check, Checks};
 use super::list::end_of;
 use super::reader::{finish, open, open_log};
+use super::recover::History;
 use super::segment_file::SegmentFile;
 use super::{CHUNK_BYTES, LogFiles, chunk_of, file_error, log_token};
 use crate::error::ReadError;
 use crate::segment::checksum;
 use crate::segment::index::{Index, RECORD_BYTES};
-use crate::segment::{JOURNAL, Offset, index_name, journal as records, packed_name, segment_name};
+use crate::segment::{JOURNAL, LogName, Offset, Position, index_name, journal as records, packed_name, segment_name};
 use crate::sys::file::{Dir, Kind};
-use crate::sys::{DataDir, index_file};
-use crate::wire::Token;
+use crate::sys::{DataDir, host, index_file};
+use crate::wire::{Reject, Token};
 
 /// Long enough for a record that was being written to be there whole.
 const SECOND_LOOK: Duration = Duration::from_millis(50);
@@ -43,7 +45,8 @@ pub fn verify(data: &Path, token: Option<Token>, json: bool, out: &mut dyn Write
     let mut verdict = Verdict::default();
     verdict.journals(&data)?;
     if let Some(token) = token {
-        verdict.log(&data, token)?;
+        let (dir, path) = open_log(&data, token)?;
+        verdict.log(token.into(), &dir, &path)?;
     } else {
         let mut tokens: Vec<_> = data
             .root()
@@ -55,8 +58,10 @@ pub fn verify(data: &Path, token: Option<Token>, json: bool, out: &mut dyn Write
             .collect();
         tokens.sort_unstable();
         for token in tokens {
-            verdict.log(&data, token)?;
+            let (dir, path) = open_log(&data, token)?;
+            verdict.log(token.into(), &dir, &path)?;
         }
+        verdict.rejected(&data)?;
     }
     let text = if json { verdict.json() } else { verdict.text() };
     finish(out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(ReadError::Output))?;
@@ -81,16 +86,31 @@ struct Verdict {
     without_checksum: u64,
     damages: Vec<Finding>,
     checks: Checks,
+    /// What no engine has recovered yet.
+    unrecovered: Option<History>,
+    /// Places of that which would be damages else.
+    unrecovered_places: u64,
 }
 
 impl Verdict {
-    fn log(&mut self, data: &DataDir, token: Token) -> Result<(), ReadError> {
-        let (dir, path) = open_log(data, token)?;
-        let bases = LogFiles::list(&dir).map_err(file_error(&path, "listed"))?.bases;
+    /// Rejected lines that were kept: for each reason what a log is. No journal tells of them.
+    fn rejected(&mut self, data: &DataDir) -> Result<(), ReadError> {
+        for name in Reject::NO_LOG.map(LogName::Rejected) {
+            let path = data.path().join(name.to_string());
+            match data.log_dir(name, Dir::dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                dir => self.log(name, &dir.map_err(file_error(&path, "opened"))?, &path)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn log(&mut self, name: LogName, dir: &Dir, path: &Path) -> Result<(), ReadError> {
+        let bases = LogFiles::list(dir).map_err(file_error(path, "listed"))?.bases;
         self.logs += 1;
         let mut before: Option<(Offset, Offset)> = None;
         for base in bases {
-            let Some(len) = self.segment(&dir, &path, token, base)? else {
+            let Some(len) = self.segment(dir, path, name, base)? else {
                 // Deleted meanwhile, and so may be those before it.
                 before = None;
                 continue;
@@ -98,7 +118,8 @@ impl Verdict {
             if let Some((last, end)) = before.filter(|&(_, end)| end != base) {
                 let from = end.0.saturating_sub(last.0);
                 let problem = format!("the next segment is {}, expected {}", segment_name(base), segment_name(end));
-                self.damage(Finding { path: path.join(segment_name(last)), from, to: from, problem });
+                let finding = Finding { path: path.join(segment_name(last)), from, to: from, problem };
+                self.found((name, last), base.0.saturating_sub(last.0), finding);
             }
             before = Some((base, end_of(base, len)));
         }
@@ -106,7 +127,7 @@ impl Verdict {
     }
 
     /// Its length, if it is still there.
-    fn segment(&mut self, dir: &Dir, path: &Path, token: Token, base: Offset) -> Result<Option<u64>, ReadError> {
+    fn segment(&mut self, dir: &Dir, path: &Path, name: LogName, base: Offset) -> Result<Option<u64>, ReadError> {
         let opened = SegmentFile::open(dir, base);
         let plain = path.join(segment_name(base));
         let mut file = match opened {
@@ -124,12 +145,12 @@ impl Verdict {
         let index = self.index(dir, path, base)?;
         self.segments += 1;
         self.bytes += len;
-        let at = self.blocks(&shown, &mut file, len, &index)?;
+        let at = self.blocks(&shown, &mut file, (name, base), &index)?;
         if file.is_packed() {
             // Its frames have checksums of their own.
             self.checksum(&shown, &mut file, at, len)?;
         } else {
-            self.records(&shown, &mut file, at..len, (token, base))?;
+            self.records(&shown, &mut file, at..len, (name, base))?;
         }
         Ok(Some(len))
     }
@@ -144,19 +165,30 @@ impl Verdict {
         }
         if let Some(at) = index.damaged_at {
             let problem = "a record that makes no sense; the index can be removed and is made again".to_owned();
-            self.damage(Finding { path, from: at as u64, to: (at + RECORD_BYTES) as u64, problem });
+            self.unsynced(Finding { path, from: at as u64, to: (at + RECORD_BYTES) as u64, problem });
         }
         Ok(index)
     }
 
     /// Says how far the index goes.
-    fn blocks(&mut self, path: &Path, file: &mut SegmentFile, len: u64, index: &Index) -> Result<u64, ReadError> {
-        let mut at = 0;
+    fn blocks(
+        &mut self,
+        path: &Path,
+        file: &mut SegmentFile,
+        segment: (LogName, Offset),
+        index: &Index,
+    ) -> Result<u64, ReadError> {
+        let (mut at, len) = (0, file.len().map_err(file_error(path, "inspected"))?);
         for (start, record) in index.blocks(len) {
             let crc32c = self.checksum(path, file, start.0, record.end.0)?;
             if crc32c.is_some_and(|crc32c| crc32c != record.crc32c) {
                 let problem = "the checksum of the index is another".to_owned();
-                self.damage(Finding { path: path.to_owned(), from: start.0, to: record.end.0, problem });
+                let finding = Finding { path: path.to_owned(), from: start.0, to: record.end.0, problem };
+                if file.is_packed() {
+                    self.damage(finding);
+                } else {
+                    self.found(segment, record.end.0, finding);
+                }
             }
             at = record.end.0;
         }
@@ -169,19 +201,20 @@ impl Verdict {
         path: &Path,
         file: &mut SegmentFile,
         Range { start, end }: Range<u64>,
-        (token, base): (Token, Offset),
+        (name, base): (LogName, Offset),
     ) -> Result<(), ReadError> {
-        let checks: Vec<Check> = self.checks.of(token, base).iter().filter(|check| check.to > start).copied().collect();
+        let told = name.token().map_or(&[][..], |token| self.checks.of(token, base));
+        let checks: Vec<Check> = told.iter().filter(|check| check.to > start).copied().collect();
         let mut covered = start;
         for Check { from, to, crc } in checks {
             if to > end {
                 let problem = format!("the journal tells of bytes up to {to}");
-                self.damage(Finding { path: path.to_owned(), from: end, to, problem });
+                self.found((name, base), to, Finding { path: path.to_owned(), from: end, to, problem });
                 continue;
             }
             if self.checksum(path, file, from, to)?.is_some_and(|crc32c| crc32c != crc) {
                 let problem = "the checksum of the journal is another".to_owned();
-                self.damage(Finding { path: path.to_owned(), from, to, problem });
+                self.found((name, base), to, Finding { path: path.to_owned(), from, to, problem });
             }
             self.without_checksum += from.saturating_sub(covered);
             covered = covered.max(to);
@@ -198,10 +231,11 @@ impl Verdict {
             std::thread::sleep(SECOND_LOOK);
             journals = read()?;
         }
+        self.unrecovered = journals.unrecovered(host::boot_id());
         for (name, at) in journals.damages() {
             let path = data.path().join(JOURNAL).join(name);
             let problem = "a record that makes no sense".to_owned();
-            self.damage(Finding { path, from: at, to: at + records::RECORD_BYTES as u64, problem });
+            self.unsynced(Finding { path, from: at, to: at + records::RECORD_BYTES as u64, problem });
         }
         self.checks = journals.checks();
         Ok(())
@@ -228,6 +262,26 @@ impl Verdict {
         Ok(Some(crc32c))
     }
 
+    /// Notes it, unless a power cut may have taken what the segment has before `end`, and no engine has recovered since.
+    fn found(&mut self, (name, base): (LogName, Offset), end: u64, finding: Finding) {
+        let may_lack =
+            |history: &History| name.token().is_some_and(|token| history.may_lack(token, base, Position(end)));
+        if self.unrecovered.as_ref().is_some_and(may_lack) {
+            self.unrecovered_places += 1;
+        } else {
+            self.damage(finding);
+        }
+    }
+
+    /// The same for a file that is not synced.
+    fn unsynced(&mut self, finding: Finding) {
+        if self.unrecovered.is_some() {
+            self.unrecovered_places += 1;
+        } else {
+            self.damage(finding);
+        }
+    }
+
     /// Notes it; what goes on where the last one ended is the same damage.
     fn damage(&mut self, finding: Finding) {
         match self.damages.last_mut() {
@@ -244,6 +298,12 @@ impl Verdict {
             .iter()
             .map(|Finding { path, from, to, problem }| format!("{}: bytes {from} to {to}: {problem}\n", path.display()))
             .collect();
+        if self.unrecovered_places > 0 {
+            let places = self.unrecovered_places;
+            lines.push(format!(
+                "not recovered yet: {places} places were not synced when the machine went down; start the engine once\n"
+            ));
+        }
         let count = damages.len();
         lines.push(format!(
             "verified logs={logs} segments={segments} bytes={bytes} without_checksum={without_checksum} damages={count}\n"
@@ -260,6 +320,7 @@ impl Verdict {
             "segments": self.segments,
             "bytes": self.bytes,
             "bytes_without_checksum": self.without_checksum,
+            "unrecovered_places": self.unrecovered_places,
             "damages": damages.collect::<Vec<_>>(),
         });
         format!("{document}\n")
@@ -278,7 +339,7 @@ fn packed_len(dir: &Dir, base: Offset) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segment::Position;
+    use crate::segment::journal::{Batch, BootId, Header, JournalDraft, JournalEntry, Proof, SegmentNumber};
     use crate::store::segment_file::Packer;
     use std::fs::{self, File};
     use std::os::unix::fs::FileExt;
@@ -367,6 +428,65 @@ mod tests {
             file.write_all_at(&byte, at).unwrap();
         }
         assert!(verified(&data).0);
+    }
+
+    /// After a power cut, until an engine has started: what was not synced is no damage, what was is.
+    #[test]
+    fn what_no_engine_has_recovered_is_no_damage() {
+        let other = BootId([7; 16]);
+        let number = SegmentNumber(0);
+        let batch =
+            |position, text: &[u8]| JournalEntry::Batch { number, batch: Batch::of(Position(position), text, 0) };
+        for (boot, text, more, damages) in [
+            (other, "one\ntwo\n\0\0\0\0\0\0", None, 0),
+            (other, "one\ntwo\n", None, 0),
+            (other, "one\ntvo\nthree\n", None, 1),
+            (other, "one\ntwo\nthr", Some(JournalEntry::CleanStop), 1),
+            (host::boot_id(), "one\ntwo\nthr", None, 1),
+        ] {
+            let parent = tempfile::tempdir().unwrap();
+            let data = DataDir::open(&parent.path().join("data")).unwrap();
+            let (token, base) = (TOKEN.parse::<Token>().unwrap(), Offset(0));
+            let file = File::from(data.create_segment(token, base).unwrap());
+            file.write_all_at(text.as_bytes(), 0).unwrap();
+            let header = Header { shard: 0, generation: 1, boot, epoch_micros: 0 };
+            let mut draft = JournalDraft::new(1, header);
+            draft.add(JournalEntry::Active { number, token, base, length: Position(4), proof: Proof::default() });
+            draft.add(JournalEntry::Checkpoint);
+            draft.add(batch(4, b"two\n"));
+            draft.add(JournalEntry::Synced { through: draft.sequence - 1 });
+            draft.add(batch(8, b"three\n"));
+            more.into_iter().for_each(|entry| draft.add(entry));
+            let journals = data.path().join(JOURNAL);
+            fs::create_dir(&journals).unwrap();
+            fs::write(journals.join(records::journal_name(0, 1)), &draft.bytes).unwrap();
+            let (sound, said) = verified(&data);
+            assert!(sound == (damages == 0) && said.ends_with(&format!("damages={damages}\n")), "{text:?}: {said}");
+            let note =
+                "not recovered yet: 1 places were not synced when the machine went down; start the engine once\n";
+            assert_eq!(said.contains(note), damages == 0, "{text:?}: {said}");
+        }
+    }
+
+    /// They are checked like logs: what their indexes tell, and whether they join.
+    #[test]
+    fn rejected_lines_are_verified() {
+        let parent = tempfile::tempdir().unwrap();
+        let data = DataDir::open(&parent.path().join("data")).unwrap();
+        let name = LogName::Rejected(Reject::NoToken);
+        for base in [0, 8] {
+            let file = File::from(data.create_segment(name, Offset(base)).unwrap());
+            file.write_all_at(b"one\ntwo\n", 0).unwrap();
+        }
+        let dir = data.log_dir(name, Dir::dir).unwrap();
+        index_file::complete(&dir, Offset(0), 8, u64::MAX).unwrap();
+        let sum = "verified logs=1 segments=2 bytes=16 without_checksum=8 damages=0\n";
+        assert_eq!(verified(&data), (true, sum.to_owned()));
+        fs::write(data.path().join("_rejected/no_token").join(segment_name(Offset(0))), b"one\ntvo\n").unwrap();
+        let (sound, text) = verified(&data);
+        let expected =
+            "_rejected/no_token/00000000000000000000.log: bytes 0 to 8: the checksum of the index is another\n";
+        assert!(!sound && text.contains(expected), "{text}");
     }
 
     #[test]

@@ -21,8 +21,8 @@ use crate::error::{StartError, shown};
 use crate::segment::journal::parse_journal_name;
 use crate::segment::meta::{FORMAT, FORMAT_OLDEST, MetaError, NodeId};
 use crate::segment::{
-    CURRENT, CURRENT_NEW, JOURNAL, LOCK, LogName, META, META_NEW, Meta, Offset, Position, QUARANTINE, REJECTED,
-    RESERVE, index_name, is_reserved, packed_name, quarantine_name, segment_name,
+    CURRENT, CURRENT_NEW, Form, JOURNAL, LOCK, LogName, META, META_NEW, Meta, Offset, Position, QUARANTINE, REJECTED,
+    RESERVE, index_name, is_reserved, quarantine_name, segment_name,
 };
 use crate::shard::JournalId;
 use crate::wire::Token;
@@ -238,27 +238,35 @@ impl DataDir {
     /// # Errors
     /// Those of the system calls; none if there is no such segment.
     pub fn quarantine_segment(&self, log: LogName, base: Offset) -> io::Result<()> {
-        let whole = quarantine_name(log, base, Position::START);
-        self.quarantine_file(log, base, &segment_name(base), &whole)?;
-        self.quarantine_file(log, base, &packed_name(base), &format!("{whole}.zst"))
+        self.log_dir(log, Dir::dir)?.unlink(&index_name(base))?;
+        self.quarantine_form(log, base, Form::Text)?;
+        self.quarantine_form(log, base, Form::Packed)
     }
 
-    fn quarantine_file(&self, log: LogName, base: Offset, name: &str, whole: &str) -> io::Result<()> {
+    /// The same for one form of a segment that is there in both: the index stays, for the other.
+    ///
+    /// # Errors
+    /// Those of the system calls; none if it is not there.
+    pub fn quarantine_form(&self, log: LogName, base: Offset, form: Form) -> io::Result<()> {
         let dir = self.log_dir(log, Dir::dir)?;
-        if dir.stat(name)?.is_none() {
+        let name = form.name(base);
+        if dir.stat(&name)?.is_none() {
             return Ok(());
+        }
+        let mut whole = quarantine_name(log, base, Position::START);
+        if form == Form::Packed {
+            whole += ".zst";
         }
         let quarantine = self.root.dir_or_new(QUARANTINE)?;
         let mut number = 1_u64;
         let free = loop {
-            let name = if number == 1 { whole.to_owned() } else { format!("{whole}-{number}") };
+            let name = if number == 1 { whole.clone() } else { format!("{whole}-{number}") };
             if quarantine.stat(&name)?.is_none() {
                 break name;
             }
             number += 1;
         };
-        dir.unlink(&index_name(base))?;
-        dir.rename_into(name, &quarantine, &free)?;
+        dir.rename_into(&name, &quarantine, &free)?;
         quarantine.sync()?;
         dir.sync()
     }

@@ -12,11 +12,14 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::super::{chunk_of, whole_lines_end};
+use crate::segment::index::Index;
 use crate::segment::journal::Batch;
 use crate::segment::{Position, checksum};
 
 /// Bytes that a disk writes as one: what it has not written begins or ends at a multiple of it, or at the end.
 const SECTOR: u64 = 512;
+/// Of a segment that no journal tells of, fewer NULs in a row are taken for a sender's own.
+const UNKNOWN_NULS_MIN: u64 = 512;
 
 /// What checksums say of a segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,6 +81,22 @@ pub(super) fn crc_of(file: &File, range: Range<u64>, chunk: &mut [u8]) -> io::Re
         at += part.len() as u64;
     }
     Ok(crc)
+}
+
+/// Where a segment that no journal tells of has the first NULs that the disk may have left and no block of its index
+/// vouches for; else its end.
+pub(super) fn first_hole(file: &File, len: u64, index: &Index, chunk: &mut [u8]) -> io::Result<u64> {
+    let mut at = 0;
+    loop {
+        let run = first_nul_run(file, at..len, UNKNOWN_NULS_MIN, chunk)?;
+        let block = index.blocks(len).find(|(start, record)| (start.0..record.end.0).contains(&run));
+        let Some((start, record)) = block else { return Ok(run) };
+        if crc_of(file, start.0..record.end.0, chunk)? != record.crc32c {
+            return Ok(run);
+        }
+        // A sender's own.
+        at = record.end.0;
+    }
 }
 
 /// Where the first run of at least so many NULs begins that reaches to the end of a sector or of the file; else the end.

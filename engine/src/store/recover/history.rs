@@ -122,6 +122,15 @@ impl History {
         offsets
     }
 
+    /// Whether a power cut may have taken bytes of the segment before this position: they were not told to be on the disk.
+    pub(in crate::store) fn may_lack(&self, token: Token, base: Offset, end: Position) -> bool {
+        match self.segments.get(&(token, base)) {
+            Some(known) => end > known.synced && !known.covered,
+            // One that no record tells of is older than the last checkpoint, or newer than the last record.
+            None => self.segments.range((token, base)..=(token, Offset(u64::MAX))).next().is_none(),
+        }
+    }
+
     /// A poisoned segment may have lost what follows this offset of the log.
     pub(super) fn doubt(&self, log: LogName) -> Option<Offset> {
         self.doubts.get(&log.token()?).copied()

@@ -20,6 +20,7 @@
 
 mod content;
 mod history;
+mod inspect;
 mod quarantine;
 
 use std::fs::File;
@@ -28,7 +29,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::journals::Journals;
-use super::segment_file::SegmentFile;
 use super::{CHUNK_BYTES, LogFiles, file_error, log_token};
 use crate::error::{Damage, RecoverError};
 use crate::segment::journal::{Batch, BootId, Proof};
@@ -43,9 +43,6 @@ use crate::wire::{Reject, Token};
 pub(super) use history::History;
 use history::Known;
 use quarantine::Quarantine;
-
-/// Of a segment that no journal tells of, fewer NULs in a row are taken for a sender's own.
-const UNKNOWN_NULS_MIN: u64 = 512;
 
 /// What recovery found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -332,36 +329,6 @@ impl Recovery<'_> {
         self.found.bytes += len;
     }
 
-    fn inspect(
-        &mut self,
-        log: &Log,
-        files: &LogFiles,
-        base: Offset,
-        next: Option<Offset>,
-    ) -> Result<Segment, RecoverError> {
-        let is_plain = files.is_plain(base);
-        let name = if is_plain { segment_name(base) } else { packed_name(base) };
-        let path = log.path.join(&name);
-        let stat = log.dir.stat(&name).map_err(file_error(&path, "inspected"))?;
-        let stat = stat.filter(|stat| stat.kind == Kind::File);
-        let stat = stat.ok_or_else(|| damage(&path, "a file", "a directory or a symbolic link"))?;
-        let (mut len, mut is_packed) = (stat.len, !is_plain);
-        if is_packed {
-            len = packed_len(log, base)?;
-        } else if files.is_packed(base)
-            && let Some(next) = next.map(|next| next.in_segment(base).0)
-            && packed_len(log, base).is_ok_and(|packed| packed == next)
-        {
-            // The text may not have been synced.
-            (len, is_packed) = (next, true);
-        }
-        let end = Position(len).in_log(base);
-        end.ok_or_else(|| damage(&path, "an end below 2^64", format!("{len} bytes")))?;
-        self.found.packed += u64::from(!is_plain);
-        self.found.newest_write = self.found.newest_write.max(Some(stat.modified));
-        Ok(Segment { base, len, inode: stat.inode, is_packed })
-    }
-
     /// Whether the page cache still holds what was written to it.
     fn is_cached(&self, known: &Known) -> bool {
         known.boot == self.circumstances.boot && known.boot != BootId::default()
@@ -442,6 +409,9 @@ impl Recovery<'_> {
             self.cut(log, segment, len)?;
             return Ok(Kept { len, sealed: true });
         }
+        if end == next.base.0 && !segment.is_packed && known.is_none() && self.is_text_alone(log.name, later) {
+            return self.unknown(log, segment);
+        }
         // Its records may be lost as well as its bytes.
         let is_open = |known: &Known| known.durable.0 < segment.len && !known.covered;
         let uncertain = known.as_ref().is_some_and(|known| (is_new || is_open(known)) && !self.is_cached(known));
@@ -486,6 +456,32 @@ impl Recovery<'_> {
         let expected = format!("{} after {name} of {} bytes", segment_name(Offset(end)), segment.len);
         let problem = Damage { path: log.path.clone(), expected, found: segment_name(next.base) };
         Err(RecoverError::Damage(problem))
+    }
+
+    /// No journal tells of it: it ends where it has a hole.
+    fn unknown(&mut self, log: &Log, segment: Segment) -> Result<Kept, RecoverError> {
+        let file = Self::open(log, segment.base)?;
+        let limit = self.first_hole(log, segment, &file)?;
+        if limit == segment.len {
+            return Ok(Kept { len: limit, sealed: false });
+        }
+        let expected = format!("{} bytes up to {}", segment.len, segment_name(Offset(segment.end())));
+        self.alarm(log, segment.base, expected, format!("NULs at {limit} that no index vouches for"));
+        let len = self.lines_end(log, segment.base, &file, limit)?;
+        self.cut(log, segment, len)?;
+        Ok(Kept { len, sealed: len > 0 })
+    }
+
+    /// Whether a segment may have lost its records with a journal, and those behind it too: a checkpoint that tells of one of
+    /// them says that all before it is on the disk.
+    fn is_text_alone(&self, name: LogName, later: &[Segment]) -> bool {
+        let is_named = |later: &Segment| self.history.segment(name, later.base).is_some_and(|known| known.named);
+        name.token().is_some() && !self.has_all_journals() && !later.iter().any(is_named)
+    }
+
+    /// Whether there are journals, and each could be read as far as it was written.
+    fn has_all_journals(&self) -> bool {
+        self.history.boot.is_some() && self.found.damaged_journals == 0
     }
 
     /// Whether the next segment begins with all that this one holds from there on.
@@ -601,15 +597,18 @@ impl Recovery<'_> {
         }
         let file = Self::open(log, segment.base)?;
         let cached = self.history.boot.is_some_and(|boot| boot == self.circumstances.boot && boot != BootId::default());
-        let limit = if cached {
-            segment.len
-        } else {
-            let nuls = content::first_nul_run(&file, 0..segment.len, UNKNOWN_NULS_MIN, &mut self.chunk);
-            nuls.map_err(file_error(&log.path.join(segment_name(segment.base)), "read"))?
-        };
+        let limit = if cached { segment.len } else { self.first_hole(log, segment, &file)? };
         let len = self.lines_end(log, segment.base, &file, limit)?;
         self.cut(log, segment, len)?;
         Ok(Kept { len, sealed: limit < segment.len && len > 0 })
+    }
+
+    /// Where the text of a segment that no journal tells of stops to look whole.
+    fn first_hole(&mut self, log: &Log, segment: Segment, file: &File) -> Result<u64, RecoverError> {
+        let path = log.path.join(index_name(segment.base));
+        let index = index_file::read(&log.dir, segment.base).map_err(file_error(&path, "read"))?.unwrap_or_default();
+        let hole = content::first_hole(file, segment.len, &index, &mut self.chunk);
+        Ok(hole.map_err(file_error(&log.path.join(segment_name(segment.base)), "read"))?)
     }
 
     /// After a power cut: what checksums vouch for, and whole lines behind that.
@@ -730,18 +729,6 @@ impl Recovery<'_> {
             log.dir.unlink(CURRENT_NEW).map_err(file_error(&log.path.join(CURRENT_NEW), "removed"))?;
         }
         Ok(())
-    }
-}
-
-/// Bytes of entries in a compressed segment.
-fn packed_len(log: &Log, base: Offset) -> Result<u64, RecoverError> {
-    let path = log.path.join(packed_name(base));
-    let packed = log.dir.file(&packed_name(base), Access::Read).map_err(file_error(&path, "opened"))?;
-    match SegmentFile::packed(packed).and_then(|packed| packed.len()) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
-            Err(damage(&path, "a compressed segment", error.to_string()))
-        }
-        other => Ok(other.map_err(file_error(&path, "read"))?),
     }
 }
 

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use super::super::{chunk_of, file_error};
 use crate::error::RecoverError;
 use crate::limits::SYNCED_ONE_BY_ONE_MAX;
-use crate::segment::{LogName, Offset, Position, QUARANTINE, quarantine_name, segment_name};
+use crate::segment::{Form, LogName, Offset, Position, QUARANTINE, quarantine_name, segment_name};
 use crate::sys::DataDir;
 use crate::sys::file::{Access, Dir};
 
@@ -21,7 +21,8 @@ pub(super) struct Quarantine<'a> {
     /// Opened with the first copy.
     dir: Option<Dir>,
     cuts: Vec<(LogName, Offset, u64)>,
-    moves: Vec<(LogName, Offset)>,
+    /// Of what form; all of it if none is given.
+    moves: Vec<(LogName, Offset, Option<Form>)>,
     /// Copied or moved.
     pub(super) files: u64,
     pub(super) bytes: u64,
@@ -60,7 +61,14 @@ impl<'a> Quarantine<'a> {
 
     /// Moves a whole segment, once all copies are on the disk.
     pub(super) fn move_later(&mut self, log: LogName, base: Offset, len: u64) {
-        self.moves.push((log, base));
+        self.moves.push((log, base, None));
+        self.files += 1;
+        self.bytes += len;
+    }
+
+    /// The same for one form of a segment that is there in both.
+    pub(super) fn move_form_later(&mut self, log: LogName, base: Offset, form: Form, len: u64) {
+        self.moves.push((log, base, Some(form)));
         self.files += 1;
         self.bytes += len;
     }
@@ -82,9 +90,13 @@ impl<'a> Quarantine<'a> {
             synced.map_err(file_error(&path.join(QUARANTINE), "synced"))?;
         }
         // From the newest on: whenever this is interrupted, what is left joins up to where it was cut.
-        for &(log, base) in self.moves.iter().rev() {
-            let moved = self.data.quarantine_segment(log, base);
-            moved.map_err(file_error(&path.join(log.to_string()).join(segment_name(base)), "moved"))?;
+        for &(log, base, form) in self.moves.iter().rev() {
+            let moved = match form {
+                Some(form) => self.data.quarantine_form(log, base, form),
+                None => self.data.quarantine_segment(log, base),
+            };
+            let name = form.unwrap_or(Form::Text).name(base);
+            moved.map_err(file_error(&path.join(log.to_string()).join(name), "moved"))?;
         }
         for &(log, base, len) in &self.cuts {
             let segment = segment_name(base);

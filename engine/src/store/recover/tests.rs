@@ -260,13 +260,58 @@ fn compressed_segments_join() {
     assert_eq!(fixture.recover(), Recovered { packed: 1, ..plain.clone() });
     // The text of the second was not synced before the power went; the compressed one was.
     fs::write(fixture.segment(2), "bb").unwrap();
-    assert_eq!(fixture.recover(), Recovered { packed: 1, ..plain });
+    let moved = Recovered { packed: 2, quarantined_files: 1, quarantined_bytes: 2, ..plain.clone() };
+    assert_eq!(fixture.recover(), moved);
+    assert_eq!(fixture.quarantine(), [("T-00000000000000000002-0".to_owned(), "bb".to_owned())]);
+    assert!(!fixture.segment(2).exists());
+    assert_eq!(fixture.recover(), Recovered { packed: 2, ..plain });
     let packed = fixture.log(&packed_name(Offset(0)));
     fs::write(&packed, "no frames at all, none").unwrap();
     assert!(fixture.refused().contains("00000000000000000000.log.zst: expected a compressed segment, found "));
     fs::remove_file(&packed).unwrap();
     pack(&fixture, 7, false);
     assert!(fixture.refused().contains("expected the newest segment as text, found only 00000000000000000007.log.zst"));
+}
+
+/// After a power cut: the compressed one was synced and read back before it got its name.
+#[test]
+fn of_two_forms_the_one_that_is_whole_counts() {
+    let text = (0..2000).fold(String::new(), |text, line| text + &format!("{line:09}\n"));
+    let next = text.len() as u64;
+    let entries = [active(next, "d\n", 0), JournalEntry::Checkpoint];
+    let hole = text.replace("000001", "\0\0\0\0\0\0");
+    for left in [&text, &hole, ""] {
+        for is_bad in [false, true] {
+            let fixture = Fixture::new(&[(0, &text), (next, "d\n")]);
+            pack(&fixture, 0, true);
+            let packed = fixture.log(&packed_name(Offset(0)));
+            let mut bytes = fs::read(&packed).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= u8::from(is_bad);
+            fs::write(&packed, &bytes).unwrap();
+            fs::write(fixture.segment(0), left).unwrap();
+            // While the machine runs on the text is whole, and nothing is looked at.
+            let circumstances = Circumstances { boot: BEFORE, ..HERE };
+            assert_eq!(recover(&fixture.data, &told(&entries), circumstances).unwrap().quarantined_files, 0);
+            let found = recover(&fixture.data, &told(&entries), HERE);
+            let forms = (fixture.segment(0).exists(), packed.exists());
+            let kept = fixture.data.path().join(QUARANTINE).join(format!("{TOKEN}-{:020}-0", 0));
+            match (is_bad, left == text) {
+                (false, true) => assert_eq!((forms, found.unwrap().quarantined_files), ((true, true), 0)),
+                (false, false) => {
+                    let found = found.unwrap();
+                    assert_eq!((forms, found.bytes, found.alarms), ((false, true), next + 2, vec![]));
+                    assert_eq!(fs::read_to_string(kept).unwrap(), left);
+                }
+                (true, _) if left.is_empty() => assert!(found.is_err() && forms == (true, true)),
+                (true, _) => {
+                    let found = found.unwrap();
+                    assert_eq!((forms, found.bytes, found.alarms.len()), ((true, false), next + 2, 1));
+                    assert_eq!(fs::read(format!("{}.zst", kept.display())).unwrap(), bytes);
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -378,6 +423,71 @@ fn bytes_that_changed_below_the_checkpoint_seal_their_segment() {
     // Nobody has written since the checkpoint: that is no business of a start.
     let found = recover(&fixture.data, &told(&entries[..2]), HERE).unwrap();
     assert_eq!((found.alarms.len(), found.logs[0].newest.sealed), (0, false));
+}
+
+/// Of a journal something is missing: it may have told of any log.
+fn damaged() -> Journals {
+    let mut journals = told(&[]);
+    journals.files[0].damaged = true;
+    journals.files[0].header.boot = HERE.boot;
+    journals
+}
+
+/// A run of NULs that a disk may have left, in a segment that has successors.
+#[test]
+fn a_hole_in_a_segment_without_records_ends_its_log() {
+    let whole = "a\n".repeat(1024);
+    let mut hole = whole.clone();
+    hole.replace_range(512..1536, &"\0".repeat(1024));
+    let name = |base, position| format!("T-{base:020}-{position}");
+    for journals in [Journals::default(), damaged()] {
+        for indexed in [None, Some(&whole), Some(&hole)] {
+            let fixture = Fixture::new(&[(0, indexed.unwrap_or(&hole)), (2048, "b\n"), (2050, "c\n")]);
+            if indexed.is_some() {
+                let dir = fixture.data.root().dir(TOKEN).unwrap();
+                index_file::complete(&dir, Offset(0), 2048, u64::MAX).unwrap();
+                fs::write(fixture.segment(0), &hole).unwrap();
+            }
+            let found = recover(&fixture.data, &journals, HERE).unwrap();
+            let newest = &found.logs[0].newest;
+            if indexed == Some(&hole) {
+                // A client's own: their checksum is that of the time when they came.
+                assert_eq!((found.alarms.len(), found.bytes, newest.base), (0, 2052, Offset(2050)));
+                assert_eq!(fixture.quarantine(), []);
+                continue;
+            }
+            assert_eq!((found.alarms.len(), found.bytes), (1, 512));
+            assert_eq!((newest.base, newest.length, newest.sealed), (Offset(0), Position(512), true));
+            assert_eq!(found.alarms[0].found, "NULs at 512 that no index vouches for");
+            assert_eq!(fs::read_to_string(fixture.segment(0)).unwrap(), whole[..512]);
+            let moved = [(0, 512, &hole[512..]), (2048, 0, "b\n"), (2050, 0, "c\n")];
+            let moved = moved.map(|(base, position, text)| (name(base, position), text.to_owned()));
+            assert_eq!(fixture.quarantine(), moved);
+            let again = recover(&fixture.data, &journals, HERE).unwrap();
+            assert_eq!((again.alarms.len(), again.quarantined_files, again.bytes), (0, 0, 512));
+        }
+    }
+    // A checkpoint tells of a later one: all of it was on the disk, and is for `verify`.
+    let fixture = Fixture::new(&[(0, &hole), (2048, "b\n")]);
+    let mut journals = told(&[active(2048, "b\n", 0), JournalEntry::Checkpoint]);
+    journals.files.extend(damaged().files);
+    let found = recover(&fixture.data, &journals, HERE).unwrap();
+    assert_eq!((found.damaged_journals, found.alarms.len(), found.bytes), (1, 0, 2050));
+}
+
+/// The same at the end of a log.
+#[test]
+fn an_index_vouches_for_the_nuls_of_a_newest_segment() {
+    let text = format!("a\n{}\nb\n", "\0".repeat(2000));
+    for indexed in [false, true] {
+        let fixture = Fixture::new(&[(0, &text)]);
+        if indexed {
+            let dir = fixture.data.root().dir(TOKEN).unwrap();
+            index_file::complete(&dir, Offset(0), text.len() as u64, u64::MAX).unwrap();
+        }
+        let found = fixture.recover();
+        assert_eq!(found.bytes, if indexed { text.len() as u64 } else { 2 });
+    }
 }
 
 #[test]

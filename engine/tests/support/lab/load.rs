@@ -74,6 +74,11 @@ impl Lines {
         (log, entry)
     }
 
+    /// How many lines each log was given so far.
+    pub fn given(&self) -> [u64; LOGS_LEN] {
+        self.next
+    }
+
     /// The next lines as they are sent.
     pub fn take(&mut self, lines: usize) -> Vec<u8> {
         let line = |(log, entry): (u64, Vec<u8>)| [token(log).as_bytes(), b" ", &entry, b"\n"].concat();
