@@ -164,7 +164,7 @@ impl Soak {
         let (linger, kind) = if self.written.is_multiple_of(2) { ("5ms", ECDSA) } else { ("3ms", RSA) };
         std::fs::write(folder.join("engine.toml"), format!("linger = \"{linger}\"\n")).unwrap();
         let more = (0..=self.written % 2).map(|more| LOGS + more);
-        let tokens: String = (0..LOGS).chain(more).map(|log| format!("{}\n", token(log))).collect();
+        let tokens = (0..LOGS).chain(more).fold(String::new(), |list, log| list + &token(log) + "\n");
         std::fs::write(folder.join("tokens.new"), tokens).unwrap();
         std::fs::rename(folder.join("tokens.new"), folder.join("tokens")).unwrap();
         self.authority.pair("localhost", kind).write(folder);

@@ -456,7 +456,9 @@ mod tests {
             draft.add(batch(4, b"two\n"));
             draft.add(JournalEntry::Synced { through: draft.sequence - 1 });
             draft.add(batch(8, b"three\n"));
-            more.into_iter().for_each(|entry| draft.add(entry));
+            if let Some(entry) = more {
+                draft.add(entry);
+            }
             let journals = data.path().join(JOURNAL);
             fs::create_dir(&journals).unwrap();
             fs::write(journals.join(records::journal_name(0, 1)), &draft.bytes).unwrap();

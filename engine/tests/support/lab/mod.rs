@@ -6,6 +6,7 @@
 
 pub mod device;
 pub mod image;
+#[allow(dead_code, reason = "each test file uses its own part")]
 pub mod load;
 pub mod mount;
 pub mod run;

@@ -148,14 +148,13 @@ impl Audit {
             let mut theirs = Vec::new();
             for base in bases(&self.data, log) {
                 let name = |end: &str| self.data.join(token(log)).join(format!("{base:020}{end}"));
-                match std::fs::read(name(PLAIN)) {
-                    Ok(text) => theirs.extend(text),
-                    Err(_) => {
-                        let output = Command::new("zstdcat").arg(name(PACKED)).output().unwrap();
-                        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-                        theirs.extend(output.stdout);
-                    }
+                if let Ok(text) = std::fs::read(name(PLAIN)) {
+                    theirs.extend(text);
+                    continue;
                 }
+                let output = Command::new("zstdcat").arg(name(PACKED)).output().unwrap();
+                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+                theirs.extend(output.stdout);
             }
             theirs.truncate(theirs.iter().rposition(|&byte| byte == b'\n').map_or(0, |lf| lf + 1));
             assert!(self.read(log).0 == theirs, "log {log}: others read something else");
