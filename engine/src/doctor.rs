@@ -22,6 +22,7 @@ use crate::wire::token::shorten_tokens;
 const KERNEL_MIN: (u32, u32) = (6, 1);
 /// linux/capability.h
 const CAP_NET_BIND_SERVICE: u32 = 10;
+const CAP_NET_ADMIN: u32 = 12;
 /// linux/capability.h
 const CAP_IPC_LOCK: u32 = 14;
 /// Fewer free inodes than this are worth a warning: a new log needs two, a roll one.
@@ -125,7 +126,7 @@ fn examine(data: &Path, shards: u16) -> Vec<Finding> {
     findings.push(cores(allowed_cores().len(), usable_cores()));
     findings.push(descriptors(limit, shards));
     findings.push(somaxconn(host::sysctl("net/core/somaxconn").as_deref()));
-    findings.push(rmem_max(host::sysctl("net/core/rmem_max").as_deref()));
+    findings.push(rmem_max(host::sysctl("net/core/rmem_max").as_deref(), host::has_capability(CAP_NET_ADMIN)));
     let low_ports = host::sysctl("net/ipv4/ip_unprivileged_port_start");
     findings.push(ports(low_ports.as_deref(), host::has_capability(CAP_NET_BIND_SERVICE)));
     findings.extend(data_directory(data));
@@ -233,12 +234,15 @@ fn somaxconn(value: Option<&str>) -> Finding {
     Finding::warn(SUBJECT, value).remedy(remedy)
 }
 
-fn rmem_max(value: Option<&str>) -> Finding {
+fn rmem_max(value: Option<&str>, may_pass: bool) -> Finding {
     const SUBJECT: &str = "net.core.rmem_max";
+    if may_pass {
+        return Finding::ok(SUBJECT, format!("{}, which does not bind this user", value.unwrap_or("unknown")));
+    }
     match value.map(|value| (value, value.parse::<usize>())) {
         Some((value, Ok(bytes))) if bytes >= UDP_RECEIVE_BUFFER_BYTES => Finding::ok(SUBJECT, value),
         value => Finding::warn(SUBJECT, value.map_or("unknown", |(value, _)| value))
-            .remedy(format!("TCP does not depend on it; for UDP, sysctl it to {UDP_RECEIVE_BUFFER_BYTES}")),
+            .remedy(format!("TCP does not depend on it; for UDP: sysctl -w {SUBJECT}={UDP_RECEIVE_BUFFER_BYTES}")),
     }
 }
 

@@ -59,8 +59,8 @@ fn range_of(text: &str, path: &Path) -> Option<(u64, u64)> {
     Some((range.next()?, range.next()?))
 }
 
-/// After a stop all is below the checkpoint. Of a thousand bytes anywhere, in segments, compressed ones, indexes and
-/// journals, one at a time, each is found in its file and within the range that is named.
+/// After a stop all is below the checkpoint. Of a thousand changed bits anywhere, in segments, compressed ones, indexes and
+/// journals, one at a time, each is found in its file and within the range that is named, if it is ever read.
 #[test]
 fn every_changed_byte_is_found() {
     let folder = tempfile::tempdir().unwrap();
@@ -90,7 +90,7 @@ fn every_changed_byte_is_found() {
     let files = checked_files(&data);
     assert!(files.len() > 12, "{files:?}");
     let total: u64 = files.iter().map(|(_, len)| len).sum();
-    let mut random = Random::new(8);
+    let (mut random, mut unread) = (Random::new(8), 0);
     for flip in 0..FLIPS {
         // Half of them by file, so that small ones have their share; half by byte.
         let (path, at) = if flip % 2 == 0 {
@@ -114,9 +114,15 @@ fn every_changed_byte_is_found() {
         let range = range_of(&said, path);
         let is_packed = path.extension().is_some_and(|end| end == "zst");
         let named = range.is_some_and(|(from, to)| is_packed || (from..to).contains(&at));
-        assert!(!sound && named, "{} at {at}: {said}", path.display());
+        let decoded = || is_packed.then(|| zstd::decode_all(File::open(path).unwrap()).ok()).flatten();
+        let read = decoded();
         file.write_all_at(&byte, at).unwrap();
+        // A bit that fills up a byte behind zstd's codes says nothing: no decoder looks at it.
+        let says_nothing = sound && read.is_some() && read == decoded();
+        unread += usize::from(says_nothing);
+        assert!(says_nothing || (!sound && named), "{} at {at}: {said}", path.display());
     }
+    assert!(unread <= FLIPS / 100, "{unread} bits that say nothing");
     assert!(verified(&data).0);
 }
 

@@ -112,8 +112,11 @@ fn compression_is_invisible_to_readers() {
         names(&data, ".log").last().map(|name| name.trim_end_matches(".log").to_owned())
             > names(&data, COMPRESSED).last().map(|name| name.trim_end_matches(COMPRESSED).to_owned())
     );
-    for (tool, args) in [("zstdcat", &[][..]), ("zstdgrep", &["--no-filename", ""])] {
-        if support::require_tool(tool) {
+    for (is_there, tool, args) in [
+        (support::require_tool("zstdcat"), "zstdcat", &[][..]),
+        (support::require_tool("zstdgrep"), "zstdgrep", &["--no-filename", ""]),
+    ] {
+        if is_there {
             let files = names(&data, COMPRESSED).into_iter().map(|name| data.join(T).join(name));
             let output = Command::new(tool).args(args).args(files).output().unwrap();
             assert!(output.status.success(), "{tool}: {}", String::from_utf8_lossy(&output.stderr));

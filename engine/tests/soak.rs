@@ -131,7 +131,7 @@ impl fmt::Display for Life {
 
 #[test]
 fn nothing_is_lost_doubled_or_piled_up() {
-    if !["tail", "zstdcat"].into_iter().all(support::require_tool) {
+    if !(support::require_tool("tail") && support::require_tool("zstdcat")) {
         return;
     }
     let minutes = std::env::var("ENGINE_SOAK_MINUTES").ok().map(|minutes| minutes.parse().unwrap());
@@ -334,7 +334,7 @@ impl Soak {
             "entries={entries} looks={looks} overtaken={overtaken} compressed={compressed} deleted_bytes={deleted_bytes} \
              reloads={reloads} tls_handshakes={handshakes} followed_lines={followed}"
         ));
-        assert!(entries > 0 && overtaken * 10 <= looks, "the looks say nothing");
+        assert!(entries > 0 && overtaken * 10 <= looks * LOGS, "the looks say nothing");
         let all = [compressed, deleted_bytes, reloads, handshakes, followed];
         assert!(all.iter().all(|count| *count > 0), "something never happened: {all:?}");
     }

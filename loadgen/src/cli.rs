@@ -104,7 +104,8 @@ struct RunArgs {
     #[arg(long, value_enum, default_value = "full")]
     tls_records: RecordsArg,
 
-    /// Entries per second over all connections, on a fixed schedule (k, M), or `max`: as fast as the receiver reads
+    /// Entries per second over all connections, on a fixed schedule (k, M), or `max`: as fast as the receiver reads; a
+    /// search begins there, without it at 10k
     #[arg(long, value_name = "N|max", default_value = "max", value_parser = parse_rate)]
     rate: Rate,
 

@@ -1,13 +1,12 @@
-//! What connections that do nothing cost those that send: the same load in turn beside them and without, one engine.
+//! What connections that do nothing cost those that send: two engines under the same load at once, one beside them.
 //!
 //! ```text
-//!  engine, one shard ◄── loadgen, some runs to warm up
-//!        ▲ round:  neighbours of the engine ── loadgen, measured ── the same elsewhere ── loadgen, measured
-//!        │ next:   the other way round
+//!  neighbours ──► engine ◄── loadgen
+//!                 engine ◄── loadgen          and then the neighbours go to the other one
 //! ```
-//! Elsewhere is this program: the kernel has as many sockets and as much in them. Else they take warm pages from the page
-//! cache, and copying into colder ones would be all the difference (4 to 10 % in a virtual machine, by perf, all of it in
-//! `copy_folio_from_iter_atomic`).
+//! Both engines share a core and the kernel with all its sockets, so whatever else happens happens to both within
+//! milliseconds. Two processes of one program differ by some per cent as long as they live: a round has the neighbours once
+//! at each, and counts as one.
 //!
 //! Kinds of neighbours: `idle`, 10,000 connections that send nothing; `begun`, 5,000 that have sent half a line;
 //! `left`, 5,000 that were opened and have gone; `stopped`, a sender of 64 connections at full speed that got SIGSTOP;
@@ -15,20 +14,19 @@
 //! most of them wait for it; `deaf`, 1,000 that have sent a whole one and never read what the engine answers, which does
 //! not fit their receive buffers. The load comes over TLS beside `handshakes` and `waiting`.
 //!
-//! Prints entries per CPU-second of the engine's shard and the kernel's workers for it, and with by without, round by
-//! round: the median, and the quartiles around it. All rounds share one process because a fresh one first touches its
-//! memory, which a virtual machine makes cost more or less than the neighbours do; for the same reason old segments go
-//! soon, so that the same pages are written again and again. `loadgen` and `engine` are those beside this program; give
-//! it a folder on a tmpfs, and a real-time priority (`chrt --fifo 10`) where other programs use the machine.
+//! Prints entries per CPU-second of an engine's shard and the kernel's workers for it, and with by without, round by
+//! round: the median, and the quartiles around it. Old segments go soon, so that the same pages are written again and
+//! again. `loadgen` and `engine` are those beside this program; give it a folder on a tmpfs.
 
 #![expect(clippy::print_stdout, reason = "the result")]
 
+use std::error::Error;
 use std::fs;
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use benches::process::{Folder, Result, Server, Spread, pinned, rate};
@@ -81,36 +79,35 @@ fn main() -> Result<()> {
     for _ in 0..WARM_UPS {
         world.entries_per_cpu_second()?;
     }
-    let (mut with, mut without) = (Vec::new(), Vec::new());
+    let (mut with, mut without, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let mut memory = 0;
-    let elsewhere = Elsewhere::start()?;
-    for round in 0..rounds {
-        for present in [round % 2 == 0, round % 2 == 1] {
-            let before = world.server.memory()?;
-            let neighbours = Neighbours::open(&kind, many, &world, (!present).then_some(elsewhere.address))?;
+    for _ in 0..rounds {
+        let mut ratio = 1.0;
+        for (at, server) in world.servers.iter().enumerate() {
+            let before = server.memory()?;
+            let neighbours = Neighbours::open(&kind, many, server)?;
             std::thread::sleep(SETTLE);
-            if present {
-                memory = memory.max(world.server.memory()?.saturating_sub(before));
-                with.push(world.entries_per_cpu_second()?);
-            } else {
-                without.push(world.entries_per_cpu_second()?);
-            }
+            memory = memory.max(server.memory()?.saturating_sub(before));
+            let rates = world.entries_per_cpu_second()?;
+            ratio *= rates[at] / rates[1 - at];
+            with.push(rates[at]);
+            without.push(rates[1 - at]);
             drop(neighbours);
-            elsewhere.end_all();
             std::thread::sleep(SETTLE);
         }
+        ratios.push(f64::sqrt(ratio));
     }
-    let ratios = Spread::of(with.iter().zip(&without).map(|(with, without)| with / without).collect());
+    let ratios = Spread::of(ratios);
     println!("{many} {kind}, {rounds} rounds of {entries} entries of 256 B, M entries per CPU-second of the engine:");
     println!("with {}, without {}, ratio {ratios:.3}", Spread::of(with), Spread::of(without));
     println!("memory: at most {} B a connection", memory / many as u64);
     Ok(())
 }
 
-/// An engine and the load on it.
+/// Two engines and the load on them.
 struct World {
-    // Ends before its folder goes.
-    server: Server,
+    // They end before their folder goes.
+    servers: [Server; 2],
     _folder: Folder,
     over_tls: bool,
     entries: u64,
@@ -122,56 +119,67 @@ impl World {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
         fs::write(folder.path().join("cert.pem"), made.cert.pem())?;
         fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem())?;
-        let server = Server::start(ENGINE_CORE, |command| {
-            command.args(["--shards", "1", "--connections-per-ip-max", "0"]);
-            command.args(["--tcp", "127.0.0.1:0", "--tls", "127.0.0.1:0", "--compress", "none"]);
-            command.args(["--segment-bytes", "1MiB", "--retain-bytes", "1MiB"]);
-            if kind == "handshakes" {
-                command.args(["--handshakes-max", "8192"]);
-            }
-            for (flag, name) in [("--cert", "cert.pem"), ("--key", "key.pem"), ("--data", "data")] {
-                command.arg(flag).arg(folder.path().join(name));
-            }
-        })?;
+        let start = |data| {
+            Server::start(ENGINE_CORE, |command| {
+                command.args(["--shards", "1", "--connections-per-ip-max", "0"]);
+                command.args(["--tcp", "127.0.0.1:0", "--tls", "127.0.0.1:0", "--compress", "none"]);
+                command.args(["--segment-bytes", "1MiB", "--retain-bytes", "1MiB"]);
+                if kind == "handshakes" {
+                    command.args(["--handshakes-max", "8192"]);
+                }
+                for (flag, name) in [("--cert", "cert.pem"), ("--key", "key.pem"), ("--data", data)] {
+                    command.arg(flag).arg(folder.path().join(name));
+                }
+            })
+        };
+        let servers = [start("data")?, start("data-of-the-other")?];
         let over_tls = ["handshakes", "waiting"].contains(&kind);
-        Ok(Self { server, _folder: folder, over_tls, entries })
+        Ok(Self { servers, _folder: folder, over_tls, entries })
     }
 
-    fn plain(&self) -> SocketAddr {
-        self.server.addresses[0]
-    }
-
-    fn tls(&self) -> SocketAddr {
-        self.server.addresses[1]
-    }
-
-    /// Entries over plain TCP, to the engine or elsewhere.
-    fn load(&self, elsewhere: Option<SocketAddr>) -> Result<Command> {
-        let mut command = pinned(GENERATOR_CORE, "loadgen")?;
-        let target = elsewhere.unwrap_or_else(|| self.plain());
-        command.args(["run", "--target", &target.to_string(), "--size", "256", "--tokens", "100"]);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(command)
-    }
-
-    fn entries_per_cpu_second(&self) -> Result<f64> {
-        let before = self.processor_time()?;
-        let mut load = self.load(self.over_tls.then(|| self.tls()))?;
-        load.args(["--connections", "8", "--entries", &self.entries.to_string()]);
-        let status =
-            load.args(self.over_tls.then_some(["--proto", "tls", "--insecure"]).into_iter().flatten()).status()?;
-        if !status.success() {
-            return Err(format!("loadgen: {status}").into());
+    /// Of each engine, while both have the same load.
+    fn entries_per_cpu_second(&self) -> Result<[f64; 2]> {
+        let times = || Ok::<_, Box<dyn Error>>([processor_time(&self.servers[0])?, processor_time(&self.servers[1])?]);
+        let before = times()?;
+        let mut loads = Vec::new();
+        for server in &self.servers {
+            let mut load = load(if self.over_tls { tls(server) } else { plain(server) })?;
+            load.args(["--connections", "8", "--entries", &self.entries.to_string()]);
+            load.args(self.over_tls.then_some(["--proto", "tls", "--insecure"]).into_iter().flatten());
+            loads.push(load.spawn()?);
+        }
+        for mut load in loads {
+            let status = load.wait()?;
+            if !status.success() {
+                return Err(format!("loadgen: {status}").into());
+            }
         }
         std::thread::sleep(SETTLE);
-        Ok(rate(self.entries, self.processor_time()?.saturating_sub(before)))
+        let after = times()?;
+        Ok([0, 1].map(|at| rate(self.entries, after[at].saturating_sub(before[at]))))
     }
+}
 
-    /// Of the shard's thread, which does not end before the engine does, and of the kernel's workers. Some of these may end
-    /// meanwhile: writes of the size that there are here need none.
-    fn processor_time(&self) -> Result<Duration> {
-        Ok(self.server.processor_time("shard")? + self.server.processor_time("iou-wrk")?)
-    }
+fn plain(server: &Server) -> SocketAddr {
+    server.addresses[0]
+}
+
+fn tls(server: &Server) -> SocketAddr {
+    server.addresses[1]
+}
+
+/// Entries to one of an engine's addresses.
+fn load(target: SocketAddr) -> Result<Command> {
+    let mut command = pinned(GENERATOR_CORE, "loadgen")?;
+    command.args(["run", "--target", &target.to_string(), "--size", "256", "--tokens", "100"]);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    Ok(command)
+}
+
+/// Of the shard's thread, which does not end before the engine does, and of the kernel's workers. Some of these may end
+/// meanwhile: writes of the size that there are here need none.
+fn processor_time(server: &Server) -> Result<Duration> {
+    Ok(server.processor_time("shard")? + server.processor_time("iou-wrk")?)
 }
 
 /// Those that do nothing, until they are dropped.
@@ -181,20 +189,18 @@ enum Neighbours {
 }
 
 impl Neighbours {
-    /// Of the engine, or of somebody else.
-    fn open(kind: &str, many: usize, world: &World, elsewhere: Option<SocketAddr>) -> Result<Self> {
+    fn open(kind: &str, many: usize, server: &Server) -> Result<Self> {
         let hello;
         let (address, bytes) = match kind {
-            "stopped" => return Self::stopped(many, world, elsewhere),
-            "handshakes" | "waiting" => (world.tls(), HALF_HELLO),
+            "stopped" => return Self::stopped(many, server),
+            "handshakes" | "waiting" => (tls(server), HALF_HELLO),
             "deaf" => {
                 hello = whole_hello()?;
-                (world.tls(), &hello[..])
+                (tls(server), &hello[..])
             }
-            "begun" => (world.plain(), HALF_LINE),
-            _ => (world.plain(), &b""[..]),
+            "begun" => (plain(server), HALF_LINE),
+            _ => (plain(server), &b""[..]),
         };
-        let address = elsewhere.unwrap_or(address);
         let mut open = Vec::with_capacity(many);
         for source in (2..).take(SOURCES).cycle().take(many) {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
@@ -216,17 +222,14 @@ impl Neighbours {
         Ok(Self::Silent { _open: open })
     }
 
-    fn stopped(many: usize, world: &World, elsewhere: Option<SocketAddr>) -> Result<Self> {
-        let mut load = world.load(elsewhere)?;
-        let before = world.server.processor_time("shard")?;
+    fn stopped(many: usize, server: &Server) -> Result<Self> {
+        let mut load = load(plain(server))?;
+        let before = server.processor_time("shard")?;
         let child = load.args(["--connections", &many.to_string(), "--entries", ENDLESS]).spawn()?;
         let id = Pid::from_child(&child);
         let sender = Self::Stopped(child);
-        if elsewhere.is_some() {
-            std::thread::sleep(SETTLE);
-        }
         let mut looks = 0..LOOKS_MAX;
-        while elsewhere.is_none() && world.server.processor_time("shard")?.saturating_sub(before) < SENT {
+        while server.processor_time("shard")?.saturating_sub(before) < SENT {
             looks.next().ok_or("the sender to be stopped does not send")?;
             std::thread::sleep(LOOK);
         }
@@ -241,30 +244,6 @@ impl Drop for Neighbours {
             let _ended = child.kill();
             let _waited = child.wait();
         }
-    }
-}
-
-/// Somebody who takes connections and does nothing with them.
-struct Elsewhere {
-    address: SocketAddr,
-    taken: Arc<Mutex<Vec<TcpStream>>>,
-}
-
-impl Elsewhere {
-    fn start() -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let (address, taken) = (listener.local_addr()?, Arc::new(Mutex::new(Vec::new())));
-        let shared = Arc::clone(&taken);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(std::io::Result::ok) {
-                shared.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
-            }
-        });
-        Ok(Self { address, taken })
-    }
-
-    fn end_all(&self) {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 

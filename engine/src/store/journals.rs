@@ -34,7 +34,7 @@ pub struct Journals {
     /// Files that bear the name of a journal.
     names: Vec<JournalId>,
     /// Those of shards that have no file with a header.
-    headless: u64,
+    pub(super) headless: u64,
     /// Files that have bytes, but no header.
     garbled: Vec<JournalId>,
 }
@@ -100,11 +100,12 @@ impl Journals {
     /// Whether the machine was started anew while an engine ran, and no engine has recovered since: that would have begun
     /// journals of this start.
     fn wait_for_recovery(&self, boot: BootId) -> bool {
-        let Some(last) = self.files.last() else { return false };
-        let is_other = [last.header.boot, boot].iter().all(|boot| *boot != BootId::default());
-        let run = self.files.iter().filter(|file| file.run == last.run).collect::<Vec<_>>();
+        // A recovery that is not over has begun some of the next run, and has removed none of the last.
+        let Some(first) = self.files.first() else { return false };
+        let is_other = [first.header.boot, boot].iter().all(|boot| *boot != BootId::default());
+        let run = self.files.iter().filter(|file| file.run == first.run).collect::<Vec<_>>();
         let mut ends = run.chunk_by(|a, b| a.header.shard == b.header.shard).filter_map(|files| files.last());
-        is_other && last.header.boot != boot && !ends.all(|file| file.entries.last() == Some(&JournalEntry::CleanStop))
+        is_other && first.header.boot != boot && !ends.all(|file| file.entries.last() == Some(&JournalEntry::CleanStop))
     }
 
     /// What is known of segments that a power cut may have taken parts of, as long as no engine has recovered since.

@@ -264,8 +264,9 @@ impl Verdict {
 
     /// Notes it, unless a power cut may have taken what the segment has before `end`, and no engine has recovered since.
     fn found(&mut self, (name, base): (LogName, Offset), end: u64, finding: Finding) {
+        // No journal tells of rejected lines.
         let may_lack =
-            |history: &History| name.token().is_some_and(|token| history.may_lack(token, base, Position(end)));
+            |history: &History| name.token().is_none_or(|token| history.may_lack(token, base, Position(end)));
         if self.unrecovered.as_ref().is_some_and(may_lack) {
             self.unrecovered_places += 1;
         } else {

@@ -144,10 +144,12 @@ impl Comparison {
             }
         }
         if rows.iter().any(|row| row.p.is_none()) {
+            let wanted =
+                if in_turns(&a.runs, &b.runs) { "6 or more of each, as they took turns" } else { "4 or more of each" };
             let (a, b) = (a.runs.len(), b.runs.len());
             notes.push(format!(
                 "{a} and {b} runs are too few to know their spread: a measure is called different when all of one set \
-                 is beyond all of the other; give 4 or more of each, or 6 if they took turns"
+                 is beyond all of the other; give {wanted}"
             ));
         }
         notes.extend(differing_arguments(&a.runs, &b.runs));

@@ -38,6 +38,7 @@ impl Recovery<'_> {
         if is_packed {
             len = packed_len(log, base)?;
         } else if files.is_packed(base)
+            && !self.history.is_retired(log.name, base)
             && let Some(next) = next.map(|next| next.in_segment(base).0)
         {
             is_packed = self.prefer(log, base, (stat.len, next))?;
@@ -54,11 +55,9 @@ impl Recovery<'_> {
     /// the text perhaps never. The keeper removes the text where both say the same; else the one that does not count goes to
     /// quarantine, so that nobody reads it.
     fn prefer(&mut self, log: &Log, base: Offset, (text_len, len): (u64, u64)) -> Result<bool, RecoverError> {
-        let opened = |name: String| {
-            let path = log.path.join(&name);
-            log.dir.file(&name, Access::Read).map_err(file_error(&path, "opened"))
-        };
-        let mut packed = match SegmentFile::packed(opened(packed_name(base))?) {
+        // What cannot even be opened is left alone.
+        let Ok(file) = log.dir.file(&packed_name(base), Access::Read) else { return Ok(false) };
+        let mut packed = match SegmentFile::packed(file) {
             Ok(packed) if packed.len().is_ok_and(|packed| packed == len) => Some(packed),
             _ => None,
         };
@@ -68,7 +67,9 @@ impl Recovery<'_> {
         if let Some(packed) = &mut packed
             && is_whole(packed, len, &NEVER)
         {
-            let mut text = SegmentFile::plain(opened(segment_name(base))?);
+            let name = segment_name(base);
+            let text = log.dir.file(&name, Access::Read).map_err(file_error(&log.path.join(&name), "opened"))?;
+            let mut text = SegmentFile::plain(text);
             // What cannot be read is not the same.
             if !is_same(&mut text, packed, &NEVER).unwrap_or(false) {
                 self.quarantine.move_form_later(log.name, base, Form::Text, text_len);

@@ -476,7 +476,8 @@ impl Recovery<'_> {
     /// them says that all before it is on the disk.
     fn is_text_alone(&self, name: LogName, later: &[Segment]) -> bool {
         let is_named = |later: &Segment| self.history.segment(name, later.base).is_some_and(|known| known.named);
-        name.token().is_some() && !self.has_all_journals() && !later.iter().any(is_named)
+        let may_lack = !self.has_whole_memory() && !self.has_all_journals();
+        name.token().is_some() && may_lack && !later.iter().any(is_named)
     }
 
     /// Whether there are journals, and each could be read as far as it was written.
@@ -516,7 +517,12 @@ impl Recovery<'_> {
         self.continued(log, segment, len, &known, true).map(Some)
     }
 
-    /// Whether the machine was started anew since the last record.
+    /// Whether the machine runs on since the last record: memory still holds all that was written.
+    fn has_whole_memory(&self) -> bool {
+        self.history.boot.is_some() && !self.lost_power()
+    }
+
+    /// Whether it was started anew.
     fn lost_power(&self) -> bool {
         self.history.boot.is_some_and(|boot| boot != self.circumstances.boot || boot == BootId::default())
     }
@@ -596,8 +602,7 @@ impl Recovery<'_> {
             return self.vouch(log, segment, &Known::default());
         }
         let file = Self::open(log, segment.base)?;
-        let cached = self.history.boot.is_some_and(|boot| boot == self.circumstances.boot && boot != BootId::default());
-        let limit = if cached { segment.len } else { self.first_hole(log, segment, &file)? };
+        let limit = if self.has_whole_memory() { segment.len } else { self.first_hole(log, segment, &file)? };
         let len = self.lines_end(log, segment.base, &file, limit)?;
         self.cut(log, segment, len)?;
         Ok(Kept { len, sealed: limit < segment.len && len > 0 })

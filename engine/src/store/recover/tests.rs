@@ -425,11 +425,10 @@ fn bytes_that_changed_below_the_checkpoint_seal_their_segment() {
     assert_eq!((found.alarms.len(), found.logs[0].newest.sealed), (0, false));
 }
 
-/// Of a journal something is missing: it may have told of any log.
-fn damaged() -> Journals {
-    let mut journals = told(&[]);
-    journals.files[0].damaged = true;
-    journals.files[0].header.boot = HERE.boot;
+/// The machine was started anew, and the journal of a shard is missing: it may have told of any log.
+fn damaged(entries: &[JournalEntry]) -> Journals {
+    let mut journals = told(entries);
+    journals.headless = 1;
     journals
 }
 
@@ -440,7 +439,7 @@ fn a_hole_in_a_segment_without_records_ends_its_log() {
     let mut hole = whole.clone();
     hole.replace_range(512..1536, &"\0".repeat(1024));
     let name = |base, position| format!("T-{base:020}-{position}");
-    for journals in [Journals::default(), damaged()] {
+    for journals in [Journals::default(), damaged(&[])] {
         for indexed in [None, Some(&whole), Some(&hole)] {
             let fixture = Fixture::new(&[(0, indexed.unwrap_or(&hole)), (2048, "b\n"), (2050, "c\n")]);
             if indexed.is_some() {
@@ -469,8 +468,13 @@ fn a_hole_in_a_segment_without_records_ends_its_log() {
     }
     // A checkpoint tells of a later one: all of it was on the disk, and is for `verify`.
     let fixture = Fixture::new(&[(0, &hole), (2048, "b\n")]);
-    let mut journals = told(&[active(2048, "b\n", 0), JournalEntry::Checkpoint]);
-    journals.files.extend(damaged().files);
+    let journals = damaged(&[active(2048, "b\n", 0), JournalEntry::Checkpoint]);
+    let found = recover(&fixture.data, &journals, HERE).unwrap();
+    assert_eq!((found.damaged_journals, found.alarms.len(), found.bytes), (1, 0, 2050));
+    // The machine runs on: memory holds all that clients sent, whatever became of the journal.
+    let fixture = Fixture::new(&[(0, &hole), (2048, "b\n")]);
+    let mut journals = told(&[]);
+    (journals.files[0].damaged, journals.files[0].header.boot) = (true, HERE.boot);
     let found = recover(&fixture.data, &journals, HERE).unwrap();
     assert_eq!((found.damaged_journals, found.alarms.len(), found.bytes), (1, 0, 2050));
 }

@@ -47,7 +47,7 @@ impl Follower {
         self.child.wait().unwrap();
         let count = self.thread.take().unwrap().join();
         let count = count.unwrap_or_else(|_| panic!("{} of log {} saw something else", self.name, self.log));
-        assert!(came, "{} of log {} has not seen the end after {count} lines", self.name, self.log);
+        assert!(came && count > 0, "{} of log {} has not seen the end after {count} lines", self.name, self.log);
         count
     }
 }
