@@ -15,7 +15,8 @@
 //! not fit their receive buffers. The load comes over TLS beside `handshakes` and `waiting`.
 //!
 //! Prints entries per CPU-second of an engine's shard and the kernel's workers for it, and with by without, round by
-//! round: the median, and the quartiles around it. Old segments go soon, so that the same pages are written again and
+//! round: the median, and the quartiles around it. What neighbours cost once, when they come or go, is a part of that which
+//! more entries make smaller. Old segments go soon, so that the same pages are written again and
 //! again. `loadgen` and `engine` are those beside this program; give it a folder on a tmpfs.
 
 #![expect(clippy::print_stdout, reason = "the result")]
@@ -69,7 +70,7 @@ fn main() -> Result<()> {
         return Err(format!("usage: neighbours {kinds} [FOLDER [ROUNDS [ENTRIES]]]").into());
     };
     let rounds: usize = args.next().map_or(Ok(12), |text| text.parse())?;
-    let entries: u64 = args.next().map_or(Ok(1_000_000), |text| text.parse())?;
+    let entries: u64 = args.next().map_or(Ok(2_000_000), |text| text.parse())?;
     let many = KINDS.iter().find(|(name, _)| *name == kind).ok_or("no such kind of neighbours")?.1;
     setrlimit(
         Resource::Nofile,
