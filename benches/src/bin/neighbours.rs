@@ -5,8 +5,9 @@
 //!                 engine ◄── loadgen          and then the neighbours go to the other one
 //! ```
 //! Both engines share a core and the kernel with all its sockets, so whatever else happens happens to both within
-//! milliseconds. Two processes of one program differ by some per cent as long as they live: a round has the neighbours once
-//! at each, and counts as one.
+//! milliseconds. They have it for the same time and not for the same work: else the slower one would have the core for itself
+//! in the end, and do better. Two processes of one program differ by some per cent as long as they live: a round has the
+//! neighbours once at each, and counts as one.
 //!
 //! Kinds of neighbours: `idle`, 10,000 connections that send nothing; `begun`, 5,000 that have sent half a line;
 //! `left`, 5,000 that were opened and have gone; `stopped`, a sender of 64 connections at full speed that got SIGSTOP;
@@ -16,8 +17,8 @@
 //!
 //! Prints entries per CPU-second of an engine's shard and the kernel's workers for it, and with by without, round by
 //! round: the median, and the quartiles around it. What neighbours cost once, when they come or go, is a part of that which
-//! more entries make smaller. Old segments go soon, so that the same pages are written again and
-//! again. `loadgen` and `engine` are those beside this program; give it a folder on a tmpfs.
+//! more seconds make smaller. Old segments go soon, so that the same pages are written again and again. `loadgen` and
+//! `engine` are those beside this program; give it a folder on a tmpfs.
 
 #![expect(clippy::print_stdout, reason = "the result")]
 
@@ -35,6 +36,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, se
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 const ENGINE_CORE: &str = "0";
@@ -67,16 +69,16 @@ fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let (Some(kind), folder) = (args.next(), args.next().map_or_else(std::env::temp_dir, PathBuf::from)) else {
         let kinds = KINDS.map(|(kind, _)| kind).join("|");
-        return Err(format!("usage: neighbours {kinds} [FOLDER [ROUNDS [ENTRIES]]]").into());
+        return Err(format!("usage: neighbours {kinds} [FOLDER [ROUNDS [SECONDS]]]").into());
     };
     let rounds: usize = args.next().map_or(Ok(12), |text| text.parse())?;
-    let entries: u64 = args.next().map_or(Ok(2_000_000), |text| text.parse())?;
+    let seconds: u64 = args.next().map_or(Ok(3), |text| text.parse())?;
     let many = KINDS.iter().find(|(name, _)| *name == kind).ok_or("no such kind of neighbours")?.1;
     setrlimit(
         Resource::Nofile,
         Rlimit { current: getrlimit(Resource::Nofile).maximum, ..getrlimit(Resource::Nofile) },
     )?;
-    let world = World::start(&kind, &folder, entries)?;
+    let world = World::start(&kind, &folder, seconds)?;
     for _ in 0..WARM_UPS {
         world.entries_per_cpu_second()?;
     }
@@ -99,7 +101,9 @@ fn main() -> Result<()> {
         ratios.push(f64::sqrt(ratio));
     }
     let ratios = Spread::of(ratios);
-    println!("{many} {kind}, {rounds} rounds of {entries} entries of 256 B, M entries per CPU-second of the engine:");
+    println!(
+        "{many} {kind}, {rounds} rounds of {seconds} s of entries of 256 B, M entries per CPU-second of an engine:"
+    );
     println!("with {}, without {}, ratio {ratios:.3}", Spread::of(with), Spread::of(without));
     println!("memory: at most {} B a connection", memory / many as u64);
     Ok(())
@@ -111,11 +115,11 @@ struct World {
     servers: [Server; 2],
     _folder: Folder,
     over_tls: bool,
-    entries: u64,
+    seconds: u64,
 }
 
 impl World {
-    fn start(kind: &str, folder: &Path, entries: u64) -> Result<Self> {
+    fn start(kind: &str, folder: &Path, seconds: u64) -> Result<Self> {
         let folder = Folder::new(folder, "neighbours")?;
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
         fs::write(folder.path().join("cert.pem"), made.cert.pem())?;
@@ -135,7 +139,7 @@ impl World {
         };
         let servers = [start("data")?, start("data-of-the-other")?];
         let over_tls = ["handshakes", "waiting"].contains(&kind);
-        Ok(Self { servers, _folder: folder, over_tls, entries })
+        Ok(Self { servers, _folder: folder, over_tls, seconds })
     }
 
     /// Of each engine, while both have the same load.
@@ -145,19 +149,22 @@ impl World {
         let mut loads = Vec::new();
         for server in &self.servers {
             let mut load = load(if self.over_tls { tls(server) } else { plain(server) })?;
-            load.args(["--connections", "8", "--entries", &self.entries.to_string()]);
+            load.args(["--connections", "8", "--duration", &format!("{}s", self.seconds), "--warmup", "0s", "--json"]);
             load.args(self.over_tls.then_some(["--proto", "tls", "--insecure"]).into_iter().flatten());
-            loads.push(load.spawn()?);
+            loads.push(load.stdout(Stdio::piped()).spawn()?);
         }
-        for mut load in loads {
-            let status = load.wait()?;
-            if !status.success() {
-                return Err(format!("loadgen: {status}").into());
+        let mut entries = Vec::new();
+        for load in loads {
+            let output = load.wait_with_output()?;
+            if !output.status.success() {
+                return Err(format!("loadgen: {}", output.status).into());
             }
+            let report: Value = serde_json::from_slice(&output.stdout)?;
+            entries.push(report["entries_sent"].as_u64().ok_or("loadgen says not how much it sent")?);
         }
         std::thread::sleep(SETTLE);
         let after = times()?;
-        Ok([0, 1].map(|at| rate(self.entries, after[at].saturating_sub(before[at]))))
+        Ok([0, 1].map(|at| rate(entries[at], after[at].saturating_sub(before[at]))))
     }
 }
 

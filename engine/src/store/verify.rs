@@ -267,16 +267,16 @@ impl Verdict {
         // No journal tells of rejected lines.
         let may_lack =
             |history: &History| name.token().is_none_or(|token| history.may_lack(token, base, Position(end)));
-        if self.unrecovered.as_ref().is_some_and(may_lack) {
-            self.unrecovered_places += 1;
-        } else {
-            self.damage(finding);
-        }
+        self.damage_unless(self.unrecovered.as_ref().is_some_and(may_lack), finding);
     }
 
     /// The same for a file that is not synced.
     fn unsynced(&mut self, finding: Finding) {
-        if self.unrecovered.is_some() {
+        self.damage_unless(self.unrecovered.is_some(), finding);
+    }
+
+    fn damage_unless(&mut self, awaits_recovery: bool, finding: Finding) {
+        if awaits_recovery {
             self.unrecovered_places += 1;
         } else {
             self.damage(finding);

@@ -29,7 +29,7 @@ impl Recovery<'_> {
         next: Option<Offset>,
     ) -> Result<Segment, RecoverError> {
         let is_plain = files.is_plain(base);
-        let name = if is_plain { segment_name(base) } else { packed_name(base) };
+        let name = if is_plain { Form::Text } else { Form::Packed }.name(base);
         let path = log.path.join(&name);
         let stat = log.dir.stat(&name).map_err(file_error(&path, "inspected"))?;
         let stat = stat.filter(|stat| stat.kind == Kind::File);
