@@ -12,8 +12,10 @@
 //! Kinds of neighbours: `idle`, 10,000 connections that send nothing; `begun`, 5,000 that have sent half a line;
 //! `left`, 5,000 that were opened and have gone; `stopped`, a sender of 64 connections at full speed that got SIGSTOP;
 //! `handshakes`, 5,000 that have sent half a TLS `ClientHello`, all of them having their turn; `waiting`, the same where
-//! most of them wait for it; `deaf`, 1,000 that have sent a whole one and never read what the engine answers, which does
-//! not fit their receive buffers. The load comes over TLS beside `handshakes` and `waiting`.
+//! most of them wait for it, lose it and are closed one after the other; `deaf`, 1,000 that have sent a whole one and never
+//! read what the engine answers, which does not fit their receive buffers. The load comes over TLS beside `handshakes` and
+//! `waiting`. Beside `waiting` its connections are made before the neighbours come: they are gone after some seconds, and
+//! those who come after them wait as long.
 //!
 //! Prints entries per CPU-second of an engine's shard and the kernel's workers for it, and with by without, round by
 //! round: the median, and the quartiles around it. What neighbours cost once, when they come or go, is a part of that which
@@ -55,6 +57,8 @@ const SOURCES: usize = 8;
 const WARM_UPS: usize = 3;
 /// Until what was asked of the engine or the kernel is done.
 const SETTLE: Duration = Duration::from_millis(700);
+/// Until a load has made its connections.
+const CONNECTED: Duration = Duration::from_millis(300);
 /// Half of a TLS record with a `ClientHello`: 256 bytes are announced.
 const HALF_HELLO: &[u8] = &[22, 3, 1, 1, 0, 1, 0, 0, 252, 3, 3];
 const HALF_LINE: &[u8] = b"2bfbea1e-10c3-4419-bdad-7e6435882e1f half a li";
@@ -80,7 +84,7 @@ fn main() -> Result<()> {
     )?;
     let world = World::start(&kind, &folder, seconds)?;
     for _ in 0..WARM_UPS {
-        world.entries_per_cpu_second()?;
+        world.entries_per_cpu_second(|| Ok(None))?;
     }
     let (mut with, mut without, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let mut memory = 0;
@@ -88,14 +92,18 @@ fn main() -> Result<()> {
         let mut ratio = 1.0;
         for (at, server) in world.servers.iter().enumerate() {
             let before = server.memory()?;
-            let neighbours = Neighbours::open(&kind, many, server)?;
-            std::thread::sleep(SETTLE);
-            memory = memory.max(server.memory()?.saturating_sub(before));
-            let rates = world.entries_per_cpu_second()?;
+            let open = || Neighbours::open(&kind, many, server).map(Some);
+            let rates = if kind == "waiting" {
+                world.entries_per_cpu_second(open)?
+            } else {
+                let _neighbours = open()?;
+                std::thread::sleep(SETTLE);
+                memory = memory.max(server.memory()?.saturating_sub(before));
+                world.entries_per_cpu_second(|| Ok(None))?
+            };
             ratio *= rates[at] / rates[1 - at];
             with.push(rates[at]);
             without.push(rates[1 - at]);
-            drop(neighbours);
             std::thread::sleep(SETTLE);
         }
         ratios.push(f64::sqrt(ratio));
@@ -105,7 +113,9 @@ fn main() -> Result<()> {
         "{many} {kind}, {rounds} rounds of {seconds} s of entries of 256 B, M entries per CPU-second of an engine:"
     );
     println!("with {}, without {}, ratio {ratios:.3}", Spread::of(with), Spread::of(without));
-    println!("memory: at most {} B a connection", memory / many as u64);
+    if memory > 0 {
+        println!("memory: at most {} B a connection", memory / many as u64);
+    }
     Ok(())
 }
 
@@ -142,8 +152,8 @@ impl World {
         Ok(Self { servers, _folder: folder, over_tls, seconds })
     }
 
-    /// Of each engine, while both have the same load.
-    fn entries_per_cpu_second(&self) -> Result<[f64; 2]> {
+    /// Of each engine, while both have the same load, and those come who come `meanwhile`.
+    fn entries_per_cpu_second(&self, meanwhile: impl FnOnce() -> Result<Option<Neighbours>>) -> Result<[f64; 2]> {
         let times = || Ok::<_, Box<dyn Error>>([processor_time(&self.servers[0])?, processor_time(&self.servers[1])?]);
         let before = times()?;
         let mut loads = Vec::new();
@@ -153,6 +163,8 @@ impl World {
             load.args(self.over_tls.then_some(["--proto", "tls", "--insecure"]).into_iter().flatten());
             loads.push(load.stdout(Stdio::piped()).spawn()?);
         }
+        std::thread::sleep(CONNECTED);
+        let _neighbours = meanwhile()?;
         let mut entries = Vec::new();
         for load in loads {
             let output = load.wait_with_output()?;
