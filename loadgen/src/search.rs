@@ -203,7 +203,10 @@ impl fmt::Display for Search {
             }
             (Some(_), _) => write!(f, "no answer: cut short by a signal"),
             (None, None) => write!(f, "no rate holds the bounds{limit}"),
-            (None, Some(held)) => write!(f, "highest rate: {held} entries/s{limit}"),
+            (None, Some(held)) => {
+                let at_it = self.steps.iter().rfind(|step| step.rate == held).map_or("", |step| &step.why);
+                write!(f, "highest rate: {held} entries/s, with {at_it}{limit}")
+            }
         }
     }
 }
@@ -252,7 +255,7 @@ mod tests {
         let search = search(START, 500_000, 100_000);
         assert!((95_000..=100_000).contains(&search.bracket.held.unwrap()), "{search}");
         assert_eq!(search.exit(), Exit::Invalid);
-        assert!(search.to_string().ends_with("above that the generator was the limit, not the receiver"));
+        assert!(search.to_string().ends_with(", with p99; above that the generator was the limit, not the receiver"));
         let doubtful = |rate| search.doubts(rate);
         assert!(search.steps.iter().all(|step| [0, 2].contains(&doubtful(step.rate))), "{search:?}");
         assert_eq!(search.to_json()["generator_limit"], true);
