@@ -26,8 +26,8 @@ use crate::error::{ConfigError, StartError, shown};
 use crate::framing::Framing;
 use crate::limits::{
     BATCH_SYNC_GAP, BUFFER_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, DESCRIPTORS_PER_LISTENER, DESCRIPTORS_PER_SHARD,
-    DESCRIPTORS_RESERVED, DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, LINE_BYTES_MAX_MIN, LINE_PARTS_OF_BUFFER,
-    LINGER_MAX, OPEN_FILES_MIN, ROLL_GAP, SEGMENT_PARTS, SHARDS_MAX, SYNC_INTERVAL_MAX,
+    DESCRIPTORS_RESERVED, DISK_FREE_MIN_DEFAULT, DISK_FREE_PERCENT_DEFAULT, LINE_BYTES_MAX_MAX, LINE_BYTES_MAX_MIN,
+    LINE_PARTS_OF_BUFFER, LINGER_MAX, OPEN_FILES_MIN, ROLL_GAP, SEGMENT_PARTS, SHARDS_MAX, SYNC_INTERVAL_MAX,
 };
 use crate::segment::SegmentLimits;
 use crate::shard::{Cidr, Oversize, SyncLevel};
@@ -294,7 +294,7 @@ impl Config {
             let mut parts =
                 self.data.ancestors().map(|part| if part.as_os_str().is_empty() { Path::new(".") } else { part });
             let existing = parts.find_map(|part| host::file_system(part).ok())?;
-            Some(DISK_FREE_MIN_DEFAULT.min(existing.total_bytes / 100 * DISK_FREE_PERCENT_DEFAULT))
+            Some(disk_free_min_default(&existing))
         };
         let unknown = || StartError::new("--disk-free-min", "the size of the disk is not known; give a SIZE");
         self.disk_free_min.or_else(of_disk).ok_or_else(unknown)
@@ -328,6 +328,12 @@ fn tokens_per_second(asked: u64) -> Result<Option<u32>, ConfigError> {
     u32::try_from(asked).map(|asked| (asked > 0).then_some(asked)).map_err(fits)
 }
 
+/// `--disk-free-min` where nobody has given it, in bytes.
+#[must_use]
+pub fn disk_free_min_default(system: &host::FileSystem) -> u64 {
+    DISK_FREE_MIN_DEFAULT.min(system.total_bytes / 100 * DISK_FREE_PERCENT_DEFAULT)
+}
+
 fn check_sizes(flags: &RunFlags) -> Result<(), ConfigError> {
     if flags.tokens_max == 0 {
         return Err(wrong("--tokens-max", "0 would store nothing; give 1 or more".into()));
@@ -340,6 +346,10 @@ fn check_sizes(flags: &RunFlags) -> Result<(), ConfigError> {
     }
     if flags.line_bytes_max < LINE_BYTES_MAX_MIN {
         return Err(too_small("--line-bytes-max", flags.line_bytes_max, LINE_BYTES_MAX_MIN));
+    }
+    if flags.line_bytes_max > LINE_BYTES_MAX_MAX {
+        let problem = format!("{} is too much; give {LINE_BYTES_MAX_MAX} or less", flags.line_bytes_max);
+        return Err(wrong("--line-bytes-max", problem));
     }
     let line_most = flags.buffer_bytes / LINE_PARTS_OF_BUFFER;
     if flags.line_bytes_max > line_most {
@@ -565,6 +575,8 @@ mod tests {
         let asks_nobody = RunFlags { cert: files(1), key: files(1), client_certs: optional, ..tls() };
         assert_eq!(refused(asks_nobody), "--client-certs");
         assert_eq!(refused(RunFlags { handshakes_max: 0, ..flags() }), "--handshakes-max");
+        let long = RunFlags { buffer_bytes: 1 << 30, line_bytes_max: 1 << 25, ..flags() };
+        assert_eq!(refused(long), "--line-bytes-max");
         let config = Config::try_from(RunFlags { cert: files(2), key: files(2), ..tls() }).expect("allowed");
         assert_eq!(config.certificates[0].pairs.len(), 2);
         assert!(config.tcp.iter().all(|listen| listen.spoken.tls && listen.certificates == Some(0)));

@@ -11,9 +11,10 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use crate::config::Descriptors;
+use crate::config::disk_free_min_default;
 use crate::driver::uring::{RING_LOCKED_BYTES, features, rings_of};
 use crate::error::{Exit, StartError, shown};
-use crate::limits::{BACKLOG, DISK_FREE_MIN_DEFAULT, UDP_RECEIVE_BUFFER_BYTES};
+use crate::limits::{BACKLOG, UDP_RECEIVE_BUFFER_BYTES};
 use crate::sys::affinity::{allowed_cores, may_pin, usable_cores};
 use crate::sys::{DataDir, host};
 use crate::wire::token::shorten_tokens;
@@ -297,7 +298,7 @@ fn file_system(system: &host::FileSystem) -> Vec<Finding> {
         None => Finding::ok("file system", format!("0x{:x}", system.magic)).remedy("not one that was tried"),
     };
     let free = format!("{} MiB", system.free_bytes >> 20);
-    let space = if system.free_bytes >= DISK_FREE_MIN_DEFAULT {
+    let space = if system.free_bytes >= disk_free_min_default(system) {
         Finding::ok("free space", free)
     } else {
         Finding::warn("free space", free).remedy("make room, or give a smaller --disk-free-min: reading stops below it")
@@ -351,10 +352,18 @@ mod tests {
             let begins = format!("warn kernel.io_uring_disabled: {value}; {remedy} may use io_uring; sysctl it to 0");
             assert!(line.starts_with(&begins), "{line}");
         }
-        let small =
-            host::FileSystem { magic: 0x0102_1994, total_bytes: 1 << 20, free_bytes: 1 << 20, free_inodes: Some(5) };
-        assert!(file_system(&small).iter().all(|finding| finding.verdict == Verdict::Warn));
-        let large = host::FileSystem { magic: 0xef53, total_bytes: 1 << 41, free_bytes: 1 << 40, free_inodes: None };
+        let system = |magic, total_bytes, free_bytes, free_inodes| host::FileSystem {
+            magic,
+            total_bytes,
+            free_bytes,
+            free_inodes,
+        };
+        let full = system(0x0102_1994, 1 << 41, 1 << 20, Some(5));
+        assert!(file_system(&full).iter().all(|finding| finding.verdict == Verdict::Warn));
+        // Reading stops below 5 % of a small one.
+        let small = system(0xef53, 10 << 30, 800 << 20, None);
+        assert!(file_system(&small).iter().all(|finding| finding.verdict == Verdict::Ok));
+        let large = system(0xef53, 1 << 41, 1 << 40, None);
         assert!(file_system(&large).iter().all(|finding| finding.verdict == Verdict::Ok));
     }
 }

@@ -318,8 +318,14 @@ pub fn run(Resolved { config, settings }: Resolved, reread: Reread) -> Result<bo
             ),
         );
     }
+    if outcome.unsynced {
+        say(
+            Level::Error,
+            format_args!("the last sync failed: what was written since the one before may be lost; look at the disk"),
+        );
+    }
     say(Level::Info, format_args!("drained {}", outcome.counters));
-    Ok(unstored == 0 && !outcome.abandoned_queue)
+    Ok(unstored == 0 && !outcome.abandoned_queue && !outcome.unsynced)
 }
 
 type Bound = (Vec<Listener>, Vec<UdpListener>);
@@ -635,8 +641,11 @@ fn tell_until_the_end(notices: &Receiver<Notice>, untold: &AtomicU64) {
 
 fn tell(notice: Notice) {
     match notice {
-        Notice::Closed { reason, seen } => {
+        Notice::Closed { reason, seen, peer: None } => {
             log(Level::Warn, format_args!("connection closed reason={reason} seen={seen}"));
+        }
+        Notice::Closed { reason, seen, peer: Some(peer) } => {
+            log(Level::Warn, format_args!("connection closed reason={reason} seen={seen} peer={peer}"));
         }
         Notice::HandshakeFailed { reason, seen } => {
             log(Level::Warn, format_args!("tls handshake failed seen={seen} error={}", quoted(&reason)));

@@ -186,7 +186,8 @@ impl From<FileError> for RecoverError {
 impl fmt::Display for RecoverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Damage(damage) => damage.fmt(f),
+            // To the journals a log that is moved away is one that is missing.
+            Self::Damage(damage) => write!(f, "{damage} and start with --accept-loss"),
             Self::Lost(Damage { path, expected, found }) => {
                 let path = shown(path);
                 write!(f, "{path}: expected {expected}, found {found}; restore it, or start with --accept-loss")
@@ -395,7 +396,8 @@ mod tests {
         let path = PathBuf::from("data/2bfbea1e-10c3-4419-bdad-7e6435882e1f");
         let damage = Damage { path: path.clone(), expected: "a".to_owned(), found: "b".to_owned() };
         let text = "data/2bfbea1e…: expected a, found b; restore it, or move this log out of the data directory";
-        assert_eq!(RecoverError::Damage(damage.clone()).to_string(), text);
+        assert_eq!(ReadError::Damage(damage.clone()).to_string(), text);
+        assert_eq!(RecoverError::Damage(damage.clone()).to_string(), format!("{text} and start with --accept-loss"));
         assert_eq!(RecoverError::Damage(damage).exit(), Exit::Damage);
         let full = FileError { path, tried: "cut", source: io::Error::from_raw_os_error(28) };
         assert_eq!(full.exit(), Exit::Environment);

@@ -13,6 +13,8 @@ const GIB: u64 = 1024 * MIB;
 pub const LINE_BYTES_MAX_DEFAULT: u64 = 256 * KIB;
 /// Smallest `--line-bytes-max`: a token and something to say.
 pub const LINE_BYTES_MAX_MIN: u64 = 64;
+/// Largest: a line, and what becomes of it on its way, fits one buffer of the pool.
+pub const LINE_BYTES_MAX_MAX: u64 = 16 * MIB;
 
 /// `--buffer-bytes`: capacity of carries, staging and writes under way, a shard.
 pub const BUFFER_BYTES_DEFAULT: u64 = 64 * MIB;
@@ -133,11 +135,29 @@ pub const RING_TRY: Duration = Duration::from_millis(10);
 
 /// Usual capacity of a batch that one shard hands to another.
 pub const HANDOVER_BATCH_BYTES: usize = 64 * 1024;
-/// Batches from one shard to one other that have not come back; past it the sender stops reading.
+/// Batches from one shard to all others that have not come back, if those have equal shares: see
+/// [`handover_batches_max`].
 pub const HANDOVER_BATCHES_MAX: usize = 256;
-/// Messages that a queue between two shards holds: batches there, batches on their way back, and what one receive
-/// buffer may add to them after the limit was reached.
-pub const HANDOVER_QUEUE: usize = 4 * HANDOVER_BATCHES_MAX;
+/// However many shards there are, so many may be on their way to each.
+pub const HANDOVER_BATCHES_MIN: usize = 64;
+/// Messages that a queue between two shards holds for each of these batches: those there, those on their way back, and as
+/// many again for what may be added to either after the limit was looked at: by one receive buffer a few, by a batch whose
+/// lines go on whole, because they are rejected and kept, some 35.
+pub const HANDOVER_QUEUE_PARTS: usize = 4;
+
+/// Batches from one of so many shards to one other that have not come back; past it the sender stops reading. Queues are
+/// as long, and there are as many of them as pairs of shards: with one length for all, 128 shards would need 2 GB for them.
+#[must_use]
+pub fn handover_batches_max(shards: u16) -> usize {
+    let others = usize::from(shards).saturating_sub(1).max(1);
+    (HANDOVER_BATCHES_MAX / others).max(HANDOVER_BATCHES_MIN)
+}
+
+/// Messages that a queue between two of so many shards holds.
+#[must_use]
+pub fn handover_queue(shards: u16) -> usize {
+    HANDOVER_QUEUE_PARTS * handover_batches_max(shards)
+}
 
 /// Receive buffers of a shard, all of one size: few enough that they stay in the second-level cache between the kernel's
 /// copy and ours. M entries per core-second, medians of 3 interleaved runs at 256 B to 100 logs over 8 connections: 4.1

@@ -18,6 +18,8 @@ use serde_json::Value;
 use support::process::{Engine, connect, engine, entries, finish, now, segments, wait_until};
 
 const KILLS: u64 = 5;
+/// Of one data directory.
+const KILLS_OF_ONE: u64 = 10;
 const CONNECTIONS: u64 = 4;
 const LOGS: u64 = 12;
 
@@ -74,10 +76,12 @@ fn logs_with_bytes(data: &Path) -> u64 {
 }
 
 fn kill_again_and_again(folder: &Path) {
-    let data = folder.join("data");
     let kills = std::env::var("ENGINE_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
     let mut stored = 0;
     for round in 0..kills {
+        // All that is stored is read after each.
+        let data = folder.join(format!("data-{}", round / KILLS_OF_ONE));
+        stored = if round % KILLS_OF_ONE == 0 { 0 } else { stored };
         let sync = ["none", "interval", "batch"][usize::try_from(round % 3).unwrap()];
         let shards = ["1", "2"][usize::try_from(round % 2).unwrap()];
         let mut engine = Engine::start_in(
@@ -106,8 +110,11 @@ fn kill_again_and_again(folder: &Path) {
         let count = check(&data);
         assert!(count > stored, "round {round}: {count} entries");
         stored = count;
+        if round + 1 == kills || (round + 1) % KILLS_OF_ONE == 0 {
+            assert_offsets(&data);
+            std::fs::remove_dir_all(&data).unwrap();
+        }
     }
-    assert_offsets(&data);
 }
 
 /// After a stop in order everything is on the disk, and `ls` says so.

@@ -112,6 +112,21 @@ fn captures_behind_a_header_equal_the_oracle() {
     }
 }
 
+/// A peer that has reset its connection before it was accepted, and whatever it was: what it sent is taken as it is meant.
+#[test]
+fn a_header_of_nobody_is_taken_for_one() {
+    let line = format!("{T} x\n").into_bytes();
+    for header in headers().into_iter().chain([Vec::new(), b"\r\n".to_vec()]) {
+        let mut sim = Sim::new(1, Faults::none(), world(Framing::Lf));
+        let peer = sim.connect_from(None);
+        sim.send(peer, &[&header[..], &line].concat());
+        end(&mut sim, peer);
+        drain(&mut sim, &[]);
+        assert_eq!(sim.log_bytes(T.parse().unwrap()), b"x\n", "{}", header.escape_ascii());
+        assert_eq!(counters(&sim).rejected(Reject::NoToken), 0);
+    }
+}
+
 #[test]
 fn without_a_valid_header_nothing_is_stored() {
     let line = format!("{T} x\n");

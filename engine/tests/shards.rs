@@ -10,7 +10,7 @@ use std::time::Duration;
 use engine::buf::RecvArena;
 use engine::driver::sim::{Ending, Fault, Faults, PeerId, RECV_BUFFER_BYTES, Sim, When};
 use engine::handover::{Message, ShardId};
-use engine::limits::{HANDOVER_BATCHES_MAX, HANDOVER_QUEUE};
+use engine::limits::{handover_batches_max, handover_queue};
 use engine::route::Ownership;
 use engine::shard::{
     Allowance, Command, Completion, ConnectionId, ListenerId, Newcomer, Op, Received, Shard, ShardConfig,
@@ -185,7 +185,7 @@ fn batches_to_many_shards_leave_room_for_what_they_wait_for() {
 /// driven by hand, because simulated peers never end all in one turn.
 #[test]
 fn lines_that_end_with_their_connections_stay_within_the_queue() {
-    let peers = u32::try_from(HANDOVER_QUEUE).unwrap() + 200;
+    let peers = u32::try_from(handover_queue(2)).unwrap() + 200;
     let config = ShardConfig { line_bytes_max: 48 << 10, buffer_bytes: 1 << 30, ..config_of(2) };
     let log = tokens_of(&config, ONE, 1)[0];
     let arena = RecvArena::new(1, 48 << 10);
@@ -215,7 +215,7 @@ fn lines_that_end_with_their_connections_stay_within_the_queue() {
                 _ => None,
             })
             .collect();
-        assert!((1..=HANDOVER_BATCHES_MAX + 1).contains(&batches.len()), "{} batches at once", batches.len());
+        assert!((1..=handover_batches_max(2) + 1).contains(&batches.len()), "{} batches at once", batches.len());
         sent += u32::try_from(batches.len()).unwrap();
         for message in batches {
             shard.handle(Completion::Sent { from: ONE, message }, now);

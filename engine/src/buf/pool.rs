@@ -12,11 +12,14 @@
 use bytes::{BufMut as _, BytesMut};
 
 use super::fetch::fetch_for_write;
+use crate::limits::LINE_BYTES_MAX_MAX;
 use crate::time::Time;
 
 const CLASS_BYTES_MIN: usize = 256;
-/// Number of size classes; the largest holds a line of 32 MiB, more than any budget allows.
+/// Number of size classes; the largest holds 32 MiB.
 pub const CLASSES: usize = 18;
+
+const _: () = assert!(2 * LINE_BYTES_MAX_MAX <= (CLASS_BYTES_MIN << (CLASSES - 1)) as u64);
 
 /// Owned memory of one size class with a cursor: bytes before it are already where they belong.
 ///

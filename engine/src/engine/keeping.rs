@@ -45,7 +45,7 @@ impl Keeping {
         let (mail, inbox) = channel();
         let end = Arc::new(AtomicBool::new(false));
         let now = Instant::now();
-        let clock = Clock::new(recovered.newest_write, SystemTime::now(), now);
+        let clock = Clock::new(recovered.newest_write, data.noted_time(), SystemTime::now(), now);
         let sealed = recovered.logs.iter().filter(|log| log.sealed > 0);
         let due = sealed.filter_map(|log| Some((log.name.token()?, now))).collect();
         let ended = Arc::clone(&end);
@@ -104,6 +104,7 @@ fn keep(
             due.insert(token, now);
         }
         let now = Instant::now();
+        let mut trusted = None;
         let ready: Vec<Token> = due.iter().filter(|&(_, at)| *at <= now).map(|(&token, _)| token).collect();
         for token in ready {
             if keeper.end.load(Ordering::Relaxed) {
@@ -112,6 +113,7 @@ fn keep(
             due.remove(&token);
             let wall = SystemTime::now();
             let now = Now { wall, trusted: clock.tick(wall, Instant::now()) };
+            trusted = Some(now.trusted);
             let next = keeper.look_after(&mut ledger, token, now).unwrap_or_else(|error| {
                 let error = quoted(&error);
                 log(Level::Warn, format_args!("sealed segments are left as they are, for now error={error}"));
@@ -119,5 +121,7 @@ fn keep(
             });
             due.extend(next.and_then(|next| Some((token, Instant::now().checked_add(next)?))));
         }
+        // Without it the next engine begins with the time of the newest entry.
+        let _noted = trusted.map(|time| keeper.data.note_time(time));
     }
 }

@@ -131,7 +131,7 @@ pub const REJECTED_LINES: Family = counter("engine_rejected_lines", "Lines that 
 pub const REJECTED_KEPT_LINES: Family =
     counter("engine_rejected_kept_lines", "Those of them that --rejected keep has stored below _rejected.");
 /// No labels.
-pub const SPLIT_LINES: Family = counter("engine_split_lines", "Lines longer than --line-bytes-max.");
+pub const SPLIT_LINES: Family = counter("engine_split_lines", "Stored lines that were cut into pieces, or cut short.");
 /// No labels.
 pub const SPLIT_PIECES: Family = counter("engine_split_pieces", "Stored pieces of such lines after the first.");
 /// `shard`

@@ -486,6 +486,15 @@ impl Appender {
         self.held.get_or_insert_default().restaged = Some(Restaged { bytes, capacity });
     }
 
+    /// Where that begins in the segment at hand which would be written again if this were given up; its recorded end if
+    /// there is nothing. What an earlier run has written is not in memory.
+    #[must_use]
+    pub fn retained_from(&self) -> Position {
+        let mut retained = self.held.iter().flat_map(|held| &held.retained);
+        let first = retained.find(|kept| kept.0 == self.base);
+        first.map_or(self.recorded, |(_, end, buf)| Position(end.0 - buf.content().len() as u64))
+    }
+
     /// Nothing more is written to the segment at hand: the next operation makes another.
     pub fn poison(&mut self) {
         self.poisoned = true;

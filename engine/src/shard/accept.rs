@@ -7,7 +7,8 @@ use std::io;
 
 use super::connection::Connection;
 use super::drain::Phase;
-use super::op::{ConnectionId, ListenerId, Newcomer, Notice, Op};
+use super::op::{ConnectionId, ListenerId, Newcomer, Notice, Op, PeerAddress};
+use super::proxied::Header;
 use super::{Listener, ListenerConfig, Shard, listener_id};
 use crate::limits::{ACCEPT_RETRY, BACKLOG};
 
@@ -54,11 +55,12 @@ impl Shard {
         let counters = &mut self.listener_counters[listener.0 as usize];
         counters.open += 1;
         let counted_for = from.filter(|_| !is_proxy);
-        if counted_for.is_some_and(|from| !self.config.per_address.take(from)) {
-            return self.turn_away(id, listener);
+        if let Some(crowded) = counted_for.filter(|from| !self.config.per_address.take(*from)) {
+            return self.turn_away(id, listener, crowded);
         }
         counters.accepted += 1;
-        let header = is_proxy.then(Box::default);
+        let is_unknown = from.is_none() && !proxy_from.is_empty();
+        let header = if is_unknown { Some(Box::new(Header::guess())) } else { is_proxy.then(Box::default) };
         self.connections[slot] = Some(Connection { header, ..Connection::new(listener, framing, counted_for) });
         self.counters.connections += 1;
         if tls {
@@ -71,9 +73,9 @@ impl Shard {
 
     /// The address has as many connections as it may: nothing of this one is taken, and it ends.
     #[cold]
-    fn turn_away(&mut self, id: ConnectionId, listener: ListenerId) {
+    fn turn_away(&mut self, id: ConnectionId, listener: ListenerId, from: PeerAddress) {
         self.connections[id.0 as usize] = Some(Connection::turned_away(listener));
-        self.tell_crowded(listener);
+        self.tell_crowded(listener, from);
         // By a reset, so that the peer learns of it before it has sent much.
         self.ops.push_back(Op::Close { connection: id, reset: true });
     }

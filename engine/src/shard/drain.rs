@@ -48,6 +48,8 @@ pub struct Outcome {
     pub unstored_bytes: u64,
     /// Whether connections that the kernel had accepted were left in a listener's queue, or datagrams in a socket.
     pub abandoned_queue: bool,
+    /// The last sync failed: what was written since the one before may be lost.
+    pub unsynced: bool,
 }
 
 impl Outcome {
@@ -56,6 +58,7 @@ impl Outcome {
         self.counters.add(&other.counters);
         self.unstored_bytes += other.unstored_bytes;
         self.abandoned_queue |= other.abandoned_queue;
+        self.unsynced |= other.unsynced;
     }
 }
 

@@ -15,9 +15,9 @@
 //! If the file system's failed, each segment is asked, and those that fail have lost something; if none does, it may be
 //! any of them.
 //!
-//! **Poisoned segments** are never written again. Where every batch is synced (`--sync batch`) what is not yet synced is
-//! still in memory: it goes into a new segment, which begins where the poisoned one is known to be good. Else the new one
-//! begins where the poisoned one ends, and the operator is told of the range in between.
+//! **Poisoned segments** are never written again. Where every batch is synced (`--sync batch`) what this run has written
+//! and not yet synced is still in memory: it goes into a new segment, which begins where that begins. Else the new one
+//! begins where the poisoned one ends. The operator is told of a range that is not synced and in no memory.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -106,8 +106,10 @@ enum Ending {
     Wanted,
     /// All is synced: the clean stop is to be written, and then synced itself.
     Stopping,
-    /// Done, well or not.
+    /// Done. Where only the clean stop is not on the disk, the next start looks closer.
     Over,
+    /// Over, and what was written since the last sync may be lost.
+    Failed,
 }
 
 /// What a shard knows of what is on the disk.
@@ -164,6 +166,11 @@ impl Durability {
             sync_seconds: Histogram::default(),
             poisoned: 0,
         }
+    }
+
+    /// Whether the end came without its sync.
+    pub(super) fn has_failed(&self) -> bool {
+        self.ending == Ending::Failed
     }
 
     /// Whether memory is kept until it is synced.
@@ -313,14 +320,16 @@ impl Logs {
                 // The file system does not tell of the same loss twice: what was written since is asked too.
                 self.cover();
                 self.cover_begun();
-                let mut sync = Sync { whole: false, ..sync };
+                // The journal may have gone on in another file meanwhile.
+                let journal = self.journal.file().unwrap_or(sync.journal);
+                let mut sync = Sync { whole: false, journal, ..sync };
                 self.name_open(&mut sync);
                 return ops.push_back(Op::Sync(sync));
             }
             (Barrier::Waiting { below } | Barrier::Syncing { below } | Barrier::Asking { below }, result) => {
                 notices.extend(result.err().map(Notice::SyncFailed));
                 let asked = matches!(barrier, Barrier::Asking { .. });
-                self.poison_failed(&sync, asked, notices);
+                self.poison_failed(&sync, asked, ops, notices);
                 self.after_failure(&sync, asked, below, notices);
                 self.durability.hold_until = now + STORAGE_RETRY;
             }
@@ -365,7 +374,7 @@ impl Logs {
     }
 
     /// Those that failed are given up; of those that could not be asked nobody knows; if none failed, it may be any.
-    fn poison_failed(&mut self, sync: &Sync, asked: bool, notices: &mut VecDeque<Notice>) {
+    fn poison_failed(&mut self, sync: &Sync, asked: bool, ops: &mut VecDeque<Op>, notices: &mut VecDeque<Notice>) {
         let mut covered = std::mem::take(&mut self.durability.covered);
         let mut given_up = BTreeSet::new();
         for segment in covered.drain(..) {
@@ -382,8 +391,7 @@ impl Logs {
                     self.durability.add_dirty(segment.log);
                 }
             } else {
-                // What it may have to cut waits for the next barrier.
-                self.segment_synced(&segment, &mut VecDeque::new());
+                self.segment_synced(&segment, ops);
             }
         }
         self.durability.covered = covered;
@@ -400,8 +408,8 @@ impl Logs {
         let is_current = is_newest && log.appender.base() == base;
         let (name, is_journaled) = (log.appender.name(), log.is_journaled());
         let (from, to) = match (is_current, is_journaled && self.durability.retains()) {
-            // All of it that is not synced is in memory.
-            (true, true) => (synced, synced),
+            // What this run has written is in memory.
+            (true, true) => (synced, log.appender.retained_from()),
             (true, false) => (synced, log.appender.length()),
             // The log has gone on in another segment: nothing can be put in between.
             (false, _) => (synced, end),
@@ -459,7 +467,7 @@ impl Logs {
             self.durability.forget_removals();
         } else {
             // No clean stop: the next start looks closer.
-            self.durability.ending = Ending::Over;
+            self.durability.ending = Ending::Failed;
         }
     }
 
@@ -502,7 +510,7 @@ impl Logs {
     }
 
     /// The log begins a new segment in place of a poisoned one, with what was kept of that: once this is synced, the old
-    /// one is cut to what it is known to hold.
+    /// one is cut to where the new one begins.
     pub(super) fn cut_later(&mut self, log: LogId, base: Offset, length: Position, until: Position) {
         self.durability.cuts.push(Cut { log, base, length, until });
     }
@@ -525,9 +533,9 @@ impl Logs {
                     ops.push_back(Op::Sync(sync));
                 }
             }
-            Ending::Wanted | Ending::Stopping | Ending::Over => {}
+            Ending::Wanted | Ending::Stopping | Ending::Over | Ending::Failed => {}
         }
         let written = self.journal.is_written() || self.journal.is_refused();
-        self.durability.ending == Ending::Over && written
+        matches!(self.durability.ending, Ending::Over | Ending::Failed) && written
     }
 }

@@ -21,7 +21,7 @@ use crate::buf::{BufferPool, WriteBuf};
 use crate::handover::ShardId;
 use crate::limits::{CHECKPOINT_BYTES, CHECKPOINT_TIME, JOURNAL_BYTES_MAX, JOURNAL_GATHER_BYTES, STORAGE_RETRY};
 use crate::route::LogId;
-use crate::segment::journal::{BootId, Header, JournalEntry, RECORD_BYTES, Record, SegmentNumber};
+use crate::segment::journal::{BootId, Header, JournalEntry, Proof, RECORD_BYTES, Record, SegmentNumber};
 use crate::segment::{FileId, Position};
 use crate::time::Time;
 
@@ -82,6 +82,8 @@ pub(super) struct Journal {
     shard: ShardId,
     run: u32,
     generation: u64,
+    /// The last one that has a checkpoint.
+    checkpointed: u64,
     boot: BootId,
     epoch_micros: u64,
     file: Option<FileId>,
@@ -113,6 +115,7 @@ impl Journal {
             shard,
             run,
             generation,
+            checkpointed: generation,
             boot,
             epoch_micros,
             file: None,
@@ -282,11 +285,17 @@ impl Journal {
         self.change = log.map_or(Change::Syncing, Change::Table);
     }
 
-    /// All that the table tells of is on the disk: of older files one stays.
+    /// All that the table tells of is on the disk. Of older files those stay that begin with the last checkpoint: the
+    /// record of the new one is only gathering.
     pub(super) fn checkpointed(&mut self, pool: &mut BufferPool, ops: &mut VecDeque<Op>) {
+        // The file may have lost a record meanwhile, and with it all that follow: another is on its way.
+        if self.change != Change::Syncing {
+            return;
+        }
         self.add(JournalEntry::Checkpoint, pool);
         self.change = Change::None;
-        ops.push_back(Op::RemoveJournals(JournalId { shard: self.shard, generation: self.generation - 1 }));
+        let generation = std::mem::replace(&mut self.checkpointed, self.generation);
+        ops.push_back(Op::RemoveJournals(JournalId { shard: self.shard, generation }));
     }
 
     /// The file, or its table, cannot be relied on: another begins.
@@ -387,12 +396,17 @@ impl Logs {
                 self.durability.needs_checkpoint();
                 break;
             };
-            // One without a segment yet has its own record later, and so has one whose segment is given up.
+            // One without a segment yet has its own record later.
             let token = log.appender.name().token();
-            if let Some(token) = token.filter(|_| log.has_segment() && !log.segment.poisoned) {
-                let Segment { number, base, .. } = log.segment;
+            if let Some(token) = token.filter(|_| log.has_segment()) {
+                let Segment { number, base, synced, poisoned } = log.segment;
                 let (length, proof) = (log.recorded(), log.proof());
-                self.journal.add(JournalEntry::Active { number, token, base, length, proof }, &mut self.pool);
+                // Of one that is given up only what was synced is on the disk.
+                let (on_disk, proof) = if poisoned { (synced, Proof::default()) } else { (length, proof) };
+                self.journal.add(JournalEntry::Active { number, token, base, length: on_disk, proof }, &mut self.pool);
+                if poisoned {
+                    self.journal.add(JournalEntry::Poison { number, synced, length }, &mut self.pool);
+                }
             }
             let id = LogId(u32::try_from(index).expect("tokens_max fits a u32"));
             if let (Some(&from), Some(token)) = (self.durability.doubts.get(&id), token) {

@@ -647,7 +647,9 @@ impl Logs {
                 let error = result.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into());
                 appender.write_failed(buf);
                 // A new segment is tried first: where that fails too, reading stops.
-                let notice = if is_for_good(&error) { self.poison_written(id) } else { self.refused(error, now) };
+                let is_second = appender.replaces() && appender.recorded() == Position::START;
+                let gives_up = is_for_good(&error) && !is_second;
+                let notice = if gives_up { self.poison_written(id) } else { self.refused(error, now) };
                 self.requeue_first(id);
                 return notice;
             }
@@ -682,12 +684,13 @@ impl Logs {
     #[cold]
     fn replaced(&mut self, id: LogId) {
         let log = &self.all[id.0 as usize];
-        let Segment { base, synced, .. } = log.segment;
+        let base = log.segment.base;
         let Some(again) = log.appender.restaged() else { return };
+        let length = log.appender.base().in_segment(base);
         self.retained_bytes -= again.capacity;
         self.unwritten_bytes += again.bytes;
-        if again.bytes > 0 && synced > Position::START {
-            self.cut_later(id, base, synced, Position(again.bytes));
+        if again.bytes > 0 && length > Position::START {
+            self.cut_later(id, base, length, Position(again.bytes));
         }
     }
 

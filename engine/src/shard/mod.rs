@@ -68,8 +68,8 @@ use crate::buf::{RecvBuf, class_bytes};
 use crate::framing::{Foreign, Framing};
 use crate::handover::{Batch, Message, ShardId};
 use crate::limits::{
-    BUDGET_PARTS, BUDGET_RESUME_PARTS, CONNECTION_SLOTS, HANDOVER_BATCH_BYTES, HANDOVER_BATCHES_MAX, NOTICE_GAP,
-    RATION, RECV_BUFFER_BYTES, RECV_BUFFER_PARTS,
+    BUDGET_PARTS, BUDGET_RESUME_PARTS, CONNECTION_SLOTS, HANDOVER_BATCH_BYTES, NOTICE_GAP, RATION, RECV_BUFFER_BYTES,
+    RECV_BUFFER_PARTS,
 };
 use crate::metrics::{Counters, HandshakeResult, ListenerCounters};
 use crate::route::{KnownTokens, Ownership, Router};
@@ -390,6 +390,7 @@ impl Shard {
             counters: self.counters(),
             unstored_bytes: self.unstored_bytes(),
             abandoned_queue: self.abandoned_queue,
+            unsynced: self.logs.durability.has_failed(),
         })
     }
 
@@ -557,7 +558,8 @@ impl Shard {
         if self.connection(id).is_some_and(|connection| connection.receiving) {
             self.ops.push_back(Op::CancelReceive(id));
         }
-        let notice = |seen| Notice::Closed { reason: foreign.name(), seen };
+        let peer = self.connection(id).and_then(|connection| connection.counted_for);
+        let notice = |seen| Notice::Closed { reason: foreign.name(), seen, peer };
         self.notices.extend(self.foreign[foreign as usize].again(self.now).map(notice));
     }
 
@@ -636,7 +638,7 @@ impl Shard {
             }
         }
         self.full |= self.logs.pool.used() >= self.config.buffer_bytes;
-        self.paused |= self.full || self.outgoing.is_over(self.budget(1), HANDOVER_BATCHES_MAX);
+        self.paused |= self.full || self.outgoing.is_over();
     }
 
     /// Whether there is room for more input. What is staged is written without anybody's help: once it is little, there
@@ -649,7 +651,7 @@ impl Shard {
         if blocked || self.full {
             self.paused = true;
         } else if self.paused {
-            self.paused = self.outgoing.is_over(self.budget(1) / 2, HANDOVER_BATCHES_MAX / 2);
+            self.paused = self.outgoing.is_half_over();
         }
     }
 
@@ -677,7 +679,7 @@ impl Shard {
     fn take_incoming(&mut self) -> bool {
         // What is rejected here may have to go on, to the one shard that hands on nothing: so nobody waits in a circle.
         let hands_on = self.logs.hands_on_rejected();
-        if self.full || (hands_on && self.outgoing.is_over(self.budget(1), HANDOVER_BATCHES_MAX)) {
+        if self.full || (hands_on && self.outgoing.is_over()) {
             return false;
         }
         let Some((from, batch)) = self.incoming.pop_front() else { return false };

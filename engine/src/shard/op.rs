@@ -1,6 +1,6 @@
 //! What a shard asks of its driver, and what it is told. No file descriptor, no clock, no system call appears here.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv6Addr};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,7 @@ pub struct ConnectionId(pub u32);
 /// A UDP socket: an index into the driver's table, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UdpId(pub u32);
+
 /// The IP address of a peer as IPv6; IPv4 in its mapped form, `::ffff:192.0.2.1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PeerAddress(pub [u8; 16]);
@@ -47,6 +48,12 @@ impl PeerAddress {
             bytes[8..].fill(0);
         }
         Self(bytes)
+    }
+}
+
+impl std::fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        Ipv6Addr::from(self.0).to_canonical().fmt(f)
     }
 }
 
@@ -197,7 +204,7 @@ pub enum Op {
     Send {
         /// The other shard.
         to: ShardId,
-        /// Never refused: the shard keeps within [`HANDOVER_QUEUE`](crate::limits::HANDOVER_QUEUE).
+        /// Never refused: the shard keeps within the length of [the queue](crate::limits::handover_queue).
         message: Message,
     },
     /// [`Completion::JournalOpened`]: opens the file that recovery has begun for this shard.
@@ -459,6 +466,8 @@ pub enum Notice {
         reason: &'static str,
         /// Connections like it since the last notice of its kind, this one included.
         seen: u64,
+        /// Whose it was, if that is known: not of a proxy that has not said for whom.
+        peer: Option<PeerAddress>,
     },
     /// TLS handshakes failed; `seen` counts them since the last such notice.
     HandshakeFailed {

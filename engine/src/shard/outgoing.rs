@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::op::Op;
 use crate::buf::BufferPool;
 use crate::handover::{Batch, Lane, Message, RunKind, ShardId};
-use crate::limits::BUDGET_PARTS;
+use crate::limits::{BUDGET_PARTS, handover_batches_max};
 use crate::wire::{Entry, Token};
 
 /// The lanes from one shard to all others.
@@ -13,13 +13,18 @@ use crate::wire::{Entry, Token};
 pub(super) struct Outgoing {
     lanes: Vec<Lane>,
     bytes: usize,
+    /// Most bytes in all, and batches to one shard, that may be out.
+    bytes_max: usize,
+    batches_max: usize,
 }
 
 impl Outgoing {
     /// The first batches of all lanes together have at most half of what batches may have.
     pub(super) fn new(shards: u16, buffer_bytes: usize) -> Self {
-        let fresh_bytes_max = buffer_bytes / BUDGET_PARTS / 2 / usize::from(shards);
-        Self { lanes: (0..shards).map(|_| Lane::new(fresh_bytes_max)).collect(), bytes: 0 }
+        let bytes_max = buffer_bytes / BUDGET_PARTS;
+        let fresh_bytes_max = bytes_max / 2 / usize::from(shards);
+        let lanes = (0..shards).map(|_| Lane::new(fresh_bytes_max)).collect();
+        Self { lanes, bytes: 0, bytes_max, batches_max: handover_batches_max(shards) }
     }
 
     #[inline]
@@ -49,8 +54,17 @@ impl Outgoing {
         self.bytes
     }
 
-    /// Whether more is out than may be: `bytes_max` in all, or too many batches to one shard.
-    pub(super) fn is_over(&self, bytes_max: usize, batches_max: usize) -> bool {
-        self.bytes > bytes_max || (self.bytes > 0 && self.lanes.iter().any(|lane| lane.outstanding() > batches_max))
+    /// Whether more is out than may be, in all or to one shard.
+    pub(super) fn is_over(&self) -> bool {
+        self.exceeds(self.bytes_max, self.batches_max)
+    }
+
+    /// Whether more is out than half of what may be.
+    pub(super) fn is_half_over(&self) -> bool {
+        self.exceeds(self.bytes_max / 2, self.batches_max / 2)
+    }
+
+    fn exceeds(&self, bytes: usize, batches: usize) -> bool {
+        self.bytes > bytes || (self.bytes > 0 && self.lanes.iter().any(|lane| lane.outstanding() > batches))
     }
 }

@@ -5,7 +5,8 @@
 //!              no header, or none in time: counted and closed
 //! ```
 //! Peers are asked for a header by their own address, never by what they send: a client that is no proxy cannot claim
-//! to be somebody else. The proxy itself has no share of connections.
+//! to be somebody else. The proxy itself has no share of connections. Who has reset the connection before it was accepted
+//! has no address any more, and what it sent can be read all the same: a header is taken for one there.
 //!
 //! Where no TLS is spoken, the time for the header begins with its first byte: some proxies send it together with what
 //! the client says first, and a client may be silent for long.
@@ -64,8 +65,17 @@ impl fmt::Display for Cidr {
 #[derive(Debug, Default)]
 pub(super) struct Header {
     decoder: ProxyDecoder,
+    /// Nobody knows any more whose connection it is: it may well be no proxy's.
+    is_guess: bool,
     /// It has to be all there then; `None` while nothing of it is, and where the handshake has a deadline.
     pub(super) deadline: Option<Time>,
+}
+
+impl Header {
+    /// Of a connection whose peer has reset it before it could be asked for its address.
+    pub(super) fn guess() -> Self {
+        Self { is_guess: true, ..Self::default() }
+    }
 }
 
 impl Shard {
@@ -74,6 +84,7 @@ impl Shard {
     pub(super) fn take_header(&mut self, id: ConnectionId, buf: &mut RecvBuf) {
         let Some(connection) = self.connection(id).filter(|connection| connection.life == Life::Open) else { return };
         let Some(header) = &mut connection.header else { return };
+        let is_none = header.is_guess && !header.decoder.has_begun();
         match header.decoder.feed(buf) {
             Ok(None) => {
                 buf.skip(buf.len());
@@ -88,6 +99,7 @@ impl Shard {
                 buf.skip(header.taken);
                 self.count_client(id, header.client);
             }
+            Err(_) if is_none => connection.header = None,
             Err(_) => {
                 self.end_handshake(id, HandshakeResult::Failed);
                 self.refuse_header(id);
@@ -113,17 +125,17 @@ impl Shard {
             return;
         }
         let listener = connection.listener;
-        self.tell_crowded(listener);
+        self.tell_crowded(listener, client);
         self.end_handshake(id, HandshakeResult::Failed);
         self.stop_taking(id);
         self.ops.push_back(Op::CancelReceive(id));
     }
 
     /// A connection past its address's share is turned away.
-    pub(super) fn tell_crowded(&mut self, listener: ListenerId) {
+    pub(super) fn tell_crowded(&mut self, listener: ListenerId, peer: PeerAddress) {
         self.listener_counters[listener.0 as usize].refused += 1;
         self.counters.connections_refused += 1;
-        let notice = |seen| Notice::Closed { reason: "connections_per_ip", seen };
+        let notice = |seen| Notice::Closed { reason: "connections_per_ip", seen, peer: Some(peer) };
         self.notices.extend(self.crowding.again(self.now).map(notice));
     }
 

@@ -220,6 +220,10 @@ pub fn begin(
     let run = u32::try_from(generation).expect("a new generation every second lasts for 136 years");
     let path = data.path().join(JOURNAL);
     let dir = data.root().dir_or_new(JOURNAL).map_err(file_error(&path, "made"))?;
+    if journals.files.is_empty() && !logs.is_empty() {
+        // Nothing tells what of the segments is on the disk, and the checkpoints are going to say that all of it is.
+        data.root().sync_file_system().map_err(file_error(data.path(), "synced"))?;
+    }
     let mut starts = Vec::new();
     for shard in (0..ownership.shards()).map(ShardId) {
         let mut start = JournalStart { run, generation, ..beginning.start() };

@@ -61,10 +61,17 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Begins when the newest of what is there was written, or now.
+    /// Begins when the newest of what is there was written, or where one of an earlier engine was last, or now: whatever
+    /// is first. What was written while the host's clock was wrong says nothing.
     #[must_use]
-    pub fn new(newest_write: Option<SystemTime>, wall: SystemTime, monotonic: Instant) -> Self {
-        Self { now: newest_write.map_or(wall, |newest| newest.min(wall)), looked: monotonic }
+    pub fn new(
+        newest_write: Option<SystemTime>,
+        noted: Option<SystemTime>,
+        wall: SystemTime,
+        monotonic: Instant,
+    ) -> Self {
+        let now = newest_write.into_iter().chain(noted).fold(wall, SystemTime::min);
+        Self { now, looked: monotonic }
     }
 
     /// What time it is.
@@ -612,7 +619,7 @@ mod tests {
     fn a_clock_that_jumps_makes_nothing_old_at_once() {
         let begin = Instant::now();
         let after = |seconds| begin + Duration::from_secs(seconds);
-        let mut clock = Clock::new(Some(at(1000)), at(1010), begin);
+        let mut clock = Clock::new(Some(at(1000)), None, at(1010), begin);
         assert_eq!(clock.tick(at(1010), after(0)), at(1000));
         // Caught up with.
         assert_eq!(clock.tick(at(1020), after(10)), at(1020));
@@ -622,7 +629,11 @@ mod tests {
         assert_eq!(clock.tick(at(1032), after(22)), at(1032));
         // An hour back: nothing is old for an hour.
         assert_eq!(clock.tick(at(500), after(23)), at(500));
-        assert_eq!(Clock::new(None, at(7), begin).tick(at(7), begin), at(7));
-        assert_eq!(Clock::new(Some(at(9)), at(7), begin).tick(at(7), begin), at(7));
+        let starts =
+            [(None, None, 7), (Some(9), None, 7), (Some(9), Some(5), 5), (Some(5), Some(6), 5), (None, Some(6), 6)];
+        for (newest, noted, expected) in starts {
+            let mut clock = Clock::new(newest.map(at), noted.map(at), at(7), begin);
+            assert_eq!(clock.tick(at(7), begin), at(expected));
+        }
     }
 }

@@ -17,7 +17,7 @@ use std::time::SystemTime;
 
 use super::list::end_of;
 use super::look_up::{Window, end_until, first_since, last_entries};
-use super::segment_file::SegmentFile;
+use super::segment_file::{SegmentFile, is_repeated};
 use super::show::{Style, whole_chars};
 use super::{CHUNK_BYTES, LogFiles, chunk_of, file_error, last_lf};
 use crate::error::{Damage, ReadError, shown};
@@ -191,12 +191,14 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// Until segments do not join.
     fn follow(&mut self) -> Result<(), ReadError> {
-        loop {
+        while self.damage.is_none() {
             self.output.out.flush().map_err(ReadError::Output)?;
             std::thread::sleep(TAIL_POLL);
             self.pass()?;
         }
+        Ok(())
     }
 
     /// Shows what there is from where the last pass ended. Says which segment was the newest.
@@ -222,10 +224,7 @@ impl<'a> Reading<'a> {
         let Some(mut file) = file else { return Ok(()) };
         let start = match self.reached {
             Some((reached, position)) if reached == base => position,
-            Some((reached, position)) => {
-                self.check_joint(end_of(reached, position), base)?;
-                0
-            }
+            Some((reached, position)) => self.joint(reached, position, base)?,
             None => 0,
         };
         let end = self.end(base, &mut file, newest).map_err(segment_error(&self.path, base, "read"))?;
@@ -247,6 +246,17 @@ impl<'a> Reading<'a> {
             end = wanted;
         }
         Ok(end)
+    }
+
+    /// From where the next segment is shown. The end of one that was given up is in the next one too, until it is cut: that
+    /// was shown already.
+    fn joint(&mut self, before: Offset, shown: u64, base: Offset) -> Result<u64, ReadError> {
+        let expected = end_of(before, shown);
+        if before < base && base < expected && is_repeated(&self.dir, before, base) {
+            return Ok(expected.in_segment(base).0);
+        }
+        self.check_joint(expected, base)?;
+        Ok(0)
     }
 
     /// Where a segment does not begin at the end of the one before it: if that one is gone too, what lies between was
@@ -500,6 +510,22 @@ mod tests {
         assert_eq!((out.as_slice(), error.exit()), (&b"a\nb\n"[..], Exit::Damage));
         let expected = "expected 00000000000000000002.log, found 00000000000000000007.log";
         assert!(error.to_string().contains(expected), "{error}");
+    }
+
+    /// A segment that was given up, and the next one, which has none of its end yet, a part, all, and more.
+    #[test]
+    fn what_is_in_two_segments_is_shown_once() {
+        for copied in [&b""[..], b"b\n", b"b\nc\n", b"b\nc\nd\n"] {
+            let (_parent, data) = data();
+            put(&data, TOKEN, 0, b"a\nb\nc\n");
+            put(&data, TOKEN, 2, copied);
+            let text = if copied.len() > 4 { "a\nb\nc\nd\n" } else { "a\nb\nc\n" };
+            assert_eq!(cat_exact(&data), text.as_bytes(), "{}", copied.escape_ascii());
+        }
+        let (_parent, data) = data();
+        put(&data, TOKEN, 0, b"a\nb\nc\n");
+        put(&data, TOKEN, 2, b"x\n");
+        assert_eq!(cat_styled(&data, Style::default()).unwrap_err().exit(), Exit::Damage);
     }
 
     /// A writer that goes on whenever the reader has shown something: finishes its line, rolls, begins the next line.

@@ -16,6 +16,7 @@ use std::time::SystemTime;
 use zeekstd::seek_table::Format;
 use zeekstd::{DecodeOptions, Decoder, EncodeOptions, Encoder, FrameSizePolicy, OffsetFrom, SEEK_TABLE_INTEGRITY_SIZE};
 
+use super::{CHUNK_BYTES, chunk_of};
 use crate::limits::PACKED_FRAME_BYTES;
 use crate::segment::{Offset, packed_name, segment_name};
 use crate::sys::file::{Access, Dir};
@@ -79,6 +80,31 @@ impl SegmentFile {
             None => self.file.read_exact_at(bytes, position),
         }
     }
+}
+
+/// Whether a segment reaches into the next one and both hold the same there: it was given up, and will be cut. What cannot
+/// be read is not the same; what was cut meanwhile is.
+pub(super) fn is_repeated(dir: &Dir, base: Offset, next: Offset) -> bool {
+    let compare = || -> io::Result<bool> {
+        let (Some(mut file), Some(mut copy)) = (SegmentFile::open(dir, base)?, SegmentFile::open(dir, next)?) else {
+            return Ok(false);
+        };
+        let start = next.in_segment(base).0;
+        let len = file.len()?.saturating_sub(start).min(copy.len()?);
+        let (mut ours, mut theirs) = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
+        let mut at = 0;
+        while at < len {
+            let (ours, theirs) = (chunk_of(&mut ours, len - at), chunk_of(&mut theirs, len - at));
+            file.read_exact_at(ours, start + at)?;
+            copy.read_exact_at(theirs, at)?;
+            if ours != theirs {
+                return Ok(false);
+            }
+            at += ours.len() as u64;
+        }
+        Ok(true)
+    };
+    compare().unwrap_or(false)
 }
 
 /// A compressed segment.

@@ -6,7 +6,7 @@
 //! | what no block covers yet | the journal: its checkpoint, and its records of batches |
 //! | a compressed segment | its index, and the checksum of each of its frames |
 //! | an index, a journal | the checksum of each of its records |
-//! | where a segment ends | where the next one begins |
+//! | where a segment ends | where the next one begins; what is in both is the same |
 //!
 //! Bytes that none of these covers have no checksum and are counted as such. After a power cut, until an engine has started,
 //! what was not synced may be anything, and is no damage.
@@ -22,7 +22,7 @@ use super::journals::{self, Check, Checks};
 use super::list::end_of;
 use super::reader::{finish, open, open_log};
 use super::recover::History;
-use super::segment_file::SegmentFile;
+use super::segment_file::{SegmentFile, is_repeated};
 use super::{CHUNK_BYTES, LogFiles, chunk_of, file_error, log_token};
 use crate::error::ReadError;
 use crate::segment::checksum;
@@ -115,7 +115,11 @@ impl Verdict {
                 before = None;
                 continue;
             };
-            if let Some((last, end)) = before.filter(|&(_, end)| end != base) {
+            let apart = before.filter(|&(_, end)| end != base);
+            if let Some((last, end)) = apart
+                // What was given up is in both until it is cut.
+                && !(base < end && is_repeated(dir, last, base))
+            {
                 let from = end.0.saturating_sub(last.0);
                 let problem = format!("the next segment is {}, expected {}", segment_name(base), segment_name(end));
                 let finding = Finding { path: path.join(segment_name(last)), from, to: from, problem };

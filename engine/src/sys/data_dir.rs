@@ -10,8 +10,10 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::{FallocateFlags, FlockOperation, Mode};
 use rustix::io::Errno;
@@ -142,6 +144,26 @@ impl DataDir {
             Err(Errno::WOULDBLOCK) => Err(refused("held by another engine; stop that one or choose another --data")),
             Err(error) => Err(refused("cannot be locked; use a file system with flock").because(error)),
         }
+    }
+
+    /// Notes how late it is for what is deleted by its age, in whole seconds: a text in LOCK, for the next engine.
+    ///
+    /// # Errors
+    /// Those of the system calls.
+    pub fn note_time(&self, time: SystemTime) -> io::Result<()> {
+        let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::MAX);
+        let text = format!("{time:.0}\n");
+        let file = self.root.file(LOCK, Access::Write)?;
+        file.write_all_at(text.as_bytes(), 0)?;
+        file.set_len(text.len() as u64)
+    }
+
+    /// What was noted last; `None` if nothing was, or it makes no sense.
+    #[must_use]
+    pub fn noted_time(&self) -> Option<SystemTime> {
+        let mut text = String::new();
+        self.root.file(LOCK, Access::Read).ok()?.take(META_BYTES_MAX).read_to_string(&mut text).ok()?;
+        Some(text.strip_suffix('\n')?.parse::<jiff::Timestamp>().ok()?.into())
     }
 
     /// Whether an engine can use the files that an earlier one left: the lock, which may be held, and META.
@@ -469,7 +491,7 @@ fn make(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::{FileExt, PermissionsExt, chown, symlink};
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
     const TOKEN: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
 

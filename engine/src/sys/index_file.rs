@@ -4,15 +4,15 @@
 //! <base>.log   |    block    |  block  |   in no block yet   |     append: the next blocks, each where the last one ended
 //! <base>.idx   | H |  record | record  |                           a gap before them, or an index that is gone: from the text
 //! ```
-//! Invariants: one change at a time in the process; a record is written behind the bytes that it describes; records that
-//! reach past a block that is appended make room for it. A crash may leave half a record, or an index that is ahead of a
-//! segment that was cut: the next change mends it. Nothing here is synced: after a power cut an index may have holes, and
-//! recovery takes them away.
+//! Invariants: one change at a time in the process, and none that waits for the text of a whole segment; a record is written
+//! behind the bytes that it describes; records that reach past a block that is appended make room for it. A crash may leave
+//! half a record, or an index that is ahead of a segment that was cut: the next change mends it. Nothing here is synced: after
+//! a power cut an index may have holes, and recovery takes them away.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::file::{Access, Dir};
 use crate::limits::{INDEX_BLOCK_BYTES, INDEX_BYTES_MAX, INDEX_GAP_BYTES_MAX};
@@ -43,7 +43,7 @@ pub fn read(dir: &Dir, base: Offset) -> io::Result<Option<Index>> {
 /// # Errors
 /// Those of the system calls; `NotFound` if the segment is gone.
 pub fn append(dir: &Dir, base: Offset, blocks: &[(Position, Record)]) -> io::Result<()> {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = lock();
     let file = open(dir, base)?;
     if file.metadata()?.len() >= INDEX_BYTES_MAX {
         return Ok(());
@@ -73,23 +73,35 @@ pub fn append(dir: &Dir, base: Offset, blocks: &[(Position, Record)]) -> io::Res
 /// # Errors
 /// Those of the system calls; `NotFound` if the segment is gone.
 pub fn complete(dir: &Dir, base: Offset, len: u64, gap_max: u64) -> io::Result<bool> {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     if len == 0 {
         return Ok(false);
     }
-    let file = open(dir, base)?;
-    if last_end(&file)?.is_some_and(|(_, end)| end.0 == len) {
-        return Ok(false);
+    loop {
+        let alone = lock();
+        let file = open(dir, base)?;
+        if last_end(&file)?.is_some_and(|(_, end)| end.0 == len) {
+            return Ok(false);
+        }
+        let mut change = Change::of(file, base)?;
+        let is_whole = change.index.end().0 == len && change.is_tidy();
+        if is_whole || change.len >= INDEX_BYTES_MAX || len.saturating_sub(change.index.end().0) > gap_max {
+            return Ok(false);
+        }
+        drop(alone);
+        // A whole segment takes its time, and nobody who begins the next one waits for that.
+        let seen = change.index.clone();
+        change.drop_past(Position(len));
+        change.fill(dir, base, len)?;
+        let _alone = lock();
+        if Change::of(open(dir, base)?, base)?.index == seen {
+            change.write()?;
+            return Ok(true);
+        }
     }
-    let mut change = Change::of(file, base)?;
-    let is_whole = change.index.end().0 == len && change.is_tidy();
-    if is_whole || change.len >= INDEX_BYTES_MAX || len.saturating_sub(change.index.end().0) > gap_max {
-        return Ok(false);
-    }
-    change.drop_past(Position(len));
-    change.fill(dir, base, len)?;
-    change.write()?;
-    Ok(true)
+}
+
+fn lock() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Takes away what makes no sense in an index, after a power cut: it was never synced.

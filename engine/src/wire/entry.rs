@@ -1,7 +1,7 @@
 //! The entry grammar: what is left of a line without its token, what counts as blank, which lines are other protocols.
 //!
-//! The rules are those of the Token TCP description in the README; `tests/support/oracle.rs` states them once more,
-//! slowly, and decides.
+//! The rules are those of the Token TCP description in the README; `tests/support/oracle.rs` states them once more, slowly, and
+//! `tests/oracle/oracle.py` decides.
 
 use super::token::TOKEN_BYTES;
 

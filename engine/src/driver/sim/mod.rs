@@ -126,23 +126,36 @@ impl Sim {
         sim
     }
 
-    /// The same with a log that exists already: the base and the bytes of its newest segment.
+    /// The same with a log that exists already: the base and the bytes of its newest segment, all of them on the disk.
     #[must_use]
-    pub fn with_log(seed: u64, mut config: ShardConfig, token: Token, base: Offset, bytes: &[u8]) -> Self {
+    pub fn with_log(seed: u64, config: ShardConfig, token: Token, base: Offset, bytes: &[u8]) -> Self {
+        Self::with_unsynced_log(seed, Faults::none(), config, token, (base, bytes), Position(bytes.len() as u64))
+    }
+
+    /// The same with a segment of which only so much was ever synced.
+    #[must_use]
+    pub fn with_unsynced_log(
+        seed: u64,
+        faults: Faults,
+        mut config: ShardConfig,
+        token: Token,
+        (base, bytes): (Offset, &[u8]),
+        synced: Position,
+    ) -> Self {
         config.journal.sequence += 1;
         config.journal.length.0 += RECORD_BYTES as u64;
-        let mut sim = Self::idle(seed, Faults::none(), config);
+        let mut sim = Self::idle(seed, faults, config);
         sim.disk.add(token.into(), base, bytes);
         let length = Position(bytes.len() as u64);
         sim.begin_journals(Some(JournalEntry::Active {
             number: SegmentNumber(0),
             token,
             base,
-            length,
+            length: synced,
             proof: Proof::default(),
         }));
         let owner = sim.ownership.owner(token);
-        let resumed = Resumed { base, length, synced: length, sealed: false, doubt: None, age: Duration::ZERO };
+        let resumed = Resumed { base, length, synced, sealed: false, doubt: None, age: Duration::ZERO };
         sim.house(owner).shard.resume_log(token.into(), resumed);
         sim.start_all();
         sim
@@ -204,14 +217,14 @@ impl Sim {
         self.connect_from(PEER)
     }
 
-    /// The same of a peer that has this address.
-    pub fn connect_from(&mut self, from: PeerAddress) -> PeerId {
-        self.network.connect(from, &mut self.agenda, &mut self.chance)
+    /// The same of a peer that has this address, or none any more when it is asked for.
+    pub fn connect_from(&mut self, from: impl Into<Option<PeerAddress>>) -> PeerId {
+        self.network.connect(from.into(), &mut self.agenda, &mut self.chance)
     }
 
     /// A new connection to the first listener of this shard.
     pub fn connect_to(&mut self, shard: ShardId) -> PeerId {
-        self.network.connect_to(shard, 0, PEER, &mut self.agenda, &mut self.chance)
+        self.network.connect_to(shard, 0, Some(PEER), &mut self.agenda, &mut self.chance)
     }
 
     /// The peer reads all that has come to it.

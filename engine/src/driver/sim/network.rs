@@ -44,7 +44,7 @@ pub enum Ending {
 struct Peer {
     /// Whose listener it knocked at.
     shard: ShardId,
-    from: PeerAddress,
+    from: Option<PeerAddress>,
     connection: Option<ConnectionId>,
     unsent: VecDeque<u8>,
     kernel: VecDeque<u8>,
@@ -131,7 +131,7 @@ impl Network {
     // The peers' side.
 
     /// The kernel spreads connections over all listeners of all shards.
-    pub(super) fn connect(&mut self, from: PeerAddress, agenda: &mut Agenda, chance: &mut Chance) -> PeerId {
+    pub(super) fn connect(&mut self, from: Option<PeerAddress>, agenda: &mut Agenda, chance: &mut Chance) -> PeerId {
         let listeners: usize = self.sides.iter().map(|side| side.listeners.len()).sum();
         let index = chance.below(listeners);
         let each = listeners / self.sides.len();
@@ -143,7 +143,7 @@ impl Network {
         &mut self,
         shard: ShardId,
         listener: usize,
-        from: PeerAddress,
+        from: Option<PeerAddress>,
         agenda: &mut Agenda,
         chance: &mut Chance,
     ) -> PeerId {
@@ -348,7 +348,7 @@ impl Network {
         connections[slot] = Some(peer);
         let id = ConnectionId(u32::try_from(slot).expect("a simulation has few connections"));
         self.peers[peer.0].connection = Some(id);
-        Newcomer { id, from: Some(from) }
+        Newcomer { id, from }
     }
 
     // The driver's side: connections.

@@ -3,7 +3,7 @@
 use super::agenda::{Agenda, Event};
 use super::chance::Chance;
 use crate::handover::{Message, ShardId};
-use crate::limits::HANDOVER_QUEUE;
+use crate::limits::handover_queue;
 use crate::time::Time;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,13 +18,15 @@ struct Way {
 #[derive(Debug)]
 pub(super) struct Post {
     shards: usize,
+    queue: usize,
     ways: Vec<Way>,
 }
 
 impl Post {
     pub(super) fn new(shards: u16) -> Self {
+        let queue = handover_queue(shards);
         let shards = usize::from(shards);
-        Self { shards, ways: vec![Way::default(); shards * shards] }
+        Self { shards, queue, ways: vec![Way::default(); shards * shards] }
     }
 
     fn way(&mut self, from: ShardId, to: ShardId) -> &mut Way {
@@ -41,9 +43,10 @@ impl Post {
     ) {
         assert_ne!(from, to, "a shard sends nothing to itself");
         let at = agenda.now() + chance.delay();
+        let queue = self.queue;
         let way = self.way(from, to);
         way.queued += 1;
-        assert!(way.queued <= HANDOVER_QUEUE, "the queue from {from:?} to {to:?} is full");
+        assert!(way.queued <= queue, "the queue from {from:?} to {to:?} is full");
         way.last_at = way.last_at.max(at);
         agenda.plan_at(way.last_at, Event::Sent { from, to, message });
     }

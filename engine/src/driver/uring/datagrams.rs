@@ -35,8 +35,9 @@ const _: () = assert!(HEADER_BYTES + CONTROL_BYTES + PAYLOAD_BYTES_MAX <= UDP_BU
 pub(super) struct UdpSockets {
     sockets: Vec<Option<OwnedFd>>,
     buffers: RecvRing,
-    /// What every receive names: no room for the sender's address, some for control messages. Stays where it is.
-    message: Box<msghdr>,
+    /// What every receive names: no room for the sender's address, some for control messages. Never freed: a ring that is
+    /// closed ends its requests in its own time.
+    message: &'static msghdr,
 }
 
 impl UdpSockets {
@@ -46,7 +47,7 @@ impl UdpSockets {
         // SAFETY: all fields are numbers and pointers, for which zero and null are values.
         let mut message: Box<msghdr> = Box::new(unsafe { std::mem::zeroed() });
         message.msg_controllen = CONTROL_BYTES as _;
-        Ok(Self { sockets: sockets.into_iter().map(Some).collect(), buffers, message })
+        Ok(Self { sockets: sockets.into_iter().map(Some).collect(), buffers, message: Box::leak(message) })
     }
 
     /// The request for datagrams; it names `self`'s memory. `None`: the socket is closed.
@@ -54,7 +55,7 @@ impl UdpSockets {
         let fd = Fd(self.sockets[slot as usize].as_ref()?.as_raw_fd());
         let flags = if rest { libc::MSG_DONTWAIT } else { 0 };
         let flags = u32::try_from(flags).expect("flags are not negative");
-        Some(opcode::RecvMsgMulti::new(fd, &raw const *self.message, DATAGRAM_GROUP).flags(flags).build())
+        Some(opcode::RecvMsgMulti::new(fd, self.message, DATAGRAM_GROUP).flags(flags).build())
     }
 
     /// What a receive ended with: `result` bytes in this buffer, or an error.

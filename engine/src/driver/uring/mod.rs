@@ -549,7 +549,8 @@ impl Uring {
     fn start_receive_datagrams(&mut self, socket: UdpId, rest: bool) -> io::Result<()> {
         let Some(entry) = self.udp.as_ref().and_then(|udp| udp.receive(socket, rest)) else { return Ok(()) };
         self.receives += 1;
-        // SAFETY: the kernel takes buffers from the registered ring; that and the message header outlive the io_uring.
+        // SAFETY: the kernel takes buffers from the registered ring, which outlives the io_uring; the message header is never
+        // freed.
         unsafe { self.push(&entry.user_data(Kind::Datagrams.tag(socket.0))) }
     }
 

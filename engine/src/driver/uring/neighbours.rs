@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 use std::sync::{Arc, OnceLock};
 
 use crate::handover::{Doorbell, Inlet, Message, Outlet, ShardId, queue};
-use crate::limits::HANDOVER_QUEUE;
+use crate::limits::handover_queue;
 
 /// What all shards of a process share.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Neighbours {
         let mut all: Vec<Self> = (0..shards).map(house).collect();
         for from in 0..count {
             for to in (0..count).filter(|to| *to != from) {
-                let (inlet, outlet) = queue(HANDOVER_QUEUE);
+                let (inlet, outlet) = queue(handover_queue(shards));
                 all[from].inlets[to] = Some(inlet);
                 all[to].outlets[from] = Some(outlet);
             }

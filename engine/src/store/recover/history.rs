@@ -147,9 +147,13 @@ impl History {
         self.segments.get(&(log.token()?, base))
     }
 
-    /// Whether the segment may have been deleted.
+    /// Whether the segment may have been deleted. The oldest goes first: with one all before it, of which the journal may
+    /// not tell any more.
     pub(super) fn is_retired(&self, log: LogName, base: Offset) -> bool {
-        log.token().is_some_and(|token| self.retired.contains(&(token, base)))
+        log.token().is_some_and(|token| {
+            let mut later = self.retired.range((token, base)..=(token, Offset(u64::MAX)));
+            later.next().is_some()
+        })
     }
 
     /// All logs.

@@ -278,6 +278,9 @@ impl Recovery<'_> {
             log.dir.unlink(CURRENT).map_err(file_error(&log.path.join(CURRENT), "removed"))?;
             return Ok(());
         }
+        if let [.., given_up, next] = &mut segments[..] {
+            next.len += self.write_again(log, *given_up, *next)?;
+        }
         let mut earlier = Vec::new();
         let mut newest = None;
         for (index, &segment) in segments.iter().enumerate() {
@@ -306,6 +309,7 @@ impl Recovery<'_> {
         let newest = self.resume(log, segment, &kept)?;
         let here = self.history.boot == Some(self.circumstances.boot);
         let doubt = self.history.doubt(log.name).filter(|_| here);
+        let doubt = doubt.into_iter().chain(self.given_up(log, segment, kept.len)).min();
         let name = segment_name(segment.base);
         let born = log.dir.born(&name).map_err(file_error(&log.path.join(&name), "inspected"))?;
         let age = born.and_then(|born| born.elapsed().ok()).unwrap_or_default();
@@ -368,6 +372,10 @@ impl Recovery<'_> {
                 expected: format!("a segment of at least {} bytes, which were synced", synced.0),
                 found: "nothing".into(),
             };
+            // What is between others cannot be done without: they would not join.
+            if bases.first().is_some_and(|first| *first < base) && bases.last().is_some_and(|last| base < *last) {
+                return Err(RecoverError::Damage(problem));
+            }
             self.lost(problem)?;
         }
         Ok(())
@@ -399,16 +407,16 @@ impl Recovery<'_> {
         let is_new = !segment.is_packed && known.is_none() && self.is_unrecorded(log.name, segment.base);
         let known = known.or_else(|| is_new.then(Known::default));
         let (end, name) = (segment.end(), segment_name(segment.base));
+        if end > next.base.0 && self.is_repeated(log, segment, next)? {
+            let len = next.base.0 - segment.base.0;
+            self.cut(log, segment, len)?;
+            return Ok(Kept { len, sealed: true });
+        }
         // A poisoned segment and its successor, and the record of that was not written any more: so the successor was never
         // synced.
         let overlaps = end > next.base.0
             && known.as_ref().is_some_and(|known| !known.poisoned)
             && later.iter().all(|later| self.is_uncertain(log.name, later));
-        if overlaps && self.is_repeated(log, segment, next)? {
-            let len = next.base.0 - segment.base.0;
-            self.cut(log, segment, len)?;
-            return Ok(Kept { len, sealed: true });
-        }
         if end == next.base.0 && !segment.is_packed && known.is_none() && self.is_text_alone(log.name, later) {
             return self.unknown(log, segment);
         }
@@ -488,12 +496,45 @@ impl Recovery<'_> {
     /// Whether the next segment begins with all that this one holds from there on.
     fn is_repeated(&mut self, log: &Log, segment: Segment, next: Segment) -> Result<bool, RecoverError> {
         let overlap = segment.end() - next.base.0;
-        if next.len < overlap {
+        if next.len < overlap || segment.is_packed || next.is_packed {
             return Ok(false);
         }
         let (file, copy) = (Self::open(log, segment.base)?, Self::open(log, next.base)?);
         let same = quarantine::same_bytes(&file, segment.len - overlap, &copy, overlap, &mut self.chunk);
         Ok(same.map_err(file_error(&log.path.join(segment_name(next.base)), "read"))?)
+    }
+
+    /// Whether a sync or a write of a segment failed, and memory holds what that has not brought to the disk.
+    fn is_given_up(&self, known: &Known) -> bool {
+        known.poisoned && self.is_cached(known)
+    }
+
+    /// The process died before all that it kept of a segment which it gave up was in the next one: memory has it still.
+    /// Says how many bytes of it the next one lacked.
+    fn write_again(&mut self, log: &Log, segment: Segment, next: Segment) -> Result<u64, RecoverError> {
+        let given_up = self.history.segment(log.name, segment.base).is_some_and(|known| self.is_given_up(known));
+        let (start, end) = (next.base.0.saturating_sub(segment.base.0), next.end());
+        if !given_up || segment.is_packed || next.is_packed || start > segment.len || end >= segment.end() {
+            return Ok(0);
+        }
+        let path = log.path.join(segment_name(next.base));
+        let file = Self::open(log, segment.base)?;
+        let copy = log.dir.file(&segment_name(next.base), Access::ReadWrite).map_err(file_error(&path, "opened"))?;
+        let same = quarantine::same_bytes(&file, start, &copy, next.len, &mut self.chunk);
+        if !same.map_err(file_error(&path, "read"))? {
+            return Ok(0);
+        }
+        let lines_end = self.lines_end(log, segment.base, &file, segment.len)?;
+        let repeated = next.len..lines_end.saturating_sub(start).max(next.len);
+        let bytes = repeated.end - repeated.start;
+        quarantine::copy(&file, start, &copy, repeated, &mut self.chunk).map_err(file_error(&path, "completed"))?;
+        Ok(bytes)
+    }
+
+    /// What a log's newest segment holds behind this offset is in memory alone, and no sync will tell: one has failed.
+    fn given_up(&self, log: &Log, segment: Segment, len: u64) -> Option<Offset> {
+        let known = self.history.segment(log.name, segment.base).filter(|known| self.is_given_up(known))?;
+        (known.synced.0 < len).then(|| Offset(segment.base.0 + known.synced.0))
     }
 
     /// Indexes are never synced: a power cut leaves holes in them.

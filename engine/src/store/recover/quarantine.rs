@@ -155,7 +155,7 @@ pub(super) fn same_bytes(source: &File, start: u64, copy: &File, len: u64, chunk
 }
 
 /// Copies what the range is of the copy, whose first byte is the source's at `start`.
-fn copy(source: &File, start: u64, copy: &File, range: Range<u64>, chunk: &mut [u8]) -> io::Result<()> {
+pub(super) fn copy(source: &File, start: u64, copy: &File, range: Range<u64>, chunk: &mut [u8]) -> io::Result<()> {
     let mut at = range.start;
     while at < range.end {
         let part = chunk_of(chunk, range.end - at);

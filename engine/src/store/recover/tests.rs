@@ -220,7 +220,7 @@ fn gaps_and_overlaps_are_damage_and_nothing_is_touched() {
         let fixture = Fixture::new(&[(0, text), (3, "c\nd")]);
         let expected = format!(
             "data/2bfbea1e…: expected {} after {} of {} bytes, found {}; restore it, or move this log out of the \
-             data directory",
+             data directory and start with --accept-loss",
             segment_name(Offset(text.len() as u64)),
             segment_name(Offset(0)),
             text.len(),
@@ -492,6 +492,51 @@ fn an_index_vouches_for_the_nuls_of_a_newest_segment() {
         let found = fixture.recover();
         assert_eq!(found.bytes, if indexed { text.len() as u64 } else { 2 });
     }
+}
+
+/// A segment was given up, and the process died before all that was kept of it was in the next one.
+#[test]
+fn what_was_given_up_is_written_again() {
+    let entries = [
+        active(0, "a\n", 0),
+        JournalEntry::Checkpoint,
+        batch(2, "b\n"),
+        batch(4, "c\n"),
+        JournalEntry::Poison { number: NUMBER, synced: Position(2), length: Position(6) },
+    ];
+    let mut journals = told(&entries);
+    journals.files[0].header.boot = HERE.boot;
+    for copied in ["", "b", "b\n", "b\nc\n", "b\nc\nd\n"] {
+        let fixture = Fixture::new(&[(0, "a\nb\nc\n"), (2, copied)]);
+        let found = recover(&fixture.data, &journals, HERE).unwrap();
+        let whole = if copied.len() < 4 { "b\nc\n" } else { copied };
+        let texts = [0, 2].map(|base| fs::read_to_string(fixture.segment(base)).unwrap());
+        assert_eq!((texts, found.alarms.len()), (["a\n", whole].map(str::to_owned), 0));
+        let log = &found.logs[0];
+        assert_eq!((log.newest.base, log.newest.length.0, log.doubt), (Offset(2), whole.len() as u64, None));
+    }
+    // Before there was a next one: no later sync says anything of it.
+    let fixture = Fixture::new(&[(0, "a\nb\nc\n")]);
+    let found = recover(&fixture.data, &journals, HERE).unwrap();
+    let log = &found.logs[0];
+    assert_eq!((log.newest.length, log.newest.synced, log.newest.sealed), (Position(6), Position(2), true));
+    assert_eq!(log.doubt, Some(Offset(2)));
+}
+
+/// What has to be done is said at once: `--accept-loss` alone would end in a refusal again.
+#[test]
+fn a_log_that_lacks_a_segment_in_the_middle_has_to_be_moved_away() {
+    let fixture = Fixture::new(&[(0, "a\n"), (4, "c\n")]);
+    let entries = [active(2, "b\n", 0), JournalEntry::Checkpoint];
+    let accepting = Circumstances { accept_loss: true, ..HERE };
+    for circumstances in [HERE, accepting] {
+        let error = recover(&fixture.data, &told(&entries), circumstances).unwrap_err();
+        assert_eq!(error.exit(), Exit::Damage);
+        let said = "move this log out of the data directory and start with --accept-loss";
+        assert!(error.to_string().ends_with(said), "{error}");
+    }
+    fs::remove_dir_all(fixture.data.path().join(TOKEN)).unwrap();
+    assert_eq!(recover(&fixture.data, &told(&entries), accepting).unwrap().logs.len(), 0);
 }
 
 #[test]
