@@ -18,7 +18,7 @@ use std::time::Duration;
 use engine::driver::sim::{Fault, Faults, PeerId, Sim, When};
 use engine::route::Ownership;
 use engine::segment::journal::{BootId, Journal, JournalEntry};
-use engine::segment::{Offset, parse_segment_name, segment_name};
+use engine::segment::{Offset, Position, parse_segment_name, segment_name};
 use engine::shard::{Command, Notice, Removal, SyncLevel};
 use engine::store::journals::{self, Beginning};
 use engine::store::recover::{Circumstances, Recovered, recover};
@@ -26,7 +26,7 @@ use engine::sys::DataDir;
 use engine::wire::Token;
 
 use support::hostile::Random;
-use support::world::{config, token};
+use support::world::{config, drain, token};
 
 const SEEDS: u64 = 4500;
 /// The operations of each kind that fail, one in each run.
@@ -435,4 +435,41 @@ fn what_was_synced_survives_every_crash() {
     // A sweep that never meets what it is for proves nothing.
     let reached = [cut, synced, failed, killed];
     assert!(seeds < SEEDS || reached.iter().all(|&times| times >= SEEDS / 20), "{reached:?}");
+}
+
+/// What an earlier run wrote is in no memory of this one: where a sync fails it stays where it is, and is told of.
+#[test]
+fn what_an_earlier_run_wrote_and_no_sync_brought_to_the_disk_stays() {
+    let before = b"before\n".repeat(100);
+    let mut rewritten = 0;
+    for (seed, nth) in (0..50).flat_map(|seed| [(seed, 0), (seed, 1)]) {
+        let mut config = config(4096);
+        config.sync = SyncLevel::Batch;
+        let faults = Faults::none().with(Fault::SyncFailed, When::Nth(nth));
+        let mut sim = Sim::with_unsynced_log(seed, faults, config, token(1), (Offset(0), &before), Position(350));
+        let peer = sim.connect();
+        let mut sent = before.clone();
+        for number in 0..20 {
+            sim.send(peer, format!("{} {number}\n", token(1)).as_bytes());
+            sent.extend(format!("{number}\n").into_bytes());
+            (0..5).for_each(|_| _ = sim.turn());
+        }
+        sim.run_for(Duration::from_secs(2));
+        drain(&mut sim, &[peer]);
+        let mut stored = Vec::new();
+        for (base, bytes) in sim.segments(token(1)) {
+            assert_eq!(base.0, stored.len() as u64, "seed {seed}");
+            stored.extend_from_slice(bytes);
+        }
+        assert_eq!(stored, sent, "seed {seed}");
+        let lost = |notice: &Notice| matches!(notice, Notice::Poisoned { from: Position(350), to: Position(700), .. });
+        // If the first sync went well, all that is given up later is in memory.
+        let is_right = |notice: &Notice| match notice {
+            Notice::Poisoned { from, to, .. } => from == to || lost(notice),
+            _ => true,
+        };
+        assert!(sim.notices().iter().all(is_right), "{:?}", sim.notices());
+        rewritten += sim.notices().iter().filter(|notice| lost(notice)).count();
+    }
+    assert!(rewritten > 20, "{rewritten}");
 }

@@ -14,7 +14,7 @@ use engine::driver::sim::{Ending, Fault, Faults, PeerId, Sim, When};
 use engine::framing::Framing;
 use engine::handover::ShardId;
 use engine::route::Ownership;
-use engine::segment::{Offset, Position};
+use engine::segment::Offset;
 use engine::shard::{Allowance, Command, ListenerConfig, Notice, ShardConfig, SyncLevel};
 use engine::wire::Reject;
 
@@ -671,43 +671,6 @@ fn a_flood_meets_closed_windows_and_bounded_memory() {
 }
 
 // Logs that exist already, and descriptors.
-
-/// What an earlier run wrote is in no memory of this one: where a sync fails it stays where it is, and is told of.
-#[test]
-fn what_an_earlier_run_wrote_and_no_sync_brought_to_the_disk_stays() {
-    let before = b"before\n".repeat(100);
-    let mut rewritten = 0;
-    for (seed, nth) in (0..50).flat_map(|seed| [(seed, 0), (seed, 1)]) {
-        let mut config = config(4096);
-        config.sync = SyncLevel::Batch;
-        let faults = Faults::none().with(Fault::SyncFailed, When::Nth(nth));
-        let mut sim = Sim::with_unsynced_log(seed, faults, config, token(1), (Offset(0), &before), Position(350));
-        let peer = sim.connect();
-        let mut sent = before.clone();
-        for number in 0..20 {
-            sim.send(peer, format!("{} {number}\n", token(1)).as_bytes());
-            sent.extend(format!("{number}\n").into_bytes());
-            (0..5).for_each(|_| _ = sim.turn());
-        }
-        sim.run_for(Duration::from_secs(2));
-        drain(&mut sim, &[peer]);
-        let mut stored = Vec::new();
-        for (base, bytes) in sim.segments(token(1)) {
-            assert_eq!(base.0, stored.len() as u64, "seed {seed}");
-            stored.extend_from_slice(bytes);
-        }
-        assert_eq!(stored, sent, "seed {seed}");
-        let lost = |notice: &Notice| matches!(notice, Notice::Poisoned { from: Position(350), to: Position(700), .. });
-        // If the first sync went well, all that is given up later is in memory.
-        let is_right = |notice: &Notice| match notice {
-            Notice::Poisoned { from, to, .. } => from == to || lost(notice),
-            _ => true,
-        };
-        assert!(sim.notices().iter().all(is_right), "{:?}", sim.notices());
-        rewritten += sim.notices().iter().filter(|notice| lost(notice)).count();
-    }
-    assert!(rewritten > 20, "{rewritten}");
-}
 
 #[test]
 fn a_log_goes_on_where_it_ended() {
