@@ -146,7 +146,7 @@ pub const HANDOVER_BATCHES_MIN: usize = 64;
 pub const HANDOVER_QUEUE_PARTS: usize = 4;
 
 /// Batches from one of so many shards to one other that have not come back; past it the sender stops reading. Queues are
-/// as long, and there are as many of them as pairs of shards: with one length for all, 128 shards would need 2 GB for them.
+/// as long, and there are as many of them as pairs of shards: with one length for all, 128 shards would need 1 GB for them.
 #[must_use]
 pub fn handover_batches_max(shards: u16) -> usize {
     let others = usize::from(shards).saturating_sub(1).max(1);
