@@ -321,7 +321,9 @@ pub fn run(Resolved { config, settings }: Resolved, reread: Reread) -> Result<bo
     if outcome.unsynced {
         say(
             Level::Error,
-            format_args!("the last sync failed: what was written since the one before may be lost; look at the disk"),
+            format_args!(
+                "a sync failed at the end: what was written since the last good one may be lost; look at the disk"
+            ),
         );
     }
     say(Level::Info, format_args!("drained {}", outcome.counters));

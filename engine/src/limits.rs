@@ -69,6 +69,8 @@ pub const INDEX_BYTES_MAX: u64 = 64 * MIB;
 pub const COMPRESS_AFTER_DEFAULT: Duration = Duration::from_mins(10);
 /// Sealed segments that could not be looked after, for want of room perhaps, are looked at again after this long.
 pub const KEEP_RETRY: Duration = Duration::from_mins(1);
+/// The time by which files are old is noted at least this often.
+pub const NOTE_GAP: Duration = Duration::from_hours(1);
 /// Bytes of entries in one frame of a compressed segment: what has to be decoded to read one of them.
 pub const PACKED_FRAME_BYTES: u32 = 1024 * 1024;
 /// `engine tail -n`: as coreutils' tail.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use support::process::{Engine, engine, finish, wait_until};
+use support::process::{DEADLINE, Engine, engine, finish, wait_until};
 
 const T: &str = "2bfbea1e-10c3-4419-bdad-7e6435882e1f";
 /// At 20 each 5 ms: a minute and more.
@@ -176,8 +176,13 @@ fn retention_keeps_the_newest() {
     let pid = rustix::process::Pid::from_child(&follower);
     let mut told = BufReader::new(follower.stderr.take().unwrap());
     let reading = std::thread::spawn(move || follower.wait_with_output().unwrap());
-    let mut stderr = String::new();
-    told.read_line(&mut stderr).unwrap();
+    let (first, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        told.read_line(&mut line).unwrap();
+        first.send(line).unwrap();
+    });
+    let stderr = heard.recv_timeout(DEADLINE).unwrap();
     assert!(
         stderr.contains("2bfbea1e…: offsets ") && stderr.contains(" were deleted before they were read"),
         "{stderr}"

@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use super::no_resources;
 use crate::diag::{Level, log, quoted};
 use crate::error::StartError;
-use crate::limits::KEEP_RETRY;
+use crate::limits::{KEEP_RETRY, NOTE_GAP};
 use crate::shard::{KeeperMail, Removal};
 use crate::store::keep::{Clock, Keeper, Kept, Ledger, Now, Rules};
 use crate::store::recover::Recovered;
@@ -85,8 +85,8 @@ fn keep(
 ) {
     loop {
         let now = Instant::now();
-        let soonest = due.values().min().map_or(Duration::MAX, |at| at.saturating_duration_since(now));
-        let first = match inbox.recv_timeout(soonest) {
+        let soonest = due.values().min().map_or(NOTE_GAP, |at| at.saturating_duration_since(now));
+        let first = match inbox.recv_timeout(soonest.min(NOTE_GAP)) {
             Ok(mail) => Some(mail),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
@@ -99,12 +99,11 @@ fn keep(
                     ledger.recorded(removal);
                     removal.token
                 }
-                KeeperMail::End => return,
+                KeeperMail::End => return note(keeper, &mut clock),
             };
             due.insert(token, now);
         }
         let now = Instant::now();
-        let mut trusted = None;
         let ready: Vec<Token> = due.iter().filter(|&(_, at)| *at <= now).map(|(&token, _)| token).collect();
         for token in ready {
             if keeper.end.load(Ordering::Relaxed) {
@@ -113,7 +112,6 @@ fn keep(
             due.remove(&token);
             let wall = SystemTime::now();
             let now = Now { wall, trusted: clock.tick(wall, Instant::now()) };
-            trusted = Some(now.trusted);
             let next = keeper.look_after(&mut ledger, token, now).unwrap_or_else(|error| {
                 let error = quoted(&error);
                 log(Level::Warn, format_args!("sealed segments are left as they are, for now error={error}"));
@@ -121,7 +119,12 @@ fn keep(
             });
             due.extend(next.and_then(|next| Some((token, Instant::now().checked_add(next)?))));
         }
-        // Without it the next engine begins with the time of the newest entry.
-        let _noted = trusted.map(|time| keeper.data.note_time(time));
+        note(keeper, &mut clock);
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how old files are is no business of the core")]
+fn note(keeper: &Keeper<'_>, clock: &mut Clock) {
+    // Without it the next engine begins with the time of the newest entry.
+    let _noted = keeper.data.note_time(clock.tick(SystemTime::now(), Instant::now()));
 }

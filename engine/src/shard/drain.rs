@@ -48,7 +48,7 @@ pub struct Outcome {
     pub unstored_bytes: u64,
     /// Whether connections that the kernel had accepted were left in a listener's queue, or datagrams in a socket.
     pub abandoned_queue: bool,
-    /// The last sync failed: what was written since the one before may be lost.
+    /// A sync or the journal failed at the end: what was written since the last sync may be lost.
     pub unsynced: bool,
 }
 

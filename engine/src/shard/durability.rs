@@ -108,7 +108,7 @@ enum Ending {
     Stopping,
     /// Done. Where only the clean stop is not on the disk, the next start looks closer.
     Over,
-    /// Over, and what was written since the last sync may be lost.
+    /// Over, without a clean stop: a sync or the journal has failed, and what was written since the last sync may be lost.
     Failed,
 }
 
@@ -168,7 +168,7 @@ impl Durability {
         }
     }
 
-    /// Whether the end came without its sync.
+    /// Whether the end came without a sync that tells of everything.
     pub(super) fn has_failed(&self) -> bool {
         self.ending == Ending::Failed
     }
@@ -195,6 +195,8 @@ impl Durability {
     /// The table of a new journal is complete: a checkpoint follows the next barrier.
     pub(super) fn needs_checkpoint(&mut self) {
         self.checkpoint_due = true;
+        // A barrier that is under way covers less than this table tells of.
+        self.checkpoint_covered = false;
     }
 
     fn has_news(&self) -> bool {
@@ -351,6 +353,10 @@ impl Logs {
             self.journal.checkpointed(&mut self.pool, ops);
         }
         if self.durability.ending == Ending::Wanted && !self.durability.has_news() {
+            if self.journal.is_broken() {
+                self.durability.ending = Ending::Failed;
+                return;
+            }
             self.durability.ending = Ending::Stopping;
             self.journal.add(JournalEntry::CleanStop, &mut self.pool);
         }

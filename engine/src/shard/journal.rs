@@ -102,6 +102,8 @@ pub(super) struct Journal {
     change: Change,
     /// The file before may not be on the disk: syncing the one at hand is not enough.
     left_a_file: bool,
+    /// A write or a sync has failed: the file cannot be relied on, and none that could has followed.
+    broken: bool,
     stays: bool,
     /// Bytes of segments that records tell of since the last change.
     recorded_bytes: u64,
@@ -130,6 +132,7 @@ impl Journal {
             failed_at: None,
             change: Change::None,
             left_a_file: false,
+            broken: false,
             stays: false,
             recorded_bytes: 0,
             changed_at: Time::default(),
@@ -262,6 +265,11 @@ impl Journal {
         }
     }
 
+    /// Whether records may be missing, or the disk may have lost what they tell of.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// Whether no change to another file is under way.
     pub(super) fn is_settled(&self) -> bool {
         self.change == Change::None
@@ -294,12 +302,14 @@ impl Journal {
         }
         self.add(JournalEntry::Checkpoint, pool);
         self.change = Change::None;
+        self.broken = false;
         let generation = std::mem::replace(&mut self.checkpointed, self.generation);
         ops.push_back(Op::RemoveJournals(JournalId { shard: self.shard, generation }));
     }
 
     /// The file, or its table, cannot be relied on: another begins.
     pub(super) fn renew(&mut self) {
+        self.broken = true;
         if matches!(self.change, Change::None | Change::Table(_) | Change::Syncing) {
             self.change = Change::Making;
         }

@@ -220,8 +220,9 @@ pub fn begin(
     let run = u32::try_from(generation).expect("a new generation every second lasts for 136 years");
     let path = data.path().join(JOURNAL);
     let dir = data.root().dir_or_new(JOURNAL).map_err(file_error(&path, "made"))?;
-    if journals.files.is_empty() && !logs.is_empty() {
-        // Nothing tells what of the segments is on the disk, and the checkpoints are going to say that all of it is.
+    let tells_all = journals.files.last().is_some_and(|file| file.header.boot == beginning.boot);
+    if !(tells_all && journals.damaged(beginning.boot) == 0) {
+        // Of segments that no journal of this start tells of, the checkpoints are going to say that all is on the disk.
         data.root().sync_file_system().map_err(file_error(data.path(), "synced"))?;
     }
     let mut starts = Vec::new();

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::segment_file::{Packer, SegmentFile};
+use super::segment_file::{Packer, SegmentFile, same_bytes};
 use super::{CHUNK_BYTES, LogFiles, chunk_of, file_error};
 use crate::error::FileError;
 use crate::limits::KEEP_RETRY;
@@ -398,18 +398,7 @@ pub(super) fn is_same(a: &mut SegmentFile, b: &mut SegmentFile, end: &AtomicBool
     if b.len()? != len {
         return Ok(false);
     }
-    let (mut ours, mut theirs) = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
-    let mut at = 0;
-    while at < len {
-        let (ours, theirs) = (chunk_of(&mut ours, len - at), chunk_of(&mut theirs, len - at));
-        a.read_exact_at(ours, at)?;
-        b.read_exact_at(theirs, at)?;
-        if ours != theirs || end.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
-        at += ours.len() as u64;
-    }
-    Ok(true)
+    same_bytes(a, 0, b, len, end)
 }
 
 #[cfg(test)]

@@ -77,7 +77,8 @@ impl Summary {
     fn add(&mut self, dir: &Dir, base: Offset, next: Option<Offset>) -> io::Result<()> {
         let Some(stat) = stat(dir, base)? else { return Ok(()) };
         let len = match (next, dir.stat(&segment_name(base))?) {
-            (_, Some(text)) => text.len,
+            // One that was given up ends in the next one, and is cut there some time.
+            (next, Some(text)) => next.map_or(text.len, |next| text.len.min(next.in_segment(base).0)),
             // Compressed: the names say how long it was.
             (Some(next), None) => next.in_segment(base).0,
             (None, None) => SegmentFile::open(dir, base)?.map_or(Ok(0), |file| file.len())?,

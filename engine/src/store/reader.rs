@@ -165,12 +165,14 @@ impl<'a> Reading<'a> {
 
     /// Goes back from the end, segment by segment, until there are enough.
     fn begin_before_end(&mut self, entries: u64) -> Result<(), ReadError> {
-        let mut left = entries;
+        let (mut left, mut next) = (entries, None);
         for base in self.bases()?.into_iter().rev() {
             let error = || segment_error(&self.path, base, "read");
             // One that is gone was older than all that is left.
             let Some(mut file) = SegmentFile::open(&self.dir, base).map_err(error())? else { break };
             let len = file.len().map_err(error())?;
+            // The end of one that was given up is in the next one too.
+            let len = next.replace(base).map_or(len, |next: Offset| len.min(next.in_segment(base).0));
             let whole = last_lf(len, &mut self.chunk, |part, at| file.read_exact_at(part, at)).map_err(error())?;
             let (start, lacking) = last_entries(&mut file, whole, left, &mut self.chunk).map_err(error())?;
             (self.reached, left) = (Some((base, start)), lacking);

@@ -11,6 +11,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use zeekstd::seek_table::Format;
@@ -91,20 +92,32 @@ pub(super) fn is_repeated(dir: &Dir, base: Offset, next: Offset) -> bool {
         };
         let start = next.in_segment(base).0;
         let len = file.len()?.saturating_sub(start).min(copy.len()?);
-        let (mut ours, mut theirs) = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
-        let mut at = 0;
-        while at < len {
-            let (ours, theirs) = (chunk_of(&mut ours, len - at), chunk_of(&mut theirs, len - at));
-            file.read_exact_at(ours, start + at)?;
-            copy.read_exact_at(theirs, at)?;
-            if ours != theirs {
-                return Ok(false);
-            }
-            at += ours.len() as u64;
-        }
-        Ok(true)
+        same_bytes(&mut file, start, &mut copy, len, &AtomicBool::new(false))
     };
-    compare().unwrap_or(false)
+    // The first time it may be cut in the middle.
+    compare().or_else(|_| compare()).unwrap_or(false)
+}
+
+/// Whether a file has from a position on what the other one begins with; false too if it was broken off.
+pub(super) fn same_bytes(
+    file: &mut SegmentFile,
+    start: u64,
+    copy: &mut SegmentFile,
+    len: u64,
+    end: &AtomicBool,
+) -> io::Result<bool> {
+    let (mut ours, mut theirs) = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
+    let mut at = 0;
+    while at < len {
+        let (ours, theirs) = (chunk_of(&mut ours, len - at), chunk_of(&mut theirs, len - at));
+        file.read_exact_at(ours, start + at)?;
+        copy.read_exact_at(theirs, at)?;
+        if ours != theirs || end.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        at += ours.len() as u64;
+    }
+    Ok(true)
 }
 
 /// A compressed segment.

@@ -146,11 +146,15 @@ impl DataDir {
         }
     }
 
-    /// Notes how late it is for what is deleted by its age, in whole seconds: a text in LOCK, for the next engine.
+    /// Notes how late it is for what is deleted by its age, in whole seconds: a text in LOCK, for the next engine. It never
+    /// goes back.
     ///
     /// # Errors
     /// Those of the system calls.
     pub fn note_time(&self, time: SystemTime) -> io::Result<()> {
+        if self.noted_time().is_some_and(|noted| noted >= time) {
+            return Ok(());
+        }
         let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::MAX);
         let text = format!("{time:.0}\n");
         let file = self.root.file(LOCK, Access::Write)?;
