@@ -10,13 +10,12 @@
 pub mod watch;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -31,8 +30,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::config::AdminAddress;
 use crate::error::{StartError, shown};
-use crate::limits::{ACCEPT_RETRY, ADMIN_CONNECTION_TIME, ADMIN_CONNECTIONS_MAX, BIND_RETRY};
+use crate::limits::{ACCEPT_RETRY, ADMIN_CONNECTION_TIME, ADMIN_CONNECTIONS_MAX};
 use crate::metrics::render;
+use crate::sys::listener::bind_patiently;
 use watch::{Verdict, Watch};
 
 const PATHS: &str = "give /metrics, /healthz or /readyz";
@@ -107,7 +107,7 @@ impl Bound {
     fn bind(address: &AdminAddress) -> Result<Option<Self>, StartError> {
         let bound = match address {
             AdminAddress::Off => return Ok(None),
-            AdminAddress::Tcp(address) => bind_patiently(*address).map(Self::Tcp),
+            AdminAddress::Tcp(address) => bind_patiently(|| TcpListener::bind(address)).map(Self::Tcp),
             AdminAddress::Unix(path) => bind_unix(path).map(|listener| Self::Unix(listener, path.clone())),
         };
         bound.map(Some).map_err(|error| {
@@ -161,20 +161,6 @@ impl Listener {
             Self::Tcp(listener) => Box::new(listener.accept().await?.0),
             Self::Unix(listener) => Box::new(listener.accept().await?.0),
         })
-    }
-}
-
-/// A busy port is tried for some time: a killed predecessor frees it late.
-#[expect(clippy::disallowed_methods, reason = "the deadline of a start, before there is a shard")]
-fn bind_patiently(address: SocketAddr) -> io::Result<TcpListener> {
-    let deadline = Instant::now() + BIND_RETRY;
-    loop {
-        match TcpListener::bind(address) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
-                std::thread::sleep(ACCEPT_RETRY);
-            }
-            result => return result,
-        }
     }
 }
 

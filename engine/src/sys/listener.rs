@@ -60,8 +60,11 @@ pub(super) fn bind_refused(address: SocketAddr, flag: &str, error: io::Error) ->
 }
 
 /// Binds; a busy port is tried for [`BIND_RETRY`].
+///
+/// # Errors
+/// Those of the system call.
 #[expect(clippy::disallowed_methods, reason = "the deadline of a start, before there is a shard")]
-pub(super) fn bind_patiently(bind: impl Fn() -> io::Result<Socket>) -> io::Result<Socket> {
+pub fn bind_patiently<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
     let deadline = Instant::now() + BIND_RETRY;
     loop {
         match bind() {
