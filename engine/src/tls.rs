@@ -104,9 +104,7 @@ pub enum Handshake {
 
 /// One connection's TLS.
 pub struct Session {
-    server: Server,
-    /// From the first whole record on: it is large, and who never says hello has none.
-    connection: Option<UnbufferedServerConnection>,
+    connection: UnbufferedServerConnection,
     /// The first bytes have not been looked at.
     fresh: bool,
     said_goodbye: bool,
@@ -126,8 +124,8 @@ impl Session {
     /// Waits for a client's first message.
     #[must_use]
     pub fn new(server: &Server) -> Self {
-        let server = server.clone();
-        Self { server, connection: None, fresh: true, said_goodbye: false, carry: None, record_at: 0, outgoing: None }
+        let connection = server.accept();
+        Self { connection, fresh: true, said_goodbye: false, carry: None, record_at: 0, outgoing: None }
     }
 
     /// Takes what was received, decrypts it where it is, and gives the decoder the lines.
@@ -149,8 +147,7 @@ impl Session {
             let Some(carry) = self.carry.take() else {
                 // Found out now: in the records of an unfinished handshake message the library moves bytes.
                 let behind = unfinished_record(input);
-                let is_whole = behind > 0 || self.connection.is_some();
-                let taken = if is_whole { self.process(input, decoder, limit, sink)? } else { 0 };
+                let taken = self.process(input, decoder, limit, sink)?;
                 if taken < input.len() {
                     self.carry = Some(sink.memory().append(None, &input[taken..]));
                     self.record_at = behind - taken;
@@ -190,13 +187,13 @@ impl Session {
     /// Whether the handshake is not over yet.
     #[must_use]
     pub fn is_handshaking(&self) -> bool {
-        self.connection.as_ref().is_none_or(|connection| connection.is_handshaking())
+        self.connection.is_handshaking()
     }
 
     /// How the handshake ended, once it has.
     #[must_use]
     pub fn handshake(&self) -> Handshake {
-        match self.connection.as_ref().and_then(|connection| connection.handshake_kind()) {
+        match self.connection.handshake_kind() {
             Some(HandshakeKind::Resumed) => Handshake::Resumed,
             _ => Handshake::Full,
         }
@@ -205,7 +202,7 @@ impl Session {
     /// Whether the client has shown a certificate, which was valid: now, or when it got the ticket that it came with.
     #[must_use]
     pub fn client_is_known(&self) -> bool {
-        self.connection.as_ref().is_some_and(|connection| connection.peer_certificates().is_some())
+        self.connection.peer_certificates().is_some()
     }
 
     /// Whether a part of a record has come and the rest of it has not.
@@ -224,11 +221,10 @@ impl Session {
         if self.said_goodbye || self.is_handshaking() {
             return;
         }
-        let Some(connection) = &mut self.connection else { return };
         self.said_goodbye = true;
         // The library looks for what it has seen of a handshake message where it saw it.
         let seen = self.carry.as_mut().map_or(&mut [][..], WriteBuf::content_mut);
-        let UnbufferedStatus { state, .. } = connection.process_tls_records(seen);
+        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(seen);
         if let Ok(ConnectionState::WriteTraffic(mut traffic)) = state {
             let mut record = [0; CLOSE_NOTIFY_BYTES_MAX];
             if let Ok(bytes) = traffic.queue_close_notify(&mut record) {
@@ -275,8 +271,7 @@ impl Session {
     ) -> Result<usize, Stop> {
         let mut done = 0;
         loop {
-            let connection = self.connection.get_or_insert_with(|| self.server.accept());
-            let UnbufferedStatus { mut discard, state, .. } = connection.process_tls_records(&mut input[done..]);
+            let UnbufferedStatus { mut discard, state, .. } = self.connection.process_tls_records(&mut input[done..]);
             let goes_on = match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
@@ -311,10 +306,9 @@ impl Session {
     /// The alert that says what the peer did wrong.
     #[cold]
     fn take_last_words(&mut self, memory: &mut BufferPool) {
-        let Some(connection) = &mut self.connection else { return };
         // While there is something to send, no input is looked at.
-        while connection.wants_write() {
-            let Ok(ConnectionState::EncodeTlsData(data)) = connection.process_tls_records(&mut []).state else {
+        while self.connection.wants_write() {
+            let Ok(ConnectionState::EncodeTlsData(data)) = self.connection.process_tls_records(&mut []).state else {
                 return;
             };
             encode(data, &mut self.outgoing, memory);
