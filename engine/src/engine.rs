@@ -643,11 +643,9 @@ fn tell_until_the_end(notices: &Receiver<Notice>, untold: &AtomicU64) {
 
 fn tell(notice: Notice) {
     match notice {
-        Notice::Closed { reason, seen, peer: None } => {
-            log(Level::Warn, format_args!("connection closed reason={reason} seen={seen}"));
-        }
-        Notice::Closed { reason, seen, peer: Some(peer) } => {
-            log(Level::Warn, format_args!("connection closed reason={reason} seen={seen} peer={peer}"));
+        Notice::Closed { reason, seen, peer } => {
+            let peer = peer.map_or_else(String::new, |peer| format!(" peer={peer}"));
+            log(Level::Warn, format_args!("connection closed reason={reason} seen={seen}{peer}"));
         }
         Notice::HandshakeFailed { reason, seen } => {
             log(Level::Warn, format_args!("tls handshake failed seen={seen} error={}", quoted(&reason)));

@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FallocateFlags, FlockOperation, Mode};
 use rustix::io::Errno;
@@ -152,7 +152,7 @@ impl DataDir {
     /// # Errors
     /// Those of the system calls.
     pub fn note_time(&self, time: SystemTime) -> io::Result<()> {
-        if self.noted_time().is_some_and(|noted| noted >= time) {
+        if self.noted_time().is_some_and(|noted| noted + Duration::from_secs(1) > time) {
             return Ok(());
         }
         let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::MAX);
