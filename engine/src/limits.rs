@@ -121,6 +121,10 @@ pub const SYNCED_ONE_BY_ONE_MAX: usize = 32;
 
 /// A recovery that finds no room on the disk is tried again this often.
 pub const RECOVERY_RETRY: Duration = Duration::from_secs(1);
+/// Threads that ask the disk for what recovery will look at, if the machine was started anew.
+pub const RECOVERY_READERS: usize = 16;
+/// So many logs ahead at most.
+pub const READ_AHEAD_LOGS: usize = 1024;
 
 /// Entries of a shard's submission queue; a full one is submitted early. Both queues count against the user's memlock
 /// limit. Four times as many of both took 536 KiB a shard instead of 140 and gained nothing: M entries per core-second at

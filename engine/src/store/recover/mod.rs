@@ -22,6 +22,7 @@ mod content;
 mod history;
 mod inspect;
 mod quarantine;
+mod read_ahead;
 
 use std::fs::File;
 use std::io;
@@ -31,6 +32,7 @@ use std::time::{Duration, SystemTime};
 use super::journals::Journals;
 use super::{CHUNK_BYTES, LogFiles, file_error, log_token};
 use crate::error::{Damage, RecoverError};
+use crate::limits::READ_AHEAD_LOGS;
 use crate::segment::journal::{Batch, BootId, Proof};
 use crate::segment::{
     CURRENT, CURRENT_NEW, LogName, Offset, Position, REJECTED, index_name, is_reserved, packed_name, segment_name,
@@ -43,6 +45,7 @@ use crate::wire::{Reject, Token};
 pub(super) use history::History;
 use history::Known;
 use quarantine::Quarantine;
+use read_ahead::read_ahead;
 
 /// What recovery found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -162,11 +165,16 @@ pub fn recover_unless(
     };
     let mut entries = data.root().entries().map_err(file_error(data.path(), "listed"))?;
     entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    for entry in &entries {
-        if stopped() {
-            return Err(RecoverError::Stopped);
+    for entries in entries.chunks(READ_AHEAD_LOGS) {
+        if !recovery.has_whole_memory() {
+            read_ahead(data.root(), entries);
         }
-        recovery.name(entry)?;
+        for entry in entries {
+            if stopped() {
+                return Err(RecoverError::Stopped);
+            }
+            recovery.name(entry)?;
+        }
     }
     recovery.missing_logs()?;
     recovery.quarantine.execute()?;
