@@ -74,6 +74,19 @@ impl Server {
         Ok(Duration::from_nanos(nanoseconds))
     }
 
+    /// Processor time of all of it, threads that have ended and the kernel's workers for it too; in steps of 10 ms.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn whole_processor_time(&self) -> Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // proc_pid_stat(5): behind the name in brackets utime and stime are the 12th and the 13th.
+        let (_, fields) = stat.rsplit_once(')').ok_or("no name in stat")?;
+        let ticks =
+            fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<std::result::Result<u64, _>>()?;
+        Ok(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
+    }
+
     /// Anonymous memory in bytes.
     ///
     /// # Errors

@@ -233,12 +233,16 @@ pub const BIND_TRY: Duration = Duration::from_millis(100);
 
 /// `--handshakes-max`: TLS handshakes that a shard makes at a time. Each costs some 10 KiB.
 pub const HANDSHAKES_MAX_DEFAULT: u64 = 256;
-/// A TLS handshake that takes longer ends its connection; so does a PROXY header that takes longer from its first byte, and
+/// A TLS handshake that takes longer ends its connection, and so does a hello; so does a PROXY header that takes longer from its first byte, and
 /// a peer that takes longer to go after our last word.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// While others wait for their turn to make a TLS handshake, one that has not brought its `ClientHello` so long after its
-/// turn began gives it up. Who waited has mostly sent it by then.
-pub const HANDSHAKE_TURN: Duration = Duration::from_millis(250);
+/// While others wait for their turn to make a TLS handshake, one that takes longer gives it up: more than two round trips
+/// round the earth.
+pub const HANDSHAKE_TURN: Duration = Duration::from_secs(2);
+/// So many connections end at a time because their time is over: each takes some 30 us, and others wait meanwhile.
+pub const EXPIRED_MAX: usize = 64;
+/// So long after that the next ones do.
+pub const EXPIRED_GAP: Duration = Duration::from_millis(16);
 /// Bytes of a TLS connection that wait for the rest of a record, or of a handshake message: two of the largest records
 /// (16 KiB and 2 KiB of overhead, RFC 5246), and a chain of client certificates longer than that is nobody's.
 pub const TLS_CARRY_BYTES_MAX: usize = 64 * 1024;

@@ -30,6 +30,8 @@ use crate::wire::entry::TLS_HELLO;
 
 /// Bytes of a record before its payload: type, version, length.
 const HEADER_BYTES: usize = 5;
+/// Payload of a record that is not encrypted, at most (RFC 8446, 5.1).
+const HELLO_BYTES_MAX: usize = 16 * 1024;
 /// More than a `close_notify` with all that the cipher adds.
 const CLOSE_NOTIFY_BYTES_MAX: usize = 64;
 
@@ -104,7 +106,9 @@ pub enum Handshake {
 
 /// One connection's TLS.
 pub struct Session {
-    connection: UnbufferedServerConnection,
+    server: Server,
+    /// From the handshake's beginning on.
+    connection: Option<UnbufferedServerConnection>,
     /// The first bytes have not been looked at.
     fresh: bool,
     said_goodbye: bool,
@@ -124,11 +128,34 @@ impl Session {
     /// Waits for a client's first message.
     #[must_use]
     pub fn new(server: &Server) -> Self {
-        let connection = server.accept();
-        Self { connection, fresh: true, said_goodbye: false, carry: None, record_at: 0, outgoing: None }
+        let server = server.clone();
+        Self { server, connection: None, fresh: true, said_goodbye: false, carry: None, record_at: 0, outgoing: None }
     }
 
-    /// Takes what was received, decrypts it where it is, and gives the decoder the lines.
+    /// Whether the handshake has not begun and the client's first record is here, as far as it is needed.
+    #[must_use]
+    pub fn has_hello(&self) -> bool {
+        let Some(carry) = self.carry.as_ref().filter(|_| self.connection.is_none()) else { return false };
+        let record = carry.content();
+        // One that announces what no hello is, is told so at once.
+        let is_nonsense = record.first_chunk().is_some_and(|header| !(1..=HELLO_BYTES_MAX).contains(&length(*header)));
+        is_nonsense || missing(record) == 0
+    }
+
+    /// Begins the handshake, with what has come so far.
+    ///
+    /// # Errors
+    /// As [`Session::receive`].
+    pub fn begin(&mut self, decoder: &mut LineDecoder, limit: usize, sink: &mut impl LineSink) -> Result<(), Stop> {
+        self.connection = Some(self.server.accept());
+        let Some(mut hello) = self.carry.take() else { return Ok(()) };
+        let result = self.receive(hello.content_mut(), decoder, limit, sink);
+        sink.memory().give(hello);
+        result
+    }
+
+    /// Takes what was received, decrypts it where it is, and gives the decoder the lines. Before the handshake has begun it
+    /// is kept.
     ///
     /// # Errors
     ///
@@ -142,6 +169,9 @@ impl Session {
     ) -> Result<(), Stop> {
         if self.fresh {
             self.look_at_first_bytes(input)?;
+        }
+        if self.connection.is_none() {
+            return self.keep(input, sink.memory());
         }
         while !input.is_empty() {
             let Some(carry) = self.carry.take() else {
@@ -173,13 +203,25 @@ impl Session {
             let dropped = *taken.as_ref().unwrap_or(&0);
             carry.drop_front(dropped);
             self.record_at = behind - dropped;
-            let too_long = carry.content().len() > TLS_CARRY_BYTES_MAX;
             self.carry = Some(carry);
             taken?;
-            if too_long {
-                let reason = "a handshake message is too long".to_owned();
-                return Err(Stop::Failed(TlsError { reason, loses_a_record: true }));
-            }
+            self.check_carry()?;
+        }
+        Ok(())
+    }
+
+    /// Keeps what comes before the handshake has begun.
+    fn keep(&mut self, input: &[u8], memory: &mut BufferPool) -> Result<(), Stop> {
+        if !input.is_empty() {
+            self.carry = Some(memory.append(self.carry.take(), input));
+        }
+        self.check_carry()
+    }
+
+    fn check_carry(&self) -> Result<(), Stop> {
+        if self.carry.as_ref().is_some_and(|carry| carry.content().len() > TLS_CARRY_BYTES_MAX) {
+            let reason = "a handshake message is too long".to_owned();
+            return Err(Stop::Failed(TlsError { reason, loses_a_record: true }));
         }
         Ok(())
     }
@@ -187,13 +229,13 @@ impl Session {
     /// Whether the handshake is not over yet.
     #[must_use]
     pub fn is_handshaking(&self) -> bool {
-        self.connection.is_handshaking()
+        self.connection.as_ref().is_none_or(|connection| connection.is_handshaking())
     }
 
     /// How the handshake ended, once it has.
     #[must_use]
     pub fn handshake(&self) -> Handshake {
-        match self.connection.handshake_kind() {
+        match self.connection.as_ref().and_then(|connection| connection.handshake_kind()) {
             Some(HandshakeKind::Resumed) => Handshake::Resumed,
             _ => Handshake::Full,
         }
@@ -202,7 +244,7 @@ impl Session {
     /// Whether the client has shown a certificate, which was valid: now, or when it got the ticket that it came with.
     #[must_use]
     pub fn client_is_known(&self) -> bool {
-        self.connection.peer_certificates().is_some()
+        self.connection.as_ref().is_some_and(|connection| connection.peer_certificates().is_some())
     }
 
     /// Whether a part of a record has come and the rest of it has not.
@@ -221,10 +263,11 @@ impl Session {
         if self.said_goodbye || self.is_handshaking() {
             return;
         }
+        let Some(connection) = &mut self.connection else { return };
         self.said_goodbye = true;
         // The library looks for what it has seen of a handshake message where it saw it.
         let seen = self.carry.as_mut().map_or(&mut [][..], WriteBuf::content_mut);
-        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(seen);
+        let UnbufferedStatus { state, .. } = connection.process_tls_records(seen);
         if let Ok(ConnectionState::WriteTraffic(mut traffic)) = state {
             let mut record = [0; CLOSE_NOTIFY_BYTES_MAX];
             if let Ok(bytes) = traffic.queue_close_notify(&mut record) {
@@ -270,8 +313,8 @@ impl Session {
         sink: &mut impl LineSink,
     ) -> Result<usize, Stop> {
         let mut done = 0;
-        loop {
-            let UnbufferedStatus { mut discard, state, .. } = self.connection.process_tls_records(&mut input[done..]);
+        while let Some(connection) = &mut self.connection {
+            let UnbufferedStatus { mut discard, state, .. } = connection.process_tls_records(&mut input[done..]);
             let goes_on = match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
@@ -298,17 +341,19 @@ impl Session {
             };
             done += discard;
             if !goes_on {
-                return Ok(done);
+                break;
             }
         }
+        Ok(done)
     }
 
     /// The alert that says what the peer did wrong.
     #[cold]
     fn take_last_words(&mut self, memory: &mut BufferPool) {
+        let Some(connection) = &mut self.connection else { return };
         // While there is something to send, no input is looked at.
-        while self.connection.wants_write() {
-            let Ok(ConnectionState::EncodeTlsData(data)) = self.connection.process_tls_records(&mut []).state else {
+        while connection.wants_write() {
+            let Ok(ConnectionState::EncodeTlsData(data)) = connection.process_tls_records(&mut []).state else {
                 return;
             };
             encode(data, &mut self.outgoing, memory);
@@ -318,17 +363,22 @@ impl Session {
 
 /// Bytes that a record lacks: up to the end of its header, or up to its own.
 fn missing(record: &[u8]) -> usize {
-    match record.first_chunk::<HEADER_BYTES>() {
-        Some([_, _, _, high, low]) => HEADER_BYTES + usize::from(u16::from_be_bytes([*high, *low])) - record.len(),
+    match record.first_chunk() {
+        Some(header) => (HEADER_BYTES + length(*header)).saturating_sub(record.len()),
         None => HEADER_BYTES - record.len(),
     }
+}
+
+/// Bytes of a record behind its header.
+fn length([_, _, _, high, low]: [u8; HEADER_BYTES]) -> usize {
+    usize::from(u16::from_be_bytes([high, low]))
 }
 
 /// Where the first record begins that is not all there.
 fn unfinished_record(records: &[u8]) -> usize {
     let mut at = 0;
-    while let Some([_, _, _, high, low]) = records[at..].first_chunk::<HEADER_BYTES>() {
-        let end = at + HEADER_BYTES + usize::from(u16::from_be_bytes([*high, *low]));
+    while let Some(header) = records[at..].first_chunk() {
+        let end = at + HEADER_BYTES + length(*header);
         if end > records.len() {
             break;
         }

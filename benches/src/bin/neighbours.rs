@@ -11,14 +11,13 @@
 //!
 //! Kinds of neighbours: `idle`, 10,000 connections that send nothing; `begun`, 5,000 that have sent half a line;
 //! `left`, 5,000 that were opened and have gone; `stopped`, a sender of 64 connections at full speed that got SIGSTOP;
-//! `handshakes`, 5,000 that have sent half a TLS `ClientHello`, all of them having their turn; `waiting`, the same where
-//! most of them wait for it, lose it and are closed one after the other; `deaf`, 1,000 that have sent a whole one and never
-//! read what the engine answers, which does not fit their receive buffers. The load comes over TLS beside `handshakes` and
-//! `waiting`. Beside `waiting` its connections are made before the neighbours come: they are gone after some seconds, and
-//! those who come after them wait as long.
+//! `handshakes`, 5,000 that have sent half a TLS `ClientHello`; `coming`, the same while they come, and as far as the seconds
+//! go, are ended after their ten; `waiting`, 5,000 that come with a whole one, most of which wait for their turn, and lose it
+//! and are closed one after the other; `deaf`, 1,000 that have sent a whole one and never read what the engine answers, which
+//! does not fit their receive buffers. The load comes over TLS beside those but `deaf`. Its connections are made before
+//! `coming` and `waiting` come: these are gone after some time, and who came after the last would wait as long.
 //!
-//! Prints entries per CPU-second of an engine's shard and the kernel's workers for it, and with by without, round by
-//! round: the median, and the quartiles around it. What neighbours cost once, when they come or go, is a part of that which
+//! Prints entries per CPU-second of an engine, and with by without, round by round: the median, and the quartiles around it. What neighbours cost once, when they come or go, is a part of that which
 //! more seconds make smaller. Old segments go soon, so that the same pages are written again and again. `loadgen` and
 //! `engine` are those beside this program; give it a folder on a tmpfs.
 
@@ -43,12 +42,13 @@ use socket2::{Domain, Socket, Type};
 
 const ENGINE_CORE: &str = "0";
 const GENERATOR_CORE: &str = "1";
-const KINDS: [(&str, usize); 7] = [
+const KINDS: [(&str, usize); 8] = [
     ("idle", 10_000),
     ("begun", 5_000),
     ("left", 5_000),
     ("stopped", 64),
     ("handshakes", 5_000),
+    ("coming", 5_000),
     ("waiting", 5_000),
     ("deaf", 1_000),
 ];
@@ -93,7 +93,7 @@ fn main() -> Result<()> {
         for (at, server) in world.servers.iter().enumerate() {
             let before = server.memory()?;
             let open = || Neighbours::open(&kind, many, server).map(Some);
-            let rates = if kind == "waiting" {
+            let rates = if ["coming", "waiting"].contains(&&*kind) {
                 world.entries_per_cpu_second(open)?
             } else {
                 let _neighbours = open()?;
@@ -139,22 +139,20 @@ impl World {
                 command.args(["--shards", "1", "--connections-per-ip-max", "0"]);
                 command.args(["--tcp", "127.0.0.1:0", "--tls", "127.0.0.1:0", "--compress", "none"]);
                 command.args(["--segment-bytes", "1MiB", "--retain-bytes", "1MiB"]);
-                if kind == "handshakes" {
-                    command.args(["--handshakes-max", "8192"]);
-                }
                 for (flag, name) in [("--cert", "cert.pem"), ("--key", "key.pem"), ("--data", data)] {
                     command.arg(flag).arg(folder.path().join(name));
                 }
             })
         };
         let servers = [start("data")?, start("data-of-the-other")?];
-        let over_tls = ["handshakes", "waiting"].contains(&kind);
+        let over_tls = ["handshakes", "coming", "waiting"].contains(&kind);
         Ok(Self { servers, _folder: folder, over_tls, seconds })
     }
 
     /// Of each engine, while both have the same load, and those come who come `meanwhile`.
     fn entries_per_cpu_second(&self, meanwhile: impl FnOnce() -> Result<Option<Neighbours>>) -> Result<[f64; 2]> {
-        let times = || Ok::<_, Box<dyn Error>>([processor_time(&self.servers[0])?, processor_time(&self.servers[1])?]);
+        let [one, other] = &self.servers;
+        let times = || Ok::<_, Box<dyn Error>>([one.whole_processor_time()?, other.whole_processor_time()?]);
         let before = times()?;
         let mut loads = Vec::new();
         for server in &self.servers {
@@ -196,12 +194,6 @@ fn load(target: SocketAddr) -> Result<Command> {
     Ok(command)
 }
 
-/// Of the shard's thread, which does not end before the engine does, and of the kernel's workers. Some of these may end
-/// meanwhile: writes of the size that there are here need none.
-fn processor_time(server: &Server) -> Result<Duration> {
-    Ok(server.processor_time("shard")? + server.processor_time("iou-wrk")?)
-}
-
 /// Those that do nothing, until they are dropped.
 enum Neighbours {
     Silent { _open: Vec<TcpStream> },
@@ -213,8 +205,8 @@ impl Neighbours {
         let hello;
         let (address, bytes) = match kind {
             "stopped" => return Self::stopped(many, server),
-            "handshakes" | "waiting" => (tls(server), HALF_HELLO),
-            "deaf" => {
+            "handshakes" | "coming" => (tls(server), HALF_HELLO),
+            "deaf" | "waiting" => {
                 hello = whole_hello()?;
                 (tls(server), &hello[..])
             }

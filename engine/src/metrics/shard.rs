@@ -58,7 +58,7 @@ pub struct Counters {
     rejected: [u64; Reject::ALL.len()],
 }
 
-/// What became of a TLS handshake. Every connection to a TLS listener that had its turn has exactly one.
+/// What became of a TLS handshake. Every connection to a TLS listener has exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandshakeResult {
     /// Made, with certificates.
@@ -69,7 +69,7 @@ pub enum HandshakeResult {
     Failed,
     /// The peer ended the connection before.
     Left,
-    /// It took longer than a handshake may.
+    /// It took longer than a handshake may, or its hello did.
     Timeout,
 }
 

@@ -64,10 +64,9 @@ impl Shard {
         self.connections[slot] = Some(Connection { header, ..Connection::new(listener, framing, counted_for) });
         self.counters.connections += 1;
         if tls {
-            self.open_tls(id);
-        } else {
-            self.ops.push_back(Op::Receive(id));
+            self.open_tls(id, listener);
         }
+        self.ops.push_back(Op::Receive(id));
         self.ops.extend(self.phase.welcome(id, tls).into_iter().flatten());
     }
 

@@ -1,28 +1,27 @@
-//! Connections that speak TLS: their turn, their handshake, and what they are told.
+//! Connections that speak TLS: their hello, their handshake, and what they are told.
 //!
 //! ```text
-//!  accepted ─► waits for its turn ─► handshake ─► open ─ close_notify, failure, foreign protocol ─► last word sent,
-//!              (--handshakes-max)    (10 s)                                                   half-closed (10 s)
+//!  accepted ─► says hello ─► waits for its turn ─► handshake ─► open ─ close_notify, failure, foreign protocol ─►
+//!              (10 s)        (--handshakes-max)    (10 s)                 last word sent, half-closed (10 s)
 //! ```
-//! A connection that waits for its turn is not read, so that it costs nothing but its descriptor; the kernel keeps what
-//! it sends. So nobody is turned away, and no more handshakes are in progress than may be. A drain lets all of them go on.
-//! While somebody waits, who has not said hello soon after its turn began loses it: those that connect and say nothing hold
-//! others up by a quarter of a second for each `--handshakes-max` of them.
+//! Who has not said hello costs little and holds nobody up: only a whole first record is in need of a handshake, and no
+//! more of them are in progress than may be. While others wait for their turn, who has not made its handshake within
+//! [`HANDSHAKE_TURN`] loses it. A drain lets all of them go on.
 //!
 //! What is sent goes out one buffer at a time. The write side is shut down only when everything has gone out. A peer that
 //! was told a last word may go by itself: closing at once would reset the connection, and it would never read that word.
 //!
-//! Invariant: a connection that holds one of the handshakes has `handshaking` set and a deadline.
+//! Invariant: a connection has a deadline while its hello is missing and while it makes its handshake.
 
 use std::collections::VecDeque;
 use std::io;
 
 use super::connection::{Connection, Life};
 use super::drain::Phase;
-use super::op::{ConnectionId, Notice, Op, ShutdownSide};
+use super::op::{ConnectionId, ListenerId, Notice, Op, ShutdownSide};
 use super::{Recurring, Shard};
 use crate::buf::{RecvBuf, WriteBuf};
-use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKE_TURN};
+use crate::limits::{EXPIRED_GAP, EXPIRED_MAX, HANDSHAKE_TIMEOUT, HANDSHAKE_TURN};
 use crate::metrics::HandshakeResult;
 use crate::time::Time;
 use crate::tls::{Handshake, Session, Stop};
@@ -33,13 +32,23 @@ pub(super) struct Secure {
     pub(super) session: Session,
     /// Bytes are on their way to the peer.
     pub(super) sending: bool,
-    /// The handshake is in progress, and one of those that may be.
-    handshaking: bool,
-    /// The client has said hello, and was answered.
-    answered: bool,
-    /// The handshake has to be over then, or the peer to be gone.
+    stage: Stage,
+    /// The hello has to be here then, the handshake to be over, or the peer to be gone.
     deadline: Option<Time>,
     leave: Leave,
+}
+
+/// How far the handshake is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The client has not said hello.
+    Silent,
+    /// It has, and waits for its turn.
+    Waiting,
+    /// In progress, and one of those that may be.
+    Making,
+    /// Made, or never to be.
+    Over,
 }
 
 /// How far we are with ending our side.
@@ -59,12 +68,16 @@ enum Leave {
 #[derive(Debug, Default)]
 pub(super) struct Handshakes {
     in_progress: usize,
-    /// Accepted, and not read yet, in the order in which they came.
+    /// In the order in which they said hello; those that have another stage by now mean nothing.
     waiting: VecDeque<ConnectionId>,
-    /// When the turns of those began that had not been answered then, in the order of time.
-    unanswered: VecDeque<(Time, ConnectionId)>,
+    /// When the turns of the others began, in the order of time; again with some that mean nothing.
+    turns: VecDeque<(Time, ConnectionId)>,
+    /// No turn ends before.
+    next_turn: Time,
     /// In the order of time; those whose connection has another deadline by now mean nothing.
     deadlines: VecDeque<(Time, ConnectionId)>,
+    /// None of them is looked at before: many were over at once.
+    expire_from: Time,
     failed: Recurring,
     broken: Recurring,
     crowded: Recurring,
@@ -77,10 +90,24 @@ fn waits_for_us(connection: &Connection) -> bool {
 
 impl Shard {
     /// A connection to a TLS listener has come.
-    pub(super) fn open_tls(&mut self, id: ConnectionId) {
+    pub(super) fn open_tls(&mut self, id: ConnectionId, listener: ListenerId) {
+        let Some(Some(server)) = self.config.tls.get(listener.0 as usize) else { return };
+        let session = Session::new(server);
+        let leave = if matches!(self.phase, Phase::Waiting { .. }) { Leave::Wanted } else { Leave::Stay };
+        let deadline = Some(self.deadline(id));
+        let secure = Secure { session, sending: false, stage: Stage::Silent, deadline, leave };
+        if let Some(connection) = self.connection(id) {
+            connection.tls = Some(Box::new(secure));
+        }
+    }
+
+    /// The client has said hello: it makes its handshake now, or when others have made theirs.
+    fn queue_handshake(&mut self, id: ConnectionId) {
+        let Some(secure) = self.secure(id) else { return };
+        (secure.stage, secure.deadline) = (Stage::Waiting, None);
         self.handshakes.waiting.push_back(id);
         self.begin_handshakes();
-        if !self.handshakes.waiting.is_empty() {
+        if self.secure(id).is_some_and(|secure| secure.stage == Stage::Waiting) {
             self.counters.tls_handshakes_waited += 1;
             let waiting = self.handshakes.waiting.len();
             if self.handshakes.crowded.again(self.now).is_some() {
@@ -89,22 +116,30 @@ impl Shard {
         }
     }
 
-    /// Reads the first bytes of those whose turn it is.
+    /// Begins the handshakes of those whose turn it is.
     pub(super) fn begin_handshakes(&mut self) {
-        while self.handshakes.in_progress < self.config.handshakes_max || self.phase != Phase::Serving {
-            let Some(id) = self.handshakes.waiting.pop_front() else { return };
-            let Some(listener) = self.connection(id).map(|connection| connection.listener) else { continue };
-            let Some(Some(server)) = self.config.tls.get(listener.0 as usize) else { continue };
-            let session = Session::new(server);
+        let limit = self.config.line_bytes_max;
+        while let Some(&id) = self.handshakes.waiting.front() {
+            let waits = self.secure(id).is_some_and(|secure| secure.stage == Stage::Waiting);
+            let may = self.handshakes.in_progress < self.config.handshakes_max || self.phase != Phase::Serving;
+            if waits && !may {
+                return;
+            }
+            self.handshakes.waiting.pop_front();
+            if !waits {
+                continue;
+            }
             let deadline = Some(self.deadline(id));
-            let leaves = matches!(self.phase, Phase::Waiting { .. });
-            let Some(connection) = self.connection(id) else { continue };
-            let leave = if leaves { Leave::Wanted } else { Leave::Stay };
-            connection.tls =
-                Some(Box::new(Secure { session, sending: false, handshaking: true, answered: false, deadline, leave }));
             self.handshakes.in_progress += 1;
-            self.handshakes.unanswered.push_back((self.now, id));
-            self.ops.push_back(Op::Receive(id));
+            self.handshakes.turns.push_back((self.now, id));
+            let result = self.with_sink(id, |connection, sink| match &mut connection.tls {
+                Some(tls) => {
+                    (tls.stage, tls.deadline) = (Stage::Making, deadline);
+                    tls.session.begin(&mut connection.decoder, limit, sink)
+                }
+                None => Ok(()),
+            });
+            self.took(id, result);
         }
     }
 
@@ -125,6 +160,14 @@ impl Shard {
             (Life::Open, Some(tls)) => tls.session.receive(buf, &mut connection.decoder, limit, sink),
             _ => Ok(()),
         });
+        if self.secure(id).is_some_and(|secure| secure.stage == Stage::Silent && secure.session.has_hello()) {
+            return self.queue_handshake(id);
+        }
+        self.took(id, result);
+    }
+
+    /// What follows from bytes that were taken.
+    fn took(&mut self, id: ConnectionId, result: Option<Result<(), Stop>>) {
         self.look_at_handshake(id);
         match result {
             Some(Err(stop)) => self.stop_tls(id, stop),
@@ -135,7 +178,7 @@ impl Shard {
     /// Counts a handshake that has been made.
     fn look_at_handshake(&mut self, id: ConnectionId) {
         let Some(secure) = self.secure(id) else { return };
-        if secure.handshaking && !secure.session.is_handshaking() {
+        if secure.stage == Stage::Making && !secure.session.is_handshaking() {
             let result = match secure.session.handshake() {
                 Handshake::Full => HandshakeResult::Full,
                 Handshake::Resumed => HandshakeResult::Resumed,
@@ -148,10 +191,10 @@ impl Shard {
 
     /// Counts a handshake, if it has not been: it is nobody's turn any more.
     pub(super) fn end_handshake(&mut self, id: ConnectionId, result: HandshakeResult) -> bool {
-        let Some(secure) = self.secure(id).filter(|secure| secure.handshaking) else { return false };
-        secure.handshaking = false;
+        let Some(secure) = self.secure(id).filter(|secure| secure.stage != Stage::Over) else { return false };
+        let stage = std::mem::replace(&mut secure.stage, Stage::Over);
         secure.deadline = None;
-        self.handshakes.in_progress -= 1;
+        self.handshakes.in_progress -= usize::from(stage == Stage::Making);
         self.counters.handshake(result);
         true
     }
@@ -261,7 +304,6 @@ impl Shard {
         }
         if let Some(buf) = secure.session.outgoing() {
             secure.sending = true;
-            secure.answered = true;
             self.ops.push_back(Op::Transmit { connection: id, buf });
         } else if secure.leave == Leave::Said {
             secure.leave = Leave::Gone;
@@ -301,35 +343,45 @@ impl Shard {
         self.after_receive(id);
     }
 
-    /// Of those who have not said hello as many lose their turn as others wait for one.
-    fn end_silent_turns(&mut self) {
-        let mut wanted = self.handshakes.waiting.len();
-        while let Some(&(began, id)) = self.handshakes.unanswered.front() {
-            let is_silent = self.secure(id).is_some_and(|secure| {
-                secure.handshaking && !secure.answered && secure.deadline == Some(began + HANDSHAKE_TIMEOUT)
+    /// While others wait, who takes long over its handshake loses its turn: one after the other, so that the turns of those
+    /// who follow do not begin all at once.
+    fn end_turns(&mut self) {
+        while let Some(&(began, id)) = self.handshakes.turns.front() {
+            let is_current = self.secure(id).is_some_and(|secure| {
+                secure.stage == Stage::Making && secure.deadline == Some(began + HANDSHAKE_TIMEOUT)
             });
-            if is_silent && (wanted == 0 || began + HANDSHAKE_TURN > self.now) {
+            if is_current && self.turn_ends(began).is_none_or(|at| at > self.now) {
                 return;
             }
-            self.handshakes.unanswered.pop_front();
-            if is_silent && !self.connection(id).is_some_and(|connection| waits_for_us(connection)) {
-                self.give_up(id, "no hello came in its turn, and others waited");
-                wanted -= 1;
+            self.handshakes.turns.pop_front();
+            if is_current && !self.connection(id).is_some_and(|connection| waits_for_us(connection)) {
+                self.give_up(id, "not made in its turn, and others waited");
+                let places = u32::try_from(self.config.handshakes_max).unwrap_or(u32::MAX);
+                self.handshakes.next_turn = self.now + HANDSHAKE_TURN / places;
             }
         }
     }
 
-    /// Ends handshakes, and connections that had their last word, whose time is over.
+    /// When a turn that began then ends, if others wait.
+    fn turn_ends(&self, began: Time) -> Option<Time> {
+        let crowded = !self.handshakes.waiting.is_empty();
+        crowded.then(|| (began + HANDSHAKE_TURN).max(self.handshakes.next_turn))
+    }
+
+    /// Ends connections whose hello, handshake, header or own end has not come in time, some at a time.
     pub(super) fn expire_handshakes(&mut self) {
-        self.end_silent_turns();
+        self.end_turns();
+        let mut left = if self.handshakes.expire_from > self.now { 0 } else { EXPIRED_MAX };
         while let Some(&(at, id)) = self.handshakes.deadlines.front() {
             let current = self.deadline_of(id).is_some_and(|deadline| *deadline == Some(at));
-            if current && at > self.now {
+            if current && (at > self.now || left == 0) {
                 return;
             }
             self.handshakes.deadlines.pop_front();
             if current {
                 self.expire(id);
+                left -= 1;
+                self.handshakes.expire_from = if left == 0 { self.now + EXPIRED_GAP } else { self.now };
             }
         }
     }
@@ -380,9 +432,9 @@ impl Shard {
 
     /// When the first of them is over.
     pub(super) fn handshakes_timeout(&self) -> Option<Time> {
-        let crowded = !self.handshakes.waiting.is_empty();
-        let turn = self.handshakes.unanswered.front().filter(|_| crowded).map(|&(began, _)| began + HANDSHAKE_TURN);
-        turn.into_iter().chain(self.handshakes.deadlines.front().map(|&(at, _)| at)).min()
+        let turn = self.handshakes.turns.front().and_then(|&(began, _)| self.turn_ends(began));
+        let deadline = self.handshakes.deadlines.front().map(|&(at, _)| at.max(self.handshakes.expire_from));
+        turn.into_iter().chain(deadline).min()
     }
 
     /// The record that is not all there of a connection that takes nothing more.

@@ -167,8 +167,14 @@ pub fn tls_records(data: &[u8]) {
             4 => wire.extend(std::iter::repeat_n(what, how)),
             _ => {}
         }
-        for piece in wire.chunks_mut(1 + random.below(400)) {
+        let size = 1 + random.below(400);
+        let last = wire.len().div_ceil(size);
+        for (piece, number) in wire.chunks_mut(size).zip(1..) {
             ended |= session.receive(piece, &mut decoder, 4096, &mut sink).is_err();
+            // Its turn may come later.
+            if !ended && session.has_hello() && (number == last || random.below(2) == 0) {
+                ended |= session.begin(&mut decoder, 4096, &mut sink).is_err();
+            }
             assert!(sink.memory.used() <= 3 * TLS_CARRY_BYTES_MAX, "{} bytes of memory", sink.memory.used());
             if ended {
                 break;
