@@ -193,7 +193,7 @@ pub struct RunArgs {
     /// Whether clients that have none are turned away, where --client-ca asks for one [default: required]
     #[arg(long, value_enum)]
     client_certs: Option<ClientCertsArg>,
-    /// TLS handshakes in progress at a time, a shard; further connections wait for their turn
+    /// TLS handshakes in progress at a time, a shard; who has said hello besides waits for its turn
     #[arg(long, help_heading = LIMITS, value_name = "N", default_value_t = HANDSHAKES_MAX_DEFAULT, value_parser = count)]
     handshakes_max: u64,
     /// How connections are cut into lines: at LF, by octet counting (RFC 6587), or as their first bytes say

@@ -9,8 +9,8 @@
 //! The library decrypts a record where it is and then copies its payload into memory of its own: one allocation a record,
 //! which it frees as soon as the payload is taken. Nothing else is allocated after the handshake.
 //!
-//! Invariant: between calls the carry holds the beginning of one record, behind records of an unfinished handshake
-//! message if there are any; no carry exists while there is nothing to hold.
+//! Invariant: before the handshake begins the carry holds all that has come; then, between calls, the beginning of one
+//! record, behind records of an unfinished handshake message if there are any. No carry exists while there is nothing to hold.
 //!
 //! Left out on purpose: early data (it can be replayed), renegotiation, compression.
 
@@ -30,8 +30,8 @@ use crate::wire::entry::TLS_HELLO;
 
 /// Bytes of a record before its payload: type, version, length.
 const HEADER_BYTES: usize = 5;
-/// Payload of a record that is not encrypted, at most (RFC 8446, 5.1).
-const HELLO_BYTES_MAX: usize = 16 * 1024;
+/// A record is shorter: what announces more is refused by its header.
+const RECORD_BYTES_MAX: usize = 16 * 1024 + 2048;
 /// More than a `close_notify` with all that the cipher adds.
 const CLOSE_NOTIFY_BYTES_MAX: usize = 64;
 
@@ -137,8 +137,8 @@ impl Session {
     pub fn has_hello(&self) -> bool {
         let Some(carry) = self.carry.as_ref().filter(|_| self.connection.is_none()) else { return false };
         let record = carry.content();
-        // One that announces what no hello is, is told so at once.
-        let is_nonsense = record.first_chunk().is_some_and(|header| !(1..=HELLO_BYTES_MAX).contains(&length(*header)));
+        // One that announces what no record is, is told so at once.
+        let is_nonsense = record.first_chunk().is_some_and(|header| !(1..RECORD_BYTES_MAX).contains(&length(*header)));
         is_nonsense || missing(record) == 0
     }
 
@@ -247,7 +247,7 @@ impl Session {
         self.connection.as_ref().is_some_and(|connection| connection.peer_certificates().is_some())
     }
 
-    /// Whether a part of a record has come and the rest of it has not.
+    /// Whether a part of a record has come and the rest of it has not; before the handshake begins, whether anything has come.
     #[must_use]
     pub fn is_in_record(&self) -> bool {
         self.carry.is_some()
@@ -283,7 +283,7 @@ impl Session {
         }
     }
 
-    /// The carry's size class, if there is one: what an unfinished record costs.
+    /// The carry's size class, if there is one: what an unfinished record or a hello costs.
     #[must_use]
     pub fn carry_class(&self) -> Option<usize> {
         self.carry.as_ref().map(WriteBuf::class)

@@ -12,7 +12,6 @@ use engine::buf::BufferPool;
 use engine::driver::sim::{Fault, Faults, Sim, When};
 use engine::framing::{Foreign, Framing, LineDecoder, LineSink};
 use engine::handover::ShardId;
-use engine::limits::{HANDSHAKE_TIMEOUT, HANDSHAKE_TURN};
 use engine::route::Ownership;
 use engine::shard::{ListenerConfig, Notice, ShardConfig};
 use engine::tls::{BadPair, ClientCertificates, Credentials, Handshake, Server, Session, Stop};
@@ -663,83 +662,6 @@ fn the_end_of_the_stream_ends_a_line_but_not_inside_a_record() {
             assert_eq!(sim.log_bytes(token(1)), if stored { &b"no end\n"[..] } else { b"" }, "{ending}");
         }
     }
-}
-
-#[test]
-fn who_has_not_said_hello_holds_nobody_up() {
-    let (server, client_config) = both(&[&TLS13]);
-    let mut config = world(&server);
-    config.handshakes_max = 1;
-    let mut sim = Sim::new(1, Faults::none(), config);
-    let hello = Client::new(&client_config, "localhost").take();
-    // Nothing, a part of the record's header, and half a hello.
-    let silent = [0, 4, hello.len() / 2].map(|sent| {
-        let peer = sim.connect();
-        sim.send(peer, &hello[..sent]);
-        peer
-    });
-    sim.run_for(Duration::from_millis(100));
-    let (peer, mut client) = connect(&mut sim, &client_config);
-    let wire = client.seal(&[format!("{} served\n", token(1)).as_bytes()]);
-    sim.send(peer, &wire);
-    sim.run_for(HANDSHAKE_TIMEOUT.mul_f32(0.9));
-    assert!(silent.iter().all(|peer| !sim.is_gone(*peer)));
-    sim.run_until(|sim| silent.iter().all(|peer| sim.is_gone(*peer)));
-    close(&mut sim, peer, &mut client);
-    drain(&mut sim, &[]);
-    let counters = counters(&sim);
-    assert_eq!(handshakes(&counters), [1, 0, 0, 0, 3]);
-    assert_eq!((counters.tls_handshakes_waited, sim.log_bytes(token(1))), (0, b"served\n".to_vec()));
-}
-
-#[test]
-fn handshakes_take_turns_and_who_is_slow_loses_its_own() {
-    let (server, client_config) = both(&[&TLS13]);
-    let mut config = world(&server);
-    config.handshakes_max = 2;
-    let mut sim = Sim::new(1, Faults::none(), config);
-    let start = sim.now();
-    // Two who say hello and nothing more have their turn, a third one waits for it, and the fourth goes meanwhile.
-    let hello = |sim: &mut Sim| {
-        let (peer, mut client) = (sim.connect(), Client::new(&client_config, "localhost"));
-        sim.send(peer, &client.take());
-        sim.run_for(Duration::from_millis(100));
-        (peer, client)
-    };
-    let slow = [hello(&mut sim).0, hello(&mut sim).0];
-    let (peer, mut client) = hello(&mut sim);
-    assert!(sim.read(peer).is_empty() && slow.iter().all(|peer| !sim.is_gone(*peer)));
-    assert!(sim.notices().iter().any(|notice| matches!(notice, Notice::HandshakesCrowded { waiting: 1 })));
-    let gone = hello(&mut sim).0;
-    sim.close(gone);
-    assert!(shake_hands(&mut sim, peer, &mut client));
-    assert!(sim.now().since(start) < HANDSHAKE_TURN + Duration::from_millis(500));
-    // Nobody waits any more: who still has its turn keeps it for as long as a handshake may take.
-    sim.run_until(|sim| sim.is_gone(slow[0]));
-    sim.run_for(HANDSHAKE_TIMEOUT.saturating_sub(HANDSHAKE_TURN + Duration::from_secs(1)));
-    assert!(!sim.is_gone(slow[1]));
-    sim.run_until(|sim| slow.iter().all(|peer| sim.is_gone(*peer)));
-    let wire = client.seal(&[format!("{} patient\n", token(1)).as_bytes()]);
-    sim.send(peer, &wire);
-    close(&mut sim, peer, &mut client);
-    drain(&mut sim, &[]);
-    let counters = counters(&sim);
-    assert_eq!(handshakes(&counters), [1, 0, 0, 1, 2]);
-    assert_eq!((counters.tls_handshakes_waited, sim.log_bytes(token(1))), (2, b"patient\n".to_vec()));
-}
-
-/// Those who have made their handshake may be silent for as long as they like.
-#[test]
-fn an_open_connection_has_no_deadline() {
-    let (server, client_config) = both(&[&TLS13]);
-    let mut sim = Sim::new(1, Faults::none(), world(&server));
-    let (peer, mut client) = connect(&mut sim, &client_config);
-    sim.run_for(10 * HANDSHAKE_TIMEOUT);
-    let wire = client.seal(&[format!("{} late\n", token(1)).as_bytes()]);
-    sim.send(peer, &wire);
-    close(&mut sim, peer, &mut client);
-    drain(&mut sim, &[]);
-    assert_eq!(sim.log_bytes(token(1)), b"late\n");
 }
 
 /// Unfinished records of many connections do not stop the others, nor grow past their part of the budget.

@@ -12,10 +12,9 @@
 //! Kinds of neighbours: `idle`, 10,000 connections that send nothing; `begun`, 5,000 that have sent half a line;
 //! `left`, 5,000 that were opened and have gone; `stopped`, a sender of 64 connections at full speed that got SIGSTOP;
 //! `handshakes`, 5,000 that have sent half a TLS `ClientHello`; `coming`, the same while they come, and as far as the seconds
-//! go, are ended after their ten; `waiting`, 5,000 that come with a whole one, most of which wait for their turn, and lose it
-//! and are closed one after the other; `deaf`, 1,000 that have sent a whole one and never read what the engine answers, which
-//! does not fit their receive buffers. The load comes over TLS beside those but `deaf`. Its connections are made before
-//! `coming` and `waiting` come: these are gone after some time, and who came after the last would wait as long.
+//! go, are ended after their ten; `deaf`, 5,000 that have sent a whole one and never read what the engine answers, which
+//! does not fit their receive buffers: most of them wait for their turn, and lose it one after the other. The load comes over
+//! TLS beside `handshakes` and `coming`; beside `deaf` it would wait for its turn, too.
 //!
 //! Prints entries per CPU-second of an engine, and with by without, round by round: the median, and the quartiles around it. What neighbours cost once, when they come or go, is a part of that which
 //! more seconds make smaller. Old segments go soon, so that the same pages are written again and again. `loadgen` and
@@ -42,15 +41,14 @@ use socket2::{Domain, Socket, Type};
 
 const ENGINE_CORE: &str = "0";
 const GENERATOR_CORE: &str = "1";
-const KINDS: [(&str, usize); 8] = [
+const KINDS: [(&str, usize); 7] = [
     ("idle", 10_000),
     ("begun", 5_000),
     ("left", 5_000),
     ("stopped", 64),
     ("handshakes", 5_000),
     ("coming", 5_000),
-    ("waiting", 5_000),
-    ("deaf", 1_000),
+    ("deaf", 5_000),
 ];
 /// Loopback addresses that neighbours come from: one alone has no 10,000 free ports beside those of earlier rounds.
 const SOURCES: usize = 8;
@@ -93,7 +91,7 @@ fn main() -> Result<()> {
         for (at, server) in world.servers.iter().enumerate() {
             let before = server.memory()?;
             let open = || Neighbours::open(&kind, many, server).map(Some);
-            let rates = if ["coming", "waiting"].contains(&&*kind) {
+            let rates = if kind == "coming" {
                 world.entries_per_cpu_second(open)?
             } else {
                 let _neighbours = open()?;
@@ -145,11 +143,11 @@ impl World {
             })
         };
         let servers = [start("data")?, start("data-of-the-other")?];
-        let over_tls = ["handshakes", "coming", "waiting"].contains(&kind);
+        let over_tls = ["handshakes", "coming"].contains(&kind);
         Ok(Self { servers, _folder: folder, over_tls, seconds })
     }
 
-    /// Of each engine, while both have the same load, and those come who come `meanwhile`.
+    /// Of each engine, while both have the same load, and neighbours come who come `meanwhile`.
     fn entries_per_cpu_second(&self, meanwhile: impl FnOnce() -> Result<Option<Neighbours>>) -> Result<[f64; 2]> {
         let [one, other] = &self.servers;
         let times = || Ok::<_, Box<dyn Error>>([one.whole_processor_time()?, other.whole_processor_time()?]);
@@ -206,7 +204,7 @@ impl Neighbours {
         let (address, bytes) = match kind {
             "stopped" => return Self::stopped(many, server),
             "handshakes" | "coming" => (tls(server), HALF_HELLO),
-            "deaf" | "waiting" => {
+            "deaf" => {
                 hello = whole_hello()?;
                 (tls(server), &hello[..])
             }

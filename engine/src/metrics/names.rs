@@ -86,7 +86,7 @@ pub const LINES: Family = counter("engine_lines", "Lines that ended, or were cut
 pub const TLS_HANDSHAKES: Family = counter(
     "engine_tls_handshakes",
     "TLS handshakes: made with certificates (full) or with a ticket (resumed), refused by one side (failed), not finished by \
-     the peer (left), or too slow (timeout).",
+     the peer (left), or too slow, as is a hello that does not come (timeout).",
 );
 /// No labels.
 pub const TLS_HANDSHAKES_WAITED: Family = counter(

@@ -58,7 +58,7 @@ pub struct Counters {
     rejected: [u64; Reject::ALL.len()],
 }
 
-/// What became of a TLS handshake. Every connection to a TLS listener has exactly one.
+/// What became of a TLS handshake. Every connection that was taken by a TLS listener has exactly one in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandshakeResult {
     /// Made, with certificates.

@@ -65,8 +65,9 @@ impl Shard {
         self.counters.connections += 1;
         if tls {
             self.open_tls(id, listener);
+        } else {
+            self.ops.push_back(Op::Receive(id));
         }
-        self.ops.push_back(Op::Receive(id));
         self.ops.extend(self.phase.welcome(id, tls).into_iter().flatten());
     }
 

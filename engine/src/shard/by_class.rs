@@ -1,6 +1,6 @@
 //! An index from size class to members, to find one of the largest at once.
 
-use crate::buf::CLASSES;
+use crate::buf::{CLASSES, class_bytes};
 
 const NOWHERE: u8 = u8::MAX;
 
@@ -15,6 +15,7 @@ struct Place {
 pub(super) struct ByClass {
     lists: [Vec<u32>; CLASSES],
     places: Vec<Place>,
+    bytes: usize,
 }
 
 impl ByClass {
@@ -33,6 +34,7 @@ impl ByClass {
             self.places[slot].class = NOWHERE;
             return;
         }
+        self.bytes += class_bytes(class.into());
         let list = &mut self.lists[usize::from(class)];
         let index = u32::try_from(list.len()).expect("members are numbered by u32");
         list.push(member);
@@ -43,11 +45,17 @@ impl ByClass {
         if place.class == NOWHERE {
             return;
         }
+        self.bytes -= class_bytes(place.class.into());
         let list = &mut self.lists[usize::from(place.class)];
         list.swap_remove(place.index as usize);
         if let Some(&moved) = list.get(place.index as usize) {
             self.places[moved as usize].index = place.index;
         }
+    }
+
+    /// Bytes of all members together.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// A member of the largest class that has any: as a rule the one that has been there for longest.
@@ -67,6 +75,7 @@ mod tests {
             index.set(member, Some(member as usize % 3));
         }
         assert_eq!(index.largest(), Some(2));
+        assert_eq!(index.bytes(), 2 * class_bytes(0) + 2 * class_bytes(1) + class_bytes(2));
         index.set(2, Some(0));
         index.set(1, Some(0));
         assert_eq!(index.largest(), Some(4));
@@ -78,6 +87,6 @@ mod tests {
         index.set(one, None);
         assert_eq!(index.largest(), Some(5 - one));
         index.set(5 - one, None);
-        assert_eq!(index.largest(), None);
+        assert_eq!((index.largest(), index.bytes()), (None, 0));
     }
 }

@@ -82,9 +82,12 @@ impl Connection {
         Self { life: Life::Closing, receiving: false, ..Self::new(listener, Framing::Lf, None) }
     }
 
-    /// The size class of the record that is not all there.
-    pub(super) fn record_class(&self) -> Option<usize> {
-        self.tls.as_ref().and_then(|tls| tls.session.carry_class())
+    /// Size classes of what is not all there: a line, a record, a hello or what has come before its turn.
+    pub(super) fn unfinished(&self) -> [Option<usize>; 3] {
+        let record = self.tls.as_ref().and_then(|tls| tls.session.carry_class());
+        let is_hello = self.tls.as_ref().is_some_and(|tls| tls.is_before_handshake());
+        let (record, hello) = if is_hello { (None, record) } else { (record, None) };
+        [self.decoder.carry_class(), record, hello]
     }
 
     /// Bytes are on their way to the peer.

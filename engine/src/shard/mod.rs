@@ -21,6 +21,7 @@
 
 mod accept;
 mod allowance;
+mod budget;
 mod by_class;
 mod connection;
 mod datagrams;
@@ -64,11 +65,11 @@ use outgoing::Outgoing;
 use report::Stopwatch;
 use secure::Handshakes;
 
-use crate::buf::{RecvBuf, class_bytes};
+use crate::buf::RecvBuf;
 use crate::framing::{Foreign, Framing};
 use crate::handover::{Batch, Message, ShardId};
 use crate::limits::{
-    BUDGET_PARTS, BUDGET_RESUME_PARTS, CONNECTION_SLOTS, HANDOVER_BATCH_BYTES, NOTICE_GAP, RATION, RECV_BUFFER_BYTES,
+    BUDGET_RESUME_PARTS, CONNECTION_SLOTS, HANDOVER_BATCH_BYTES, NOTICE_GAP, RATION, RECV_BUFFER_BYTES,
     RECV_BUFFER_PARTS,
 };
 use crate::metrics::{Counters, HandshakeResult, ListenerCounters};
@@ -101,7 +102,7 @@ pub struct ShardConfig {
     pub listeners: Vec<ListenerConfig>,
     /// What the connections of each listener are shown that speaks TLS, by its index.
     pub tls: Vec<Option<tls::Server>>,
-    /// TLS handshakes in progress at a time; past it connections wait for their turn.
+    /// TLS handshakes in progress at a time; past it those wait for their turn who have said hello.
     pub handshakes_max: usize,
     /// Receive buffers that the driver has.
     pub recv_buffers: usize,
@@ -156,8 +157,8 @@ pub struct Shard {
     carries: ByClass,
     /// TLS connections by the record that is not all there.
     records: ByClass,
-    /// Capacity of carries and unfinished records.
-    carry_bytes: usize,
+    /// Those whose handshake has not begun, by what they have said.
+    hellos: ByClass,
     handshakes: Handshakes,
     /// Connections whose receive found no buffer, in the order in which they go on.
     parked: VecDeque<ConnectionId>,
@@ -232,7 +233,7 @@ impl Shard {
             open_connections: 0,
             carries: ByClass::default(),
             records: ByClass::default(),
-            carry_bytes: 0,
+            hellos: ByClass::default(),
             handshakes: Handshakes::default(),
             parked: VecDeque::new(),
             held: VecDeque::new(),
@@ -354,7 +355,7 @@ impl Shard {
         self.logs.record(now, &mut self.ops);
         self.ration();
         self.receive_parked();
-        self.begin_handshakes();
+        self.advance_handshakes();
         self.resume_accepting();
         self.resume_udp();
     }
@@ -428,10 +429,6 @@ impl Shard {
             connection.last = None;
         }
         self.udp.forget_last();
-    }
-
-    fn budget(&self, parts: usize) -> usize {
-        self.config.buffer_bytes / BUDGET_PARTS * parts
     }
 
     // Receiving.
@@ -540,7 +537,8 @@ impl Shard {
             return self.stop_taking(id);
         }
         let rest = self.with_sink(id, |connection, sink| {
-            let lost = lost || connection.record_class().is_some();
+            let [_, record, _] = connection.unfinished();
+            let lost = lost || record.is_some();
             connection.life == Life::Open && (connection.decoder.abandon(&mut sink.logs.pool) || lost)
         });
         if rest == Some(true) {
@@ -589,7 +587,7 @@ impl Shard {
         work: impl FnOnce(&mut Connection, &mut Ingest<'_, true>) -> T,
     ) -> Option<T> {
         let mut connection = self.connections.get_mut(id.0 as usize)?.take()?;
-        let (before, record_before) = (connection.decoder.carry_class(), connection.record_class());
+        let before = connection.unfinished();
         let (mut last, mut pieces_to) = (connection.last, connection.pieces_to);
         let lines_before = self.counters.lines;
         let mut sink = Ingest::<true> {
@@ -606,17 +604,12 @@ impl Shard {
         if connection.tls.is_some() {
             self.counters.tls_lines += self.counters.lines - lines_before;
         }
-        let after = connection.decoder.carry_class();
+        let after = connection.unfinished();
         if before != after {
-            self.carry_bytes += after.map_or(0, class_bytes);
-            self.carry_bytes -= before.map_or(0, class_bytes);
-            self.carries.set(id.0, after);
-        }
-        let record_after = connection.record_class();
-        if record_before != record_after {
-            self.carry_bytes += record_after.map_or(0, class_bytes);
-            self.carry_bytes -= record_before.map_or(0, class_bytes);
-            self.records.set(id.0, record_after);
+            let [line, record, hello] = after;
+            self.carries.set(id.0, line);
+            self.records.set(id.0, record);
+            self.hellos.set(id.0, hello);
         }
         self.connections[id.0 as usize] = Some(connection);
         Some(result)
@@ -627,33 +620,6 @@ impl Shard {
     }
 
     // Budget.
-
-    /// Keeps carries within their part, and pauses when the budget is used up.
-    fn relieve(&mut self) {
-        while self.carry_bytes > self.budget(1) {
-            if let Some(longest) = self.carries.largest() {
-                self.with_sink(ConnectionId(longest), |connection, sink| connection.decoder.cut_early(sink));
-            } else if !self.break_largest_record() {
-                break;
-            }
-        }
-        self.full |= self.logs.pool.used() >= self.config.buffer_bytes;
-        self.paused |= self.full || self.outgoing.is_over();
-    }
-
-    /// Whether there is room for more input. What is staged is written without anybody's help: once it is little, there
-    /// is room for other shards' batches whatever else is in use, so that no two shards ever wait for each other.
-    fn look_for_room(&mut self) {
-        let used = self.logs.pool.used();
-        let staged = used.saturating_sub(self.carry_bytes + self.outgoing.bytes());
-        self.full &= used >= self.budget(BUDGET_RESUME_PARTS) && staged >= self.budget(1);
-        let blocked = self.logs.is_refused() || (self.disk_low && !self.phase.cuts_connections());
-        if blocked || self.full {
-            self.paused = true;
-        } else if self.paused {
-            self.paused = self.outgoing.is_half_over();
-        }
-    }
 
     /// Takes up what waits, while there is room: about as many bytes from own connections as from other shards.
     fn take_up(&mut self) {

@@ -483,7 +483,7 @@ pub enum Notice {
         /// Connections like it since the last notice, this one included.
         seen: u64,
     },
-    /// More TLS connections have come than handshakes may be made at a time: they wait for their turn.
+    /// More TLS clients have said hello than handshakes may be made at a time: they wait for their turn.
     HandshakesCrowded {
         /// Those that wait.
         waiting: usize,

@@ -67,7 +67,7 @@ pub(super) struct Header {
     decoder: ProxyDecoder,
     /// Nobody knows any more whose connection it is: it may well be no proxy's.
     is_guess: bool,
-    /// It has to be all there then; `None` while nothing of it is, and where the handshake has a deadline.
+    /// It has to be all there then; `None` while nothing of it is, and where the hello has a deadline.
     pub(super) deadline: Option<Time>,
 }
 

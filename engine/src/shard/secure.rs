@@ -6,12 +6,13 @@
 //! ```
 //! Who has not said hello costs little and holds nobody up: only a whole first record is in need of a handshake, and no
 //! more of them are in progress than may be. While others wait for their turn, who has not made its handshake within
-//! [`HANDSHAKE_TURN`] loses it. A drain lets all of them go on.
+//! [`HANDSHAKE_TURN`] loses it. While as many wait as may be in progress, those who come after them are not read: the kernel
+//! keeps what they say. A drain lets all of them go on.
 //!
 //! What is sent goes out one buffer at a time. The write side is shut down only when everything has gone out. A peer that
 //! was told a last word may go by itself: closing at once would reset the connection, and it would never read that word.
 //!
-//! Invariant: a connection has a deadline while its hello is missing and while it makes its handshake.
+//! Invariant: a connection that is read has a deadline while its hello is missing and while it makes its handshake.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,7 +22,7 @@ use super::drain::Phase;
 use super::op::{ConnectionId, ListenerId, Notice, Op, ShutdownSide};
 use super::{Recurring, Shard};
 use crate::buf::{RecvBuf, WriteBuf};
-use crate::limits::{EXPIRED_GAP, EXPIRED_MAX, HANDSHAKE_TIMEOUT, HANDSHAKE_TURN};
+use crate::limits::{EXPIRED_GAP, EXPIRED_MAX, HANDSHAKE_BATCH, HANDSHAKE_TIMEOUT, HANDSHAKE_TURN};
 use crate::metrics::HandshakeResult;
 use crate::time::Time;
 use crate::tls::{Handshake, Session, Stop};
@@ -68,9 +69,11 @@ enum Leave {
 #[derive(Debug, Default)]
 pub(super) struct Handshakes {
     in_progress: usize,
-    /// In the order in which they said hello; those that have another stage by now mean nothing.
+    /// Accepted and not read yet, in the order in which they came.
+    unread: VecDeque<ConnectionId>,
+    /// In the order in which they said hello.
     waiting: VecDeque<ConnectionId>,
-    /// When the turns of the others began, in the order of time; again with some that mean nothing.
+    /// When the turns of the others began, in the order of time; those that are over mean nothing.
     turns: VecDeque<(Time, ConnectionId)>,
     /// No turn ends before.
     next_turn: Time,
@@ -88,26 +91,33 @@ fn waits_for_us(connection: &Connection) -> bool {
     connection.life == Life::Open && (connection.held > 0 || !connection.receiving)
 }
 
+impl Secure {
+    /// What has come is kept for the handshake.
+    pub(super) fn is_before_handshake(&self) -> bool {
+        matches!(self.stage, Stage::Silent | Stage::Waiting)
+    }
+}
+
 impl Shard {
     /// A connection to a TLS listener has come.
     pub(super) fn open_tls(&mut self, id: ConnectionId, listener: ListenerId) {
         let Some(Some(server)) = self.config.tls.get(listener.0 as usize) else { return };
         let session = Session::new(server);
         let leave = if matches!(self.phase, Phase::Waiting { .. }) { Leave::Wanted } else { Leave::Stay };
-        let deadline = Some(self.deadline(id));
-        let secure = Secure { session, sending: false, stage: Stage::Silent, deadline, leave };
+        let secure = Secure { session, sending: false, stage: Stage::Silent, deadline: None, leave };
         if let Some(connection) = self.connection(id) {
             connection.tls = Some(Box::new(secure));
+            self.handshakes.unread.push_back(id);
         }
     }
 
-    /// The client has said hello: it makes its handshake now, or when others have made theirs.
+    /// The client has said hello: its turn comes when others have had theirs.
     fn queue_handshake(&mut self, id: ConnectionId) {
-        let Some(secure) = self.secure(id) else { return };
-        (secure.stage, secure.deadline) = (Stage::Waiting, None);
+        if let Some(secure) = self.secure(id) {
+            (secure.stage, secure.deadline) = (Stage::Waiting, None);
+        }
         self.handshakes.waiting.push_back(id);
-        self.begin_handshakes();
-        if self.secure(id).is_some_and(|secure| secure.stage == Stage::Waiting) {
+        if self.is_crowded() {
             self.counters.tls_handshakes_waited += 1;
             let waiting = self.handshakes.waiting.len();
             if self.handshakes.crowded.again(self.now).is_some() {
@@ -116,30 +126,53 @@ impl Shard {
         }
     }
 
-    /// Begins the handshakes of those whose turn it is.
-    pub(super) fn begin_handshakes(&mut self) {
+    /// Whether somebody has to wait for the end of others' handshakes.
+    fn is_crowded(&self) -> bool {
+        let wanted = self.handshakes.in_progress + self.handshakes.waiting.len();
+        self.phase == Phase::Serving && wanted > self.config.handshakes_max
+    }
+
+    /// Whether more hellos are read than wait.
+    fn asks_for_hellos(&self) -> bool {
+        self.phase != Phase::Serving || self.handshakes.waiting.len() < self.config.handshakes_max
+    }
+
+    /// Whether one more handshake may be in progress.
+    fn may_begin(&self) -> bool {
+        let has_place = self.phase != Phase::Serving || self.handshakes.in_progress < self.config.handshakes_max;
+        has_place && !self.paused
+    }
+
+    /// Reads those who came, and begins the handshakes of those whose turn it is: some of them in each turn of the shard.
+    pub(super) fn advance_handshakes(&mut self) {
+        for _ in 0..HANDSHAKE_BATCH {
+            let asks = self.asks_for_hellos();
+            let Some(id) = self.handshakes.unread.pop_front_if(|_| asks) else { break };
+            self.renew_deadline(id);
+            self.ops.push_back(Op::Receive(id));
+        }
+        for _ in 0..HANDSHAKE_BATCH {
+            let may = self.may_begin();
+            let Some(id) = self.handshakes.waiting.pop_front_if(|_| may) else { break };
+            self.begin_handshake(id);
+            self.relieve();
+        }
+    }
+
+    fn begin_handshake(&mut self, id: ConnectionId) {
         let limit = self.config.line_bytes_max;
-        while let Some(&id) = self.handshakes.waiting.front() {
-            let waits = self.secure(id).is_some_and(|secure| secure.stage == Stage::Waiting);
-            let may = self.handshakes.in_progress < self.config.handshakes_max || self.phase != Phase::Serving;
-            if waits && !may {
-                return;
-            }
-            self.handshakes.waiting.pop_front();
-            if !waits {
-                continue;
-            }
-            let deadline = Some(self.deadline(id));
-            self.handshakes.in_progress += 1;
-            self.handshakes.turns.push_back((self.now, id));
-            let result = self.with_sink(id, |connection, sink| match &mut connection.tls {
-                Some(tls) => {
-                    (tls.stage, tls.deadline) = (Stage::Making, deadline);
-                    tls.session.begin(&mut connection.decoder, limit, sink)
-                }
-                None => Ok(()),
-            });
-            self.took(id, result);
+        self.handshakes.in_progress += 1;
+        if let Some(secure) = self.secure(id) {
+            secure.stage = Stage::Making;
+        }
+        self.renew_deadline(id);
+        let result = self.with_sink(id, |connection, sink| match &mut connection.tls {
+            Some(tls) => tls.session.begin(&mut connection.decoder, limit, sink),
+            None => Ok(()),
+        });
+        self.took(id, result);
+        if self.connection(id).is_some_and(|connection| connection.life != Life::Open) {
+            self.after_receive(id);
         }
     }
 
@@ -160,7 +193,8 @@ impl Shard {
             (Life::Open, Some(tls)) => tls.session.receive(buf, &mut connection.decoder, limit, sink),
             _ => Ok(()),
         });
-        if self.secure(id).is_some_and(|secure| secure.stage == Stage::Silent && secure.session.has_hello()) {
+        let has_hello = |secure: &mut Secure| secure.stage == Stage::Silent && secure.session.has_hello();
+        if !matches!(result, Some(Err(_))) && self.secure(id).is_some_and(has_hello) {
             return self.queue_handshake(id);
         }
         self.took(id, result);
@@ -194,7 +228,11 @@ impl Shard {
         let Some(secure) = self.secure(id).filter(|secure| secure.stage != Stage::Over) else { return false };
         let stage = std::mem::replace(&mut secure.stage, Stage::Over);
         secure.deadline = None;
-        self.handshakes.in_progress -= usize::from(stage == Stage::Making);
+        match stage {
+            Stage::Waiting => self.handshakes.waiting.retain(|waiting| *waiting != id),
+            Stage::Making => self.handshakes.in_progress -= 1,
+            Stage::Silent | Stage::Over => {}
+        }
         self.counters.handshake(result);
         true
     }
@@ -269,10 +307,8 @@ impl Shard {
         !in_record
     }
 
-    /// The largest unfinished record has to go: memory for unfinished lines and records is used up.
-    pub(super) fn break_largest_record(&mut self) -> bool {
-        let Some(largest) = self.records.largest() else { return false };
-        let id = ConnectionId(largest);
+    /// The unfinished record has to go, and its connection: memory for unfinished lines and records is used up.
+    pub(super) fn break_record(&mut self, id: ConnectionId) {
         let reason = "no memory is left for unfinished records".to_owned();
         if self.end_handshake(id, HandshakeResult::Failed) {
             self.tell_failed(reason);
@@ -282,7 +318,6 @@ impl Shard {
         }
         self.ops.push_back(Op::Shutdown(id, ShutdownSide::Both));
         self.after_receive(id);
-        true
     }
 
     /// Our side ends, in order: a `close_notify`, and then the half-close.
@@ -354,7 +389,12 @@ impl Shard {
                 return;
             }
             self.handshakes.turns.pop_front();
-            if is_current && !self.connection(id).is_some_and(|connection| waits_for_us(connection)) {
+            if !is_current {
+                continue;
+            }
+            if self.connection(id).is_some_and(|connection| waits_for_us(connection)) {
+                self.renew_deadline(id);
+            } else {
                 self.give_up(id, "not made in its turn, and others waited");
                 let places = u32::try_from(self.config.handshakes_max).unwrap_or(u32::MAX);
                 self.handshakes.next_turn = self.now + HANDSHAKE_TURN / places;
@@ -364,8 +404,7 @@ impl Shard {
 
     /// When a turn that began then ends, if others wait.
     fn turn_ends(&self, began: Time) -> Option<Time> {
-        let crowded = !self.handshakes.waiting.is_empty();
-        crowded.then(|| (began + HANDSHAKE_TURN).max(self.handshakes.next_turn))
+        self.is_crowded().then(|| (began + HANDSHAKE_TURN).max(self.handshakes.next_turn))
     }
 
     /// Ends connections whose hello, handshake, header or own end has not come in time, some at a time.
@@ -395,20 +434,30 @@ impl Shard {
         }
     }
 
-    #[cold]
-    fn expire(&mut self, id: ConnectionId) {
-        let waits = self.connection(id).is_some_and(|connection| waits_for_us(connection));
-        let deadline = if waits { Some(self.deadline(id)) } else { None };
+    /// The time for what is missing begins now.
+    fn renew_deadline(&mut self, id: ConnectionId) {
+        let deadline = Some(self.deadline(id));
         if let Some(slot) = self.deadline_of(id) {
             *slot = deadline;
         }
-        if deadline.is_some() {
-            return;
+        if self.secure(id).is_some_and(|secure| secure.stage == Stage::Making) {
+            self.handshakes.turns.push_back((self.now, id));
         }
-        if !self.speaks_tls(id) {
-            return self.refuse_header(id);
+    }
+
+    #[cold]
+    fn expire(&mut self, id: ConnectionId) {
+        if self.connection(id).is_some_and(|connection| waits_for_us(connection)) {
+            return self.renew_deadline(id);
         }
-        self.give_up(id, "not made in time");
+        if let Some(slot) = self.deadline_of(id) {
+            *slot = None;
+        }
+        match self.secure(id).map(|secure| secure.stage) {
+            None => self.refuse_header(id),
+            Some(Stage::Silent) => self.give_up(id, "no hello came in time"),
+            Some(_) => self.give_up(id, "not made in time"),
+        }
     }
 
     fn give_up(&mut self, id: ConnectionId, why: &str) {
@@ -434,7 +483,10 @@ impl Shard {
     pub(super) fn handshakes_timeout(&self) -> Option<Time> {
         let turn = self.handshakes.turns.front().and_then(|&(began, _)| self.turn_ends(began));
         let deadline = self.handshakes.deadlines.front().map(|&(at, _)| at.max(self.handshakes.expire_from));
-        turn.into_iter().chain(deadline).min()
+        let begins = self.may_begin() && !self.handshakes.waiting.is_empty();
+        let asks = self.asks_for_hellos() && !self.handshakes.unread.is_empty();
+        let at_once = (begins || asks).then_some(self.now);
+        [turn, deadline, at_once].into_iter().flatten().min()
     }
 
     /// The record that is not all there of a connection that takes nothing more.
