@@ -205,7 +205,10 @@ impl Journal {
     /// When [`Journal::start`] has something to do without any completion before.
     pub(super) fn timeout(&self) -> Option<Time> {
         let idle = !self.writing && !self.opening;
-        self.failed_at.filter(|_| idle).map(|at| at + STORAGE_RETRY)
+        let records = [&self.unwritten, &self.gathering].into_iter().any(Option::is_some);
+        // A file that was wanted may be so no more.
+        let waits = records || self.file.is_none() || self.change == Change::Making;
+        self.failed_at.filter(|_| idle && waits).map(|at| at + STORAGE_RETRY)
     }
 
     /// Writes what has gathered, if nothing is in flight; changes to the next generation where that is due.
