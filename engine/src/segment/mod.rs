@@ -23,6 +23,7 @@ pub use meta::Meta;
 use std::fmt;
 
 use crate::wire::{Reject, Token};
+use journal::SegmentNumber;
 
 /// Hard link to the active segment, for `tail -F`.
 pub const CURRENT: &str = "current";
@@ -188,6 +189,26 @@ pub fn quarantine_name(log: LogName, base: Offset, position: Position) -> String
     format!("{log}-{:0BASE_DIGITS$}-{}", base.0, position.0)
 }
 
+/// File name in [`QUARANTINE`] of a segment that was given up, and whose name was needed again: in which run, and its number
+/// in the journal.
+#[must_use]
+pub fn given_up_name(log: LogName, base: Offset, (run, number): (u32, SegmentNumber)) -> String {
+    format!("{}-run{run}-{}", quarantine_name(log, base, Position::START), number.0)
+}
+
+/// The base and the number of the segment with this file name in [`QUARANTINE`], if this run gave it up. What it left there
+/// before under the same name has a count behind that.
+#[must_use]
+pub fn parse_given_up_name(name: &str, log: LogName, run: u32) -> Option<(Offset, SegmentNumber)> {
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let rest = name.strip_prefix(&log.to_string().replace('/', "-"))?.strip_prefix('-')?;
+    let (base, rest) = rest.split_at_checked(BASE_DIGITS)?;
+    let rest = rest.strip_prefix(&format!("-0-run{run}-"))?;
+    let (number, count) = rest.split_once('-').unwrap_or((rest, "1"));
+    let number = Some(number).filter(|_| is_number(number) && is_number(count))?;
+    Some((parse_base(base, "")?, SegmentNumber(number.parse().ok()?)))
+}
+
 /// How a segment lies on the disk; for a moment in both forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -255,6 +276,21 @@ mod tests {
         assert_eq!((name.to_string(), is_reserved(REJECTED)), ("_rejected/no_token".into(), true));
         let cut = quarantine_name(name, Offset(7), Position(3));
         assert_eq!(cut, "_rejected-no_token-00000000000000000007-3");
+        let given_up = given_up_name(name, Offset(7), (12, SegmentNumber(4)));
+        assert_eq!(given_up, "_rejected-no_token-00000000000000000007-0-run12-4");
+        for (more, run, number) in [
+            ("", 12, Some(4)),
+            ("-2", 12, Some(4)),
+            ("2", 12, Some(42)),
+            ("", 1, None),
+            ("-", 12, None),
+            ("-recovered", 12, None),
+        ] {
+            let number = number.map(|number| (Offset(7), SegmentNumber(number)));
+            assert_eq!(parse_given_up_name(&(given_up.clone() + more), name, run), number, "{more} of run {run}");
+        }
+        assert_eq!(parse_given_up_name(&given_up, LogName::Rejected(Reject::UnknownToken), 12), None);
+        assert_eq!(parse_given_up_name(&cut, name, 12), None);
         let token = Token::from_bytes([0xab; 16]);
         assert_eq!((LogName::from(token).shortened(), name.shortened()), ("abababab…".into(), name.to_string()));
     }

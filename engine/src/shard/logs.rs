@@ -548,6 +548,7 @@ impl Logs {
                     self.open.retain(|&open| open != log);
                     self.close(log, file, ops);
                 }
+                let replaces = replaces.then_some(self.all[log.0 as usize].segment.number);
                 Op::CreateSegment { log, name, base, replaces }
             }
         };

@@ -9,7 +9,7 @@ use crate::buf::{RecvBuf, WriteBuf};
 use crate::handover::{Message, ShardId};
 use crate::metrics::Report;
 use crate::route::{KnownTokens, LogId};
-use crate::segment::journal::journal_name;
+use crate::segment::journal::{SegmentNumber, journal_name};
 use crate::segment::{FileId, IndexBlock, LogName, Offset, Position};
 use crate::wire::Token;
 
@@ -166,8 +166,8 @@ pub enum Op {
         name: LogName,
         /// Offset of its first byte.
         base: Offset,
-        /// A poisoned segment has this name, and moves to the quarantine.
-        replaces: bool,
+        /// A poisoned segment has this name, and moves to the quarantine: its number in the journal.
+        replaces: Option<SegmentNumber>,
     },
     /// [`Completion::Opened`]: opens an existing segment for writing.
     OpenSegment {

@@ -20,11 +20,11 @@ use rustix::io::Errno;
 
 use super::file::{Access, DIR_MODE, Dir};
 use crate::error::{StartError, shown};
-use crate::segment::journal::parse_journal_name;
+use crate::segment::journal::{SegmentNumber, parse_journal_name};
 use crate::segment::meta::{FORMAT, FORMAT_OLDEST, MetaError, NodeId};
 use crate::segment::{
     CURRENT, CURRENT_NEW, Form, JOURNAL, LOCK, LogName, META, META_NEW, Meta, Offset, Position, QUARANTINE, REJECTED,
-    RESERVE, index_name, is_reserved, quarantine_name, segment_name,
+    RESERVE, given_up_name, index_name, is_reserved, quarantine_name, segment_name,
 };
 use crate::shard::JournalId;
 use crate::wire::Token;
@@ -258,8 +258,17 @@ impl DataDir {
         open_at_length(&self.log_dir(log.into(), Dir::dir)?, &segment_name(base), expected_len)
     }
 
-    /// Moves a segment out of the way whose name is needed again, although it may hold something, or that is no part of its
-    /// log any more; its compressed form too. Its index goes.
+    /// Moves a segment out of the way that was given up, and whose name is needed again: in which run, and its number in the
+    /// journal. Its index goes.
+    ///
+    /// # Errors
+    /// Those of the system calls; none if there is no such segment.
+    pub fn give_up_segment(&self, log: LogName, base: Offset, which: (u32, SegmentNumber)) -> io::Result<()> {
+        self.log_dir(log, Dir::dir)?.unlink(&index_name(base))?;
+        self.move_to_quarantine(log, &segment_name(base), &given_up_name(log, base, which))
+    }
+
+    /// Moves a segment out of the way that is no part of its log any more; its compressed form too. Its index goes.
     ///
     /// # Errors
     /// Those of the system calls; none if there is no such segment.
@@ -274,25 +283,28 @@ impl DataDir {
     /// # Errors
     /// Those of the system calls; none if it is not there.
     pub fn quarantine_form(&self, log: LogName, base: Offset, form: Form) -> io::Result<()> {
-        let dir = self.log_dir(log, Dir::dir)?;
-        let name = form.name(base);
-        if dir.stat(&name)?.is_none() {
-            return Ok(());
-        }
         let mut whole = quarantine_name(log, base, Position::START);
         if form == Form::Packed {
             whole += ".zst";
         }
+        self.move_to_quarantine(log, &form.name(base), &whole)
+    }
+
+    fn move_to_quarantine(&self, log: LogName, name: &str, whole: &str) -> io::Result<()> {
+        let dir = self.log_dir(log, Dir::dir)?;
+        if dir.stat(name)?.is_none() {
+            return Ok(());
+        }
         let quarantine = self.root.dir_or_new(QUARANTINE)?;
         let mut number = 1_u64;
         let free = loop {
-            let name = if number == 1 { whole.clone() } else { format!("{whole}-{number}") };
+            let name = if number == 1 { whole.to_owned() } else { format!("{whole}-{number}") };
             if quarantine.stat(&name)?.is_none() {
                 break name;
             }
             number += 1;
         };
-        dir.rename_into(&name, &quarantine, &free)?;
+        dir.rename_into(name, &quarantine, &free)?;
         quarantine.sync()?;
         dir.sync()
     }
@@ -633,6 +645,21 @@ mod tests {
         File::from(data.create_segment(token(), Offset(0)).unwrap()).write_all_at(b"a\n", 0).unwrap();
         assert_eq!(data.create_segment(token(), Offset(0)).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(data.path().join(TOKEN).join(segment_name(Offset(0)))).unwrap(), b"a\n");
+    }
+
+    #[test]
+    fn what_is_given_up_moves_whole_and_leaves_its_name() {
+        let (_parent, data) = data();
+        for text in [&b"a\n"[..], b"", b"b\n"] {
+            File::from(data.create_segment(token(), Offset(2)).unwrap()).write_all_at(text, 0).unwrap();
+            data.give_up_segment(token().into(), Offset(2), (7, SegmentNumber(3))).unwrap();
+        }
+        data.give_up_segment(token().into(), Offset(2), (7, SegmentNumber(3))).expect("an earlier try has moved it");
+        let moved = |count: &str| {
+            let name = format!("{TOKEN}-00000000000000000002-0-run7-3{count}");
+            fs::read(data.path().join(QUARANTINE).join(name)).unwrap()
+        };
+        assert_eq!(["", "-2", "-3"].map(moved), [&b"a\n"[..], b"", b"b\n"]);
     }
 
     #[test]

@@ -11,7 +11,10 @@ use super::chance::{Chance, Fault};
 use super::store::Stored;
 use crate::handover::ShardId;
 use crate::route::LogId;
-use crate::segment::{FileId, IndexBlock, JOURNAL, LogName, Offset, Position, checksum, segment_name};
+use crate::segment::journal::SegmentNumber;
+use crate::segment::{
+    FileId, IndexBlock, JOURNAL, LogName, Offset, Position, QUARANTINE, checksum, given_up_name, segment_name,
+};
 use crate::shard::{Completion, JournalId, Op, Sync};
 use crate::wire::Token;
 
@@ -19,6 +22,8 @@ const EIO: i32 = 5;
 
 #[derive(Debug)]
 pub(super) struct Disk {
+    /// The run of the engine.
+    run: u32,
     segments: BTreeMap<(LogName, Offset), Stored>,
     journals: BTreeMap<JournalId, Stored>,
     /// Segments without a name, in the order in which they lost it: as long as that is not on the disk, a power cut may
@@ -30,7 +35,8 @@ pub(super) struct Disk {
     /// How often pages were lost, and how many of these times each shard's syncs of the file system have told.
     losses: u64,
     losses_told: BTreeMap<u16, u64>,
-    quarantined: Vec<Stored>,
+    /// Segments that gave their names away, in the order in which they did.
+    quarantined: BTreeMap<(LogName, Offset, SegmentNumber, u64), Stored>,
     current: BTreeMap<LogName, Offset>,
     /// Up to where segments are indexed.
     indexed: BTreeMap<(LogName, Offset), Position>,
@@ -58,12 +64,15 @@ struct Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Path {
     Segment(LogName, Offset),
+    /// The one of this number, and how often that was moved by then, this time included.
+    Quarantined(LogName, Offset, SegmentNumber, u64),
     Journal(JournalId),
 }
 
 impl Disk {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(run: u32) -> Self {
         Self {
+            run,
             segments: BTreeMap::new(),
             journals: BTreeMap::new(),
             unlinked: Vec::new(),
@@ -71,7 +80,7 @@ impl Disk {
             syncs: BTreeMap::new(),
             losses: 0,
             losses_told: BTreeMap::new(),
-            quarantined: Vec::new(),
+            quarantined: BTreeMap::new(),
             current: BTreeMap::new(),
             indexed: BTreeMap::new(),
             open: Vec::new(),
@@ -92,6 +101,12 @@ impl Disk {
             LogName::Token(token) => Some(*token),
             LogName::Rejected(_) => None,
         })
+    }
+
+    /// Segments of a log that gave their names away, those of one base in the order in which they did.
+    pub(super) fn quarantined(&self, name: LogName) -> impl Iterator<Item = (Offset, &[u8])> {
+        let its = self.quarantined.iter().filter(move |(key, _)| key.0 == name);
+        its.map(|(&(_, base, ..), stored)| (base, stored.bytes.as_slice()))
     }
 
     /// The segment that `current` names.
@@ -169,9 +184,8 @@ impl Disk {
         self.busy.remove(&(shard.0, who(&op)));
         match op {
             Op::CreateSegment { log, name, base, replaces } => {
-                if replaces && let Some(stored) = self.segments.remove(&(name, base)) {
-                    self.indexed.remove(&(name, base));
-                    self.quarantined.push(stored);
+                if let Some(number) = replaces {
+                    self.quarantine(name, base, number);
                 }
                 Completion::Opened { log, result: self.create(name, base, chance) }
             }
@@ -200,6 +214,19 @@ impl Disk {
             }
             other => unreachable!("the disk takes no {other:?}"),
         }
+    }
+
+    /// Moves a segment out of the way; a sync that is under way is of this one.
+    fn quarantine(&mut self, name: LogName, base: Offset, number: SegmentNumber) {
+        let Some(stored) = self.segments.remove(&(name, base)) else { return };
+        self.indexed.remove(&(name, base));
+        let same = (name, base, number, 0)..=(name, base, number, u64::MAX);
+        let count = 1 + self.quarantined.range(same).count() as u64;
+        let held = self.syncs.values_mut().flat_map(|held| &mut held.files);
+        for (path, _) in held.filter(|(path, _)| *path == Path::Segment(name, base)) {
+            *path = Path::Quarantined(name, base, number, count);
+        }
+        self.quarantined.insert((name, base, number, count), stored);
     }
 
     fn create(&mut self, name: LogName, base: Offset, chance: &mut Chance) -> io::Result<FileId> {
@@ -315,6 +342,7 @@ impl Disk {
     fn stored(&mut self, path: Path) -> Option<&mut Stored> {
         match path {
             Path::Segment(name, base) => self.segments.get_mut(&(name, base)),
+            Path::Quarantined(name, base, number, count) => self.quarantined.get_mut(&(name, base, number, count)),
             Path::Journal(journal) => self.journals.get_mut(&journal),
         }
     }
@@ -379,6 +407,7 @@ impl Disk {
     fn is_dirty(&self, path: Path) -> bool {
         let stored = match path {
             Path::Segment(name, base) => self.segments.get(&(name, base)),
+            Path::Quarantined(name, base, number, count) => self.quarantined.get(&(name, base, number, count)),
             Path::Journal(journal) => self.journals.get(&journal),
         };
         stored.is_some_and(Stored::is_dirty)
@@ -410,21 +439,28 @@ impl Disk {
         let back = |chance: &mut Option<Chance>| chance.as_mut().is_some_and(|chance| chance.one_in(2));
         let unlinked = self.unlinked.iter().filter(|_| back(&mut power_cut)).map(|(_, path, stored)| (*path, stored));
         let unlinked: Vec<_> = unlinked.collect();
-        let files = self.all().chain(unlinked).filter_map(|(path, stored)| {
+        let quarantined = self.quarantined.iter();
+        let quarantined = quarantined
+            .map(|(&(name, base, number, count), stored)| (Path::Quarantined(name, base, number, count), stored));
+        let files = self.all().chain(unlinked).chain(quarantined).filter_map(|(path, stored)| {
             let bytes = match &mut power_cut {
                 Some(chance) => stored.after_power_cut(chance)?,
                 None => stored.bytes.clone(),
             };
-            Some((path.name(), bytes))
+            Some((path.name(self.run), bytes))
         });
         files.collect()
     }
 }
 
 impl Path {
-    fn name(self) -> String {
+    fn name(self, run: u32) -> String {
         match self {
             Self::Segment(name, base) => format!("{name}/{}", segment_name(base)),
+            Self::Quarantined(name, base, number, count) => {
+                let name = given_up_name(name, base, (run, number));
+                if count == 1 { format!("{QUARANTINE}/{name}") } else { format!("{QUARANTINE}/{name}-{count}") }
+            }
             Self::Journal(journal) => format!("{JOURNAL}/{}", journal.name()),
         }
     }

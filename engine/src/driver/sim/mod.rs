@@ -180,7 +180,7 @@ impl Sim {
             network: Network::new(shards, listeners, arena, SOCKET_BYTES),
             datagrams: DatagramNetwork::new(shards, udp_sockets, udp_buffers, UDP_BUFFER_BYTES, SOCKET_BYTES),
             post: Post::new(shards),
-            disk: Disk::new(),
+            disk: Disk::new(journal_start.run),
             disk_delays: vec![Duration::ZERO; usize::from(shards)],
             notices: Vec::new(),
             trace: Trace::default(),
@@ -377,6 +377,11 @@ impl Sim {
     /// A log's segments in order: base and bytes.
     pub fn segments(&self, log: impl Into<LogName>) -> impl Iterator<Item = (Offset, &[u8])> {
         self.disk.segments(log.into())
+    }
+
+    /// Poisoned segments of a log that gave their names to others, those of one base in the order in which they did.
+    pub fn quarantined(&self, log: impl Into<LogName>) -> impl Iterator<Item = (Offset, &[u8])> {
+        self.disk.quarantined(log.into())
     }
 
     /// The segment that `current` names.

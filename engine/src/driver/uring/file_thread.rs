@@ -16,6 +16,7 @@ use crate::handover::Outlet;
 use crate::limits::{INDEX_FLUSH, INDEX_GAP_BYTES_MAX};
 use crate::route::LogId;
 use crate::segment::index::Record;
+use crate::segment::journal::SegmentNumber;
 use crate::segment::{IndexBlock, LogName, Offset, Position};
 use crate::shard::{JournalId, KeeperMail};
 use crate::sys::file::Dir;
@@ -24,7 +25,7 @@ use crate::sys::{DataDir, index_file};
 /// What the file thread is to do.
 #[derive(Debug)]
 pub(super) enum FileRequest {
-    Create { log: LogId, name: LogName, base: Offset, replaces: bool },
+    Create { log: LogId, name: LogName, base: Offset, replaces: Option<SegmentNumber> },
     Open { log: LogId, name: LogName, base: Offset, length: Position, indexed: bool },
     Cut { name: LogName, base: Offset, length: Position },
     CreateJournal(JournalId),
@@ -37,6 +38,8 @@ pub(super) enum FileRequest {
 pub struct Files {
     /// Where segments are made.
     pub data: Arc<DataDir>,
+    /// The run of the engine.
+    pub run: u32,
     /// Told of every log that has a new segment behind another one.
     pub keeper: Sender<KeeperMail>,
 }
@@ -86,11 +89,11 @@ fn serve(inbox: &Receiver<FileRequest>, mailbox: &Mailbox, mut indexer: Indexer)
     loop {
         let request = inbox.recv_timeout(INDEX_FLUSH.saturating_sub(flushed.elapsed()));
         if let Ok(request) = &request {
-            if matches!(request, FileRequest::Create { replaces: true, .. }) {
+            if matches!(request, FileRequest::Create { replaces: Some(_), .. }) {
                 // Blocks of the segment that gives its name away.
                 indexer.flush();
             }
-            if let Some(mail) = execute(&indexer.files.data, request) {
+            if let Some(mail) = execute(&indexer.files, request) {
                 mailbox.post(mail);
             }
             indexer.follow(request);
@@ -105,10 +108,11 @@ fn serve(inbox: &Receiver<FileRequest>, mailbox: &Mailbox, mut indexer: Indexer)
     }
 }
 
-fn execute(data: &DataDir, request: &FileRequest) -> Option<Mail> {
+fn execute(files: &Files, request: &FileRequest) -> Option<Mail> {
+    let data = &files.data;
     Some(match *request {
         FileRequest::Create { log, name, base, replaces } => {
-            let made = if replaces { data.quarantine_segment(name, base) } else { Ok(()) };
+            let made = replaces.map_or(Ok(()), |number| data.give_up_segment(name, base, (files.run, number)));
             Mail::Opened { log, result: made.and_then(|()| data.create_segment(name, base)) }
         }
         FileRequest::Open { log, name, base, length, .. } => {

@@ -38,12 +38,23 @@ pub(super) struct Known {
     pub(super) poisoned: bool,
     /// Sequences of the batches in the tail.
     pub(super) sequences: Vec<u64>,
+    /// What a poisoned one held that gave it its name: this one will hold it again.
+    pub(super) again: Vec<Batch>,
+    /// Its number in the run that has told of it last.
+    pub(super) number: Option<SegmentNumber>,
 }
 
 impl Known {
     /// Its length, as far as the journals tell.
     pub(super) fn end(&self) -> Position {
-        self.tail.iter().map(Batch::end).max().unwrap_or_default().max(self.durable)
+        ends_at(&self.tail).max(self.durable)
+    }
+
+    /// What was written to segments of this name of which nothing was synced, as far as the journals tell.
+    pub(super) fn held(&self) -> &[Batch] {
+        let is_unsynced = self.synced == Position::START && self.durable == Position::START;
+        let tail = if is_unsynced { &self.tail[..] } else { &[] };
+        if ends_at(tail) >= ends_at(&self.again) { tail } else { &self.again }
     }
 
     /// Whether nothing says that any of it, or of its log before it, is on the disk.
@@ -69,7 +80,7 @@ impl Known {
             return;
         }
         let through = self.sequences.partition_point(|batch| *batch <= sequence);
-        let end = self.tail[..through].iter().map(Batch::end).max().unwrap_or_default();
+        let end = ends_at(&self.tail[..through]);
         self.synced = self.synced.max(end).max(self.durable);
     }
 
@@ -80,6 +91,11 @@ impl Known {
         self.tail.clear();
         self.sequences.clear();
     }
+}
+
+/// Where the batches end.
+pub(super) fn ends_at(batches: &[Batch]) -> Position {
+    batches.iter().map(Batch::end).max().unwrap_or_default()
 }
 
 /// A shard in one run.
@@ -94,12 +110,16 @@ pub(in crate::store) struct History {
     doubts: BTreeMap<Token, Offset>,
     /// The operating system's start in which the last file was written.
     pub(super) boot: Option<BootId>,
+    /// The last run of the engine.
+    pub(super) run: Option<u32>,
 }
 
 impl History {
     /// Reads journals, which are in the order of writing.
     pub(in crate::store) fn of(journals: &[Journal]) -> Self {
-        let mut history = Self { boot: journals.last().map(|journal| journal.header.boot), ..Self::default() };
+        let last = journals.last();
+        let (boot, run) = (last.map(|journal| journal.header.boot), last.map(|journal| journal.run));
+        let mut history = Self { boot, run, ..Self::default() };
         for files in journals.chunk_by(|a, b| writer(a) == writer(b)) {
             history.writer(files);
         }
@@ -137,7 +157,7 @@ impl History {
     }
 
     /// The log's segments, by base.
-    pub(super) fn log(&self, log: LogName) -> impl Iterator<Item = (Offset, &Known)> {
+    pub(super) fn log(&self, log: LogName) -> impl DoubleEndedIterator<Item = (Offset, &Known)> {
         let all = log.token().map(|token| self.segments.range((token, Offset::START)..=(token, Offset(u64::MAX))));
         all.into_iter().flatten().map(|(&(_, base), known)| (base, known))
     }
@@ -145,6 +165,13 @@ impl History {
     /// The segment.
     pub(super) fn segment(&self, log: LogName, base: Offset) -> Option<&Known> {
         self.segments.get(&(log.token()?, base))
+    }
+
+    /// The segment is not the one that records tell of: nothing says that any of it is on the disk.
+    pub(super) fn begins_anew(&mut self, log: LogName, base: Offset) {
+        if let Some(known) = log.token().and_then(|token| self.segments.get_mut(&(token, base))) {
+            *known = Known { boot: known.boot, ..Known::default() };
+        }
     }
 
     /// Whether the segment may have been deleted. The oldest goes first: with one all before it, of which the journal may
@@ -202,20 +229,24 @@ impl History {
         match *entry {
             JournalEntry::Open { number, token, base } => {
                 numbers.insert(number, (token, base));
-                self.segments.insert((token, base), Known { boot, ..Known::default() });
+                let again = self.held((token, base), boot, Position::START);
+                self.segments.insert((token, base), Known { boot, again, number: Some(number), ..Known::default() });
             }
             JournalEntry::Active { number, token, base, length, proof } => {
                 numbers.insert(number, (token, base));
                 self.retired.remove(&(token, base));
+                let again = if complete { self.held((token, base), boot, length) } else { Vec::new() };
                 let known = self.segments.entry((token, base)).or_default();
-                known.boot = boot;
+                (known.boot, known.number) = (boot, Some(number));
                 if complete {
                     for (_, earlier) in self.segments.range_mut((token, Offset::START)..(token, base)) {
                         earlier.covered = !earlier.poisoned;
                     }
                     let known = self.segments.entry((token, base)).or_default();
                     let synced = known.synced.max(length);
-                    *known = Known { durable: length, proof, synced, named: true, boot, ..Known::default() };
+                    let number = Some(number);
+                    *known =
+                        Known { durable: length, proof, synced, named: true, boot, again, number, ..Known::default() };
                 }
             }
             JournalEntry::Batch { number, batch } => {
@@ -248,6 +279,13 @@ impl History {
             | JournalEntry::Checkpoint
             | JournalEntry::CleanStop => {}
         }
+    }
+
+    /// What segments of this name held in this start of the operating system, if it is more than `length` bytes.
+    fn held(&self, segment: (Token, Offset), boot: BootId, length: Position) -> Vec<Batch> {
+        let known = self.segments.get(&segment).filter(|known| known.boot == boot);
+        let held = known.map(Known::held).filter(|held| ends_at(held) > length);
+        held.map(<[Batch]>::to_vec).unwrap_or_default()
     }
 
     /// What a number stands for; nothing yet where the table of its file has not come to it.

@@ -19,6 +19,7 @@
 //! log costs a few system calls.
 
 mod content;
+mod given_up;
 mod history;
 mod inspect;
 mod quarantine;
@@ -259,7 +260,10 @@ impl Recovery<'_> {
     }
 
     fn log(&mut self, log: &Log) -> Result<(), RecoverError> {
-        let files = LogFiles::list(&log.dir).map_err(file_error(&log.path, "listed"))?;
+        let mut files = LogFiles::list(&log.dir).map_err(file_error(&log.path, "listed"))?;
+        if self.write_again(log, &files)? {
+            files = LogFiles::list(&log.dir).map_err(file_error(&log.path, "listed"))?;
+        }
         self.found.unknown += files.unknown;
         self.missing_segments(log, &files.bases)?;
         let Some(&last) = files.bases.last() else {
@@ -285,9 +289,6 @@ impl Recovery<'_> {
             self.move_away(log, &segments)?;
             log.dir.unlink(CURRENT).map_err(file_error(&log.path.join(CURRENT), "removed"))?;
             return Ok(());
-        }
-        if let [.., given_up, next] = &mut segments[..] {
-            next.len += self.write_again(log, *given_up, *next)?;
         }
         let mut earlier = Vec::new();
         let mut newest = None;
@@ -415,7 +416,7 @@ impl Recovery<'_> {
         let is_new = !segment.is_packed && known.is_none() && self.is_unrecorded(log.name, segment.base);
         let known = known.or_else(|| is_new.then(Known::default));
         let (end, name) = (segment.end(), segment_name(segment.base));
-        if end > next.base.0 && self.is_repeated(log, segment, next)? {
+        if end > next.base.0 && self.is_repeated(log, segment, later)? {
             let len = next.base.0 - segment.base.0;
             self.cut(log, segment, len)?;
             return Ok(Kept { len, sealed: true });
@@ -501,48 +502,26 @@ impl Recovery<'_> {
         self.history.boot.is_some() && self.found.damaged_journals == 0
     }
 
-    /// Whether the next segment begins with all that this one holds from there on.
-    fn is_repeated(&mut self, log: &Log, segment: Segment, next: Segment) -> Result<bool, RecoverError> {
-        let overlap = segment.end() - next.base.0;
-        if next.len < overlap || segment.is_packed || next.is_packed {
+    /// Whether the segments behind it hold all that this one does from there on.
+    fn is_repeated(&mut self, log: &Log, segment: Segment, later: &[Segment]) -> Result<bool, RecoverError> {
+        if segment.is_packed {
             return Ok(false);
         }
-        let (file, copy) = (Self::open(log, segment.base)?, Self::open(log, next.base)?);
-        let same = quarantine::same_bytes(&file, segment.len - overlap, &copy, overlap, &mut self.chunk);
-        Ok(same.map_err(file_error(&log.path.join(segment_name(next.base)), "read"))?)
-    }
-
-    /// Whether a sync or a write of a segment failed, and memory holds what that has not brought to the disk.
-    fn is_given_up(&self, known: &Known) -> bool {
-        known.poisoned && self.is_cached(known)
-    }
-
-    /// The process died before all that it kept of a segment which it gave up was in the next one: memory has it still.
-    /// Says how many bytes of it the next one lacked.
-    fn write_again(&mut self, log: &Log, segment: Segment, next: Segment) -> Result<u64, RecoverError> {
-        let given_up = self.history.segment(log.name, segment.base).is_some_and(|known| self.is_given_up(known));
-        let (start, end) = (next.base.0.saturating_sub(segment.base.0), next.end());
-        if !given_up || segment.is_packed || next.is_packed || start > segment.len || end >= segment.end() {
-            return Ok(0);
-        }
-        let path = log.path.join(segment_name(next.base));
         let file = Self::open(log, segment.base)?;
-        let copy = log.dir.file(&segment_name(next.base), Access::ReadWrite).map_err(file_error(&path, "opened"))?;
-        let same = quarantine::same_bytes(&file, start, &copy, next.len, &mut self.chunk);
-        if !same.map_err(file_error(&path, "read"))? {
-            return Ok(0);
+        for (index, next) in later.iter().enumerate().take_while(|(_, next)| next.base.0 < segment.end()) {
+            let after = later.get(index + 1).map_or(u64::MAX, |after| after.base.0);
+            let end = after.min(segment.end());
+            let overlap = end - next.base.0;
+            if next.len < overlap || next.is_packed {
+                return Ok(false);
+            }
+            let (start, copy) = (next.base.0 - segment.base.0, Self::open(log, next.base)?);
+            let same = quarantine::same_bytes(&file, start, &copy, overlap, &mut self.chunk);
+            if !same.map_err(file_error(&log.path.join(segment_name(next.base)), "read"))? {
+                return Ok(false);
+            }
         }
-        let lines_end = self.lines_end(log, segment.base, &file, segment.len)?;
-        let repeated = next.len..lines_end.saturating_sub(start).max(next.len);
-        let bytes = repeated.end - repeated.start;
-        quarantine::copy(&file, start, &copy, repeated, &mut self.chunk).map_err(file_error(&path, "completed"))?;
-        Ok(bytes)
-    }
-
-    /// What a log's newest segment holds behind this offset is in memory alone, and no sync will tell: one has failed.
-    fn given_up(&self, log: &Log, segment: Segment, len: u64) -> Option<Offset> {
-        let known = self.history.segment(log.name, segment.base).filter(|known| self.is_given_up(known))?;
-        (known.synced.0 < len).then(|| Offset(segment.base.0 + known.synced.0))
+        Ok(true)
     }
 
     /// Indexes are never synced: a power cut leaves holes in them.

@@ -3,17 +3,28 @@
 //! A copy has the name of what it was: log, base, position. One of an earlier try is used again or completed; a file with
 //! other bytes stays, and the copy gets a number.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 use super::super::{chunk_of, file_error};
 use crate::error::RecoverError;
 use crate::limits::SYNCED_ONE_BY_ONE_MAX;
-use crate::segment::{Form, LogName, Offset, Position, QUARANTINE, quarantine_name, segment_name};
+use crate::segment::journal::SegmentNumber;
+use crate::segment::{Form, LogName, Offset, Position, QUARANTINE, parse_given_up_name, quarantine_name, segment_name};
 use crate::sys::DataDir;
 use crate::sys::file::{Access, Dir};
+
+/// A segment that was given up before any of it was synced, and moved.
+pub(super) struct GivenUp {
+    pub(super) base: Offset,
+    pub(super) number: SegmentNumber,
+    pub(super) file: File,
+    pub(super) path: PathBuf,
+}
 
 /// The quarantine of one recovery.
 pub(super) struct Quarantine<'a> {
@@ -21,6 +32,8 @@ pub(super) struct Quarantine<'a> {
     /// Opened with the first copy.
     dir: Option<Dir>,
     cuts: Vec<(LogName, Offset, u64)>,
+    /// What was there before, once it was asked for.
+    names: Option<BTreeSet<String>>,
     /// Of what form; all of it if none is given.
     moves: Vec<(LogName, Offset, Option<Form>)>,
     /// Copied or moved.
@@ -30,7 +43,37 @@ pub(super) struct Quarantine<'a> {
 
 impl<'a> Quarantine<'a> {
     pub(super) fn new(data: &'a DataDir) -> Self {
-        Self { data, dir: None, cuts: Vec::new(), moves: Vec::new(), files: 0, bytes: 0 }
+        Self { data, dir: None, names: None, cuts: Vec::new(), moves: Vec::new(), files: 0, bytes: 0 }
+    }
+
+    /// Segments of a log that this run has given up and moved here, by base.
+    pub(super) fn given_up(&mut self, log: LogName, run: u32) -> Result<Vec<GivenUp>, RecoverError> {
+        let path = self.data.path().join(QUARANTINE);
+        let names = match self.names.take() {
+            Some(names) => names,
+            None => self.list().map_err(file_error(&path, "listed"))?,
+        };
+        let names = self.names.insert(names);
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut given_up = Vec::new();
+        // All names of the log, and few others.
+        let [first, last] = [Offset::START, Offset(u64::MAX)].map(|base| quarantine_name(log, base, Position::START));
+        for name in names.range(first..=last + "~") {
+            let Some((base, number)) = parse_given_up_name(name, log, run) else { continue };
+            let path = path.join(name);
+            let file = self.data.root().dir(QUARANTINE).and_then(|dir| dir.file(name, Access::Read));
+            given_up.push(GivenUp { base, number, file: file.map_err(file_error(&path, "opened"))?, path });
+        }
+        Ok(given_up)
+    }
+
+    fn list(&self) -> io::Result<BTreeSet<String>> {
+        match self.data.root().dir(QUARANTINE) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+            dir => Ok(dir?.entries()?.into_iter().map(|entry| entry.name).collect()),
+        }
     }
 
     /// Copies the end of a segment, which is cut off once all copies are on the disk.

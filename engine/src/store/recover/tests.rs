@@ -523,6 +523,135 @@ fn what_was_given_up_is_written_again() {
     assert_eq!(log.doubt, Some(Offset(2)));
 }
 
+const GIVEN_UP: &str = "T-00000000000000000002-0-run1-1";
+
+/// A segment was given up with nothing of it synced; `more` follows, in the same run and start of the operating system.
+fn given_up(more: &[JournalEntry]) -> Journals {
+    let number = SegmentNumber(1);
+    let batch = |position, text: &str| Batch::of(Position(position), text.as_bytes(), 0);
+    let entries = [
+        active(0, "a\n", 0),
+        JournalEntry::Checkpoint,
+        JournalEntry::Open { number, token: token(), base: Offset(2) },
+        JournalEntry::Batch { number, batch: batch(0, "b\n") },
+        JournalEntry::Batch { number, batch: batch(2, "c\n") },
+        JournalEntry::Poison { number, synced: Position(0), length: Position(4) },
+    ];
+    let mut journals = told(&[&entries, more].concat());
+    journals.files[0].header.boot = HERE.boot;
+    journals
+}
+
+/// The segment that has its name.
+fn made_again() -> JournalEntry {
+    JournalEntry::Open { number: SegmentNumber(2), token: token(), base: Offset(2) }
+}
+
+/// The process died before all of it was in the segment that has its name now, or before there was one.
+#[test]
+fn what_gave_its_name_away_is_taken_back() {
+    let rewritten = JournalEntry::Batch { number: SegmentNumber(2), batch: Batch::of(Position(0), b"b\n", 0) };
+    let open = [made_again(), rewritten];
+    for (more, copied) in [
+        (&open[..0], None),
+        (&open[..0], Some("")),
+        (&open[..0], Some("b\nc")),
+        (&open[..1], Some("")),
+        (&open[..2], Some("b\n")),
+        (&open[..2], Some("b\nc\nd\n")),
+    ] {
+        let fixture = Fixture::new(&[(0, "a\n")]);
+        if let Some(text) = copied {
+            fs::write(fixture.segment(2), text).unwrap();
+        }
+        // No record tells of its last lines, and the last one is not whole.
+        fixture.put_in_quarantine(GIVEN_UP, "b\nc\nd\ne");
+        // What was tried in vain leaves an empty one.
+        fixture.put_in_quarantine(&format!("{GIVEN_UP}-2"), "");
+        let journals = given_up(more);
+        let mut found = Vec::new();
+        for _ in 0..3 {
+            let recovered = recover(&fixture.data, &journals, HERE).unwrap();
+            assert_eq!(fs::read_to_string(fixture.segment(2)).unwrap(), "b\nc\nd\n");
+            assert_eq!(fs::read_to_string(fixture.log(CURRENT)).unwrap(), "b\nc\nd\n");
+            assert_eq!(fixture.quarantine()[0], (GIVEN_UP.to_owned(), "b\nc\nd\ne".to_owned()));
+            assert_eq!((recovered.alarms, recovered.logs[0].doubt, recovered.bytes), (vec![], None, 8));
+            found.push(recovered.logs[0].newest.clone());
+        }
+        let newest = &found[0];
+        assert_eq!((newest.base, newest.length, newest.synced), (Offset(2), Position(6), Position(0)));
+        assert!(!newest.sealed && found.iter().all(|again| again == newest), "{found:?}");
+    }
+}
+
+/// As far as its records go, also where they are of two that had the name.
+#[test]
+fn what_is_not_whole_in_quarantine_is_taken_back_as_far_as_it_is() {
+    let poisoned_again = JournalEntry::Poison { number: SegmentNumber(2), synced: Position(0), length: Position(0) };
+    for (more, copy, left) in [
+        (vec![made_again()], "b\nC\nd\n", "b\n"),
+        (vec![made_again()], "b\n", "b\n"),
+        (vec![made_again()], "", ""),
+        (vec![made_again(), poisoned_again], "b\n", "b\n"),
+    ] {
+        let fixture = Fixture::new(&[(0, "a\n"), (2, "")]);
+        fixture.put_in_quarantine(GIVEN_UP, copy);
+        let found = recover(&fixture.data, &given_up(&more), HERE).unwrap();
+        assert_eq!(fs::read_to_string(fixture.segment(2)).unwrap(), left);
+        let [alarm] = &found.alarms[..] else { panic!("{:?}", found.alarms) };
+        assert_eq!(alarm.expected, "4 bytes, as the journal tells");
+        assert_eq!(alarm.found, format!("{}, and no whole copy in quarantine", left.len()));
+    }
+    // Nothing is left of it at all.
+    let fixture = Fixture::new(&[(0, "a\n")]);
+    let found = recover(&fixture.data, &given_up(&[]), HERE).unwrap();
+    assert_eq!((found.alarms.len(), found.logs[0].newest.base), (1, Offset(0)));
+    assert!(!fixture.segment(2).exists());
+}
+
+#[test]
+fn what_another_run_gave_up_is_not_taken_back() {
+    // Nor is it what holds other bytes, or what the operating system may have lost.
+    let elsewhere = BootId([9; 16]);
+    for (name, text, boot) in [
+        ("T-00000000000000000002-0-run2-1", "", HERE.boot),
+        ("T-00000000000000000002-0", "", HERE.boot),
+        (GIVEN_UP, "x\n", HERE.boot),
+        (GIVEN_UP, "", elsewhere),
+    ] {
+        let fixture = Fixture::new(&[(0, "a\n"), (2, text)]);
+        fixture.put_in_quarantine(name, "b\nc\n");
+        let found = recover(&fixture.data, &given_up(&[made_again()]), Circumstances { boot, ..HERE }).unwrap();
+        assert_eq!(fs::read_to_string(fixture.segment(2)).unwrap(), text);
+        assert_eq!((found.alarms.len(), found.bytes), (usize::from(boot == HERE.boot), 2 + text.len() as u64));
+    }
+}
+
+/// Each was written again to the next, and that failed too: the last one is completed from all.
+#[test]
+fn what_was_given_up_twice_is_written_again() {
+    let number = SegmentNumber(1);
+    let mut journals = told(&[
+        active(0, "a\n", 0),
+        JournalEntry::Checkpoint,
+        batch(2, "b\nc\nd\n"),
+        JournalEntry::Poison { number: NUMBER, synced: Position(2), length: Position(8) },
+        JournalEntry::Open { number, token: token(), base: Offset(2) },
+        JournalEntry::Batch { number, batch: Batch::of(Position(0), b"b\nc\n", 0) },
+        JournalEntry::Poison { number, synced: Position(2), length: Position(4) },
+    ]);
+    journals.files[0].header.boot = HERE.boot;
+    for copied in ["", "c\n", "c\nd\ne\n"] {
+        let fixture = Fixture::new(&[(0, "a\nb\nc\nd\n"), (2, "b\nc\n"), (4, copied)]);
+        for _ in 0..2 {
+            let found = recover(&fixture.data, &journals, HERE).unwrap();
+            let whole = if copied.len() < 4 { "c\nd\n" } else { copied };
+            let texts = [0, 2, 4].map(|base| fs::read_to_string(fixture.segment(base)).unwrap());
+            assert_eq!((texts, found.alarms.len()), (["a\n", "b\n", whole].map(str::to_owned), 0));
+        }
+    }
+}
+
 /// What has to be done is said at once: `--accept-loss` alone would end in a refusal again.
 #[test]
 fn a_log_that_lacks_a_segment_in_the_middle_has_to_be_moved_away() {
