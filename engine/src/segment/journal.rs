@@ -474,6 +474,14 @@ impl Journal {
     pub fn has_checkpoint(&self) -> bool {
         self.entries.contains(&JournalEntry::Checkpoint)
     }
+
+    /// Whether the checkpoint itself was told to be on the disk, while the machine runs on.
+    #[must_use]
+    pub fn has_synced_checkpoint(&self) -> bool {
+        let mut entries = self.entries.iter();
+        entries.any(|entry| *entry == JournalEntry::Checkpoint)
+            && entries.any(|entry| matches!(entry, JournalEntry::Synced { .. }))
+    }
 }
 
 /// File name of a shard's journal.

@@ -347,10 +347,17 @@ impl Logs {
             self.segment_synced(&segment, ops);
         }
         self.durability.covered = covered;
-        self.journal.add(JournalEntry::Synced { through: below - 1 }, &mut self.pool);
+        // What a file tells of that failed may be lost: the next one tells of nothing before its checkpoint is on the disk.
+        let is_relied_on = !self.journal.is_broken();
+        if is_relied_on {
+            self.journal.add(JournalEntry::Synced { through: below - 1 }, &mut self.pool);
+        }
         self.allow_removals(below, notices);
         if std::mem::take(&mut self.durability.checkpoint_covered) {
             self.journal.checkpointed(&mut self.pool, ops);
+        }
+        if !is_relied_on && !self.journal.is_broken() {
+            self.durability.needs_whole();
         }
         if self.durability.ending == Ending::Wanted && !self.durability.has_news() {
             if self.journal.is_broken() {

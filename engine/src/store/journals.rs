@@ -126,7 +126,7 @@ impl Journals {
     /// Up to where each log is on the disk; a log that they do not tell of is not there.
     #[must_use]
     pub fn synced_offsets(&self) -> BTreeMap<Token, Offset> {
-        History::of(&self.files).synced_offsets()
+        History::told(&self.files).synced_offsets()
     }
 }
 
@@ -293,4 +293,30 @@ fn remove_old(dir: &Dir, journals: &Journals) -> io::Result<()> {
         dir.unlink(&journal.name())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::Position;
+    use crate::segment::journal::Proof;
+
+    /// Until then the file before has to tell, and that may have lost what it told.
+    #[test]
+    fn a_checkpoint_tells_of_nothing_before_it_is_on_the_disk() {
+        let token = Token::from_bytes([7; 16]);
+        let header = Header { shard: 0, generation: 1, boot: BootId([7; 16]), epoch_micros: 0 };
+        let (number, length, proof) = (SegmentNumber(0), Position(5), Proof::default());
+        let active = JournalEntry::Active { number, token, base: Offset(10), length, proof };
+        let synced = JournalEntry::Synced { through: 3 };
+        for (entries, offset) in [
+            (vec![active, JournalEntry::Checkpoint], Offset(10)),
+            (vec![active, synced, JournalEntry::Checkpoint], Offset(10)),
+            (vec![active, JournalEntry::Checkpoint, synced], Offset(15)),
+        ] {
+            let file = Journal { header, run: 1, first: 0, entries, damaged: false };
+            let journals = Journals { files: vec![file], ..Journals::default() };
+            assert_eq!(journals.synced_offsets().get(&token), Some(&offset), "{:?}", journals.files[0].entries);
+        }
+    }
 }

@@ -117,11 +117,20 @@ pub(in crate::store) struct History {
 impl History {
     /// Reads journals, which are in the order of writing.
     pub(in crate::store) fn of(journals: &[Journal]) -> Self {
+        Self::by(journals, Journal::has_checkpoint)
+    }
+
+    /// The same while an engine may be running: a checkpoint counts once it is on the disk itself.
+    pub(in crate::store) fn told(journals: &[Journal]) -> Self {
+        Self::by(journals, Journal::has_synced_checkpoint)
+    }
+
+    fn by(journals: &[Journal], is_complete: fn(&Journal) -> bool) -> Self {
         let last = journals.last();
         let (boot, run) = (last.map(|journal| journal.header.boot), last.map(|journal| journal.run));
         let mut history = Self { boot, run, ..Self::default() };
         for files in journals.chunk_by(|a, b| writer(a) == writer(b)) {
-            history.writer(files);
+            history.writer(files, is_complete);
         }
         history
     }
@@ -191,11 +200,11 @@ impl History {
     }
 
     /// All files of one shard in one run.
-    fn writer(&mut self, files: &[Journal]) {
+    fn writer(&mut self, files: &[Journal], is_complete: fn(&Journal) -> bool) {
         let mut numbers: HashMap<SegmentNumber, (Token, Offset)> = HashMap::new();
         let mut synced = None;
         for file in files {
-            let complete = file.has_checkpoint();
+            let complete = is_complete(file);
             for (index, entry) in file.entries.iter().enumerate() {
                 if let JournalEntry::Synced { through } = *entry {
                     synced = Some(through);
