@@ -300,6 +300,8 @@ pub const NOTICE_GAP: Duration = Duration::from_secs(1);
 
 // While that many segments are being opened, none of them may be the one to close.
 const _: () = assert!(OPENS_IN_FLIGHT_MAX as u64 <= OPEN_FILES_MIN);
+// The first to lose its turn may have others before it that lose theirs, for as long as a turn.
+const _: () = assert!(2 * HANDSHAKE_TURN.as_secs() < HANDSHAKE_TIMEOUT.as_secs());
 const _: () = assert!(SHARD_ANSWER.as_secs() < ADMIN_CONNECTION_TIME.as_secs());
 // Ring, directory, lock, listeners and pipes need about half of what is reserved.
 const _: () = assert!(2 * ADMIN_CONNECTIONS_MAX as u64 <= DESCRIPTORS_RESERVED);

@@ -142,6 +142,12 @@ impl Session {
         is_nonsense || missing(record) == 0
     }
 
+    /// Whether the handshake has begun: until then all that comes is kept.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.connection.is_some()
+    }
+
     /// Begins the handshake, with what has come so far.
     ///
     /// # Errors

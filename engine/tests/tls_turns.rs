@@ -5,8 +5,9 @@ mod support;
 use std::time::Duration;
 
 use engine::driver::sim::{Faults, Sim};
-use engine::limits::{HANDSHAKE_TIMEOUT, HANDSHAKE_TURN};
-use engine::shard::{Notice, ShardConfig};
+use engine::limits::{EXPIRED_GAP, EXPIRED_MAX, HANDSHAKE_TIMEOUT, HANDSHAKE_TURN};
+use engine::metrics::HandshakeResult;
+use engine::shard::{Command, Notice, ShardConfig};
 use engine::tls::Server;
 use engine::wire::Reject;
 use rustls::version::TLS13;
@@ -103,11 +104,104 @@ fn hellos_without_end_cost_no_line() {
         .collect();
     assert!(sim.shard().buffered_bytes() < 256 * 1024);
     assert!(many.iter().filter(|peer| sim.is_gone(**peer)).count() >= 90);
+    // Who comes after them says all of its hello, and is not the one that goes, though all others are smaller.
+    for small in 0..200 {
+        let peer = sim.connect();
+        sim.send(peer, &hello[..500]);
+        if small % 20 == 0 {
+            sim.run_for(Duration::from_millis(10));
+        }
+    }
+    let (other, mut other_client) = connect(&mut sim, &client_config);
+    close(&mut sim, other, &mut other_client);
     sim.send(peer, &client.seal(&[b" a line\n"]));
     close(&mut sim, peer, &mut client);
     drain(&mut sim, &[]);
     assert_eq!(sim.log_bytes(token(1)), b"half a line\n");
     assert_eq!(counters(&sim).rejected(Reject::Cut), 0);
+}
+
+/// A part of a hello in a record of its own: the handshake has begun, and what it waits for is no hello any more.
+#[test]
+fn a_hello_in_pieces_is_a_handshake() {
+    let (server, client_config) = both(&[&TLS13]);
+    let mut config = world(&server);
+    config.buffer_bytes = 256 * 1024;
+    let mut sim = Sim::new(1, Faults::none(), config);
+    let begun: Vec<_> = (0..40)
+        .map(|_| {
+            let peer = sim.connect();
+            sim.send(peer, &[0x16, 3, 1, 0, 1, 1]);
+            peer
+        })
+        .collect();
+    sim.run_for(Duration::from_millis(100));
+    // More than an eighth of the memory, were they counted in it.
+    let hello = Client::new(&client_config, "localhost").take();
+    for _ in 0..20 {
+        let peer = sim.connect();
+        sim.send(peer, &hello[..hello.len() - 1]);
+    }
+    sim.run_for(Duration::from_millis(100));
+    assert!(begun.iter().all(|peer| !sim.is_gone(*peer)));
+    drain(&mut sim, &[]);
+}
+
+/// In a drain all of them have their turn, those too that were not read; who has gone meanwhile is none of them.
+#[test]
+fn a_drain_lets_a_crowd_make_its_handshakes() {
+    let (server, client_config) = both(&[&TLS13]);
+    let mut config = world(&server);
+    config.handshakes_max = 1;
+    config.drain_timeout = Duration::from_secs(5);
+    let mut sim = Sim::new(1, Faults::none(), config);
+    let mut crowd: Vec<_> = (0..60)
+        .map(|_| {
+            let (peer, mut client) = (sim.connect(), Client::new(&client_config, "localhost"));
+            sim.send(peer, &client.take());
+            (peer, client)
+        })
+        .collect();
+    sim.run_for(Duration::from_millis(100));
+    // The first has its turn, the second waits, the last is not read.
+    for gone in [59, 1, 0] {
+        sim.reset(crowd.remove(gone).0);
+    }
+    sim.command(&Command::Drain);
+    let mut sent = vec![false; crowd.len()];
+    sim.run_until(|sim| {
+        for ((number, (peer, client)), sent) in (0..).zip(&mut crowd).zip(&mut sent) {
+            client.give(&sim.read(*peer)).unwrap();
+            let mut wire = client.take();
+            if !*sent && !client.connection.is_handshaking() {
+                *sent = true;
+                wire.extend(client.seal(&[format!("{} {number}\n", token(1)).as_bytes()]));
+                wire.extend(client.seal_end());
+                sim.send(*peer, &wire);
+                sim.close(*peer);
+            } else if !wire.is_empty() {
+                sim.send(*peer, &wire);
+            }
+        }
+        sim.outcome().is_some()
+    });
+    assert!(sent.iter().all(|sent| *sent));
+    assert_eq!(handshakes(&counters(&sim)), [57, 0, 0, 3, 0]);
+    assert_eq!(sim.log_bytes(token(1)).split(|&byte| byte == b'\n').count(), 58);
+}
+
+/// Thousands that are over at once do not hold up the others all at once.
+#[test]
+fn those_whose_time_is_over_end_some_at_a_time() {
+    let (server, _) = both(&[&TLS13]);
+    let mut sim = Sim::new(1, Faults::none(), world(&server));
+    let silent: Vec<_> = (0..4 * EXPIRED_MAX).map(|_| sim.connect()).collect();
+    sim.run_until(|sim| silent.iter().any(|peer| sim.is_gone(*peer)));
+    let ended = |sim: &Sim| sim.shard().counters().handshakes(HandshakeResult::Timeout);
+    assert!(ended(&sim) <= EXPIRED_MAX as u64, "{}", ended(&sim));
+    sim.run_for(4 * EXPIRED_GAP);
+    assert_eq!(ended(&sim), 4 * EXPIRED_MAX as u64);
+    drain(&mut sim, &[]);
 }
 
 /// Who comes while many wait is not read, and has its turn all the same.

@@ -16,8 +16,8 @@
 //! does not fit their receive buffers: most of them wait for their turn, and lose it one after the other. The load comes over
 //! TLS beside `handshakes` and `coming`; beside `deaf` it would wait for its turn, too.
 //!
-//! Prints entries per CPU-second of an engine, and with by without, round by round: the median, and the quartiles around it. What neighbours cost once, when they come or go, is a part of that which
-//! more seconds make smaller. Old segments go soon, so that the same pages are written again and again. `loadgen` and
+//! Prints entries per CPU-second of an engine, and with by without, round by round: the median, and the quartiles around it.
+//! What neighbours cost once, when they come or go, is a part of that which more seconds make smaller. Old segments go soon, so that the same pages are written again and again. `loadgen` and
 //! `engine` are those beside this program; give it a folder on a tmpfs.
 
 #![expect(clippy::print_stdout, reason = "the result")]

@@ -58,7 +58,7 @@ pub struct Counters {
     rejected: [u64; Reject::ALL.len()],
 }
 
-/// What became of a TLS handshake. Every connection that was taken by a TLS listener has exactly one in the end.
+/// What became of a TLS handshake. Every connection that was taken by a TLS listener and has ended has exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandshakeResult {
     /// Made, with certificates.

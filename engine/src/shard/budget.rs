@@ -1,7 +1,7 @@
 //! What of `--buffer-bytes` is in use, and what goes first when it is too much.
 //!
 //! ```text
-//!  hellos ≤ ⅛ ─► the largest goes, with its connection
+//!  hellos ≤ ⅛ ─► the one that has not been whole for longest goes, with its connection
 //!  lines + records + hellos ≤ ¼ ─► the longest line is cut; if there is none, the largest record goes
 //!  everything ≤ all of it ─► nothing more is read, until a quarter is free or little is staged
 //! ```
@@ -17,18 +17,16 @@ impl Shard {
 
     /// Capacity of unfinished lines, records and hellos.
     pub(super) fn carry_bytes(&self) -> usize {
-        self.carries.bytes() + self.records.bytes() + self.hellos.bytes()
+        self.carries.bytes() + self.records.bytes() + self.handshakes.hello_bytes()
     }
 
     /// Keeps carries within their part, and pauses when the budget is used up.
     pub(super) fn relieve(&mut self) {
-        while let Some(hello) = self.hellos.largest().filter(|_| self.hellos.bytes() > self.budget(1) / HELLO_PARTS) {
-            self.break_record(ConnectionId(hello));
-        }
+        while self.handshakes.hello_bytes() > self.budget(1) / HELLO_PARTS && self.break_hello() {}
         while self.carry_bytes() > self.budget(1) {
             if let Some(longest) = self.carries.largest() {
                 self.with_sink(ConnectionId(longest), |connection, sink| connection.decoder.cut_early(sink));
-            } else if let Some(largest) = self.records.largest().or_else(|| self.hellos.largest()) {
+            } else if let Some(largest) = self.records.largest() {
                 self.break_record(ConnectionId(largest));
             } else {
                 break;

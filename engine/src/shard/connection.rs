@@ -84,9 +84,11 @@ impl Connection {
 
     /// Size classes of what is not all there: a line, a record, a hello or what has come before its turn.
     pub(super) fn unfinished(&self) -> [Option<usize>; 3] {
-        let record = self.tls.as_ref().and_then(|tls| tls.session.carry_class());
-        let is_hello = self.tls.as_ref().is_some_and(|tls| tls.is_before_handshake());
-        let (record, hello) = if is_hello { (None, record) } else { (record, None) };
+        let (record, hello) = match &self.tls {
+            Some(tls) if tls.session.has_begun() => (tls.session.carry_class(), None),
+            Some(tls) => (None, tls.session.carry_class()),
+            None => (None, None),
+        };
         [self.decoder.carry_class(), record, hello]
     }
 

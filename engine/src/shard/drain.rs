@@ -235,8 +235,7 @@ impl Shard {
         self.finished + 1 == self.config.ownership.shards()
     }
 
-    /// Our side of every connection ends; where TLS is spoken, with a `close_notify`, once the handshake is made: by now
-    /// nobody waits for a turn any more.
+    /// Our side of every connection ends; where TLS is spoken, with a `close_notify`, once the handshake is made.
     fn half_close_all(&mut self) {
         for index in 0..self.connections.len() {
             let Some(connection) = &self.connections[index] else { continue };

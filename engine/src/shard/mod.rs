@@ -157,8 +157,6 @@ pub struct Shard {
     carries: ByClass,
     /// TLS connections by the record that is not all there.
     records: ByClass,
-    /// Those whose handshake has not begun, by what they have said.
-    hellos: ByClass,
     handshakes: Handshakes,
     /// Connections whose receive found no buffer, in the order in which they go on.
     parked: VecDeque<ConnectionId>,
@@ -233,7 +231,6 @@ impl Shard {
             open_connections: 0,
             carries: ByClass::default(),
             records: ByClass::default(),
-            hellos: ByClass::default(),
             handshakes: Handshakes::default(),
             parked: VecDeque::new(),
             held: VecDeque::new(),
@@ -587,7 +584,7 @@ impl Shard {
         work: impl FnOnce(&mut Connection, &mut Ingest<'_, true>) -> T,
     ) -> Option<T> {
         let mut connection = self.connections.get_mut(id.0 as usize)?.take()?;
-        let before = connection.unfinished();
+        let before @ [_, _, hello_before] = connection.unfinished();
         let (mut last, mut pieces_to) = (connection.last, connection.pieces_to);
         let lines_before = self.counters.lines;
         let mut sink = Ingest::<true> {
@@ -609,7 +606,7 @@ impl Shard {
             let [line, record, hello] = after;
             self.carries.set(id.0, line);
             self.records.set(id.0, record);
-            self.hellos.set(id.0, hello);
+            self.handshakes.keep_hello(id, hello_before, hello);
         }
         self.connections[id.0 as usize] = Some(connection);
         Some(result)

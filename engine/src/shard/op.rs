@@ -485,7 +485,7 @@ pub enum Notice {
     },
     /// More TLS clients have said hello than handshakes may be made at a time: they wait for their turn.
     HandshakesCrowded {
-        /// Those that wait.
+        /// Those that wait, and those that are not read meanwhile.
         waiting: usize,
     },
     /// Receiving datagrams failed and is tried again.

@@ -21,7 +21,7 @@ use super::connection::{Connection, Life};
 use super::drain::Phase;
 use super::op::{ConnectionId, ListenerId, Notice, Op, ShutdownSide};
 use super::{Recurring, Shard};
-use crate::buf::{RecvBuf, WriteBuf};
+use crate::buf::{RecvBuf, WriteBuf, class_bytes};
 use crate::limits::{EXPIRED_GAP, EXPIRED_MAX, HANDSHAKE_BATCH, HANDSHAKE_TIMEOUT, HANDSHAKE_TURN};
 use crate::metrics::HandshakeResult;
 use crate::time::Time;
@@ -73,7 +73,11 @@ pub(super) struct Handshakes {
     unread: VecDeque<ConnectionId>,
     /// In the order in which they said hello.
     waiting: VecDeque<ConnectionId>,
-    /// When the turns of the others began, in the order of time; those that are over mean nothing.
+    /// Bytes of what they have said, and of what those have who have not said all of it.
+    hello_bytes: usize,
+    /// Those who have not said all of it, in the order in which they began; some may have by now, or have gone.
+    begun: VecDeque<ConnectionId>,
+    /// When handshakes in progress began, in the order of time; those that are over mean nothing.
     turns: VecDeque<(Time, ConnectionId)>,
     /// No turn ends before.
     next_turn: Time,
@@ -86,16 +90,25 @@ pub(super) struct Handshakes {
     crowded: Recurring,
 }
 
+impl Handshakes {
+    /// Bytes of all that has come for handshakes that have not begun.
+    pub(super) fn hello_bytes(&self) -> usize {
+        self.hello_bytes
+    }
+
+    /// What a connection has said before its handshake was of this size class, and is of that one.
+    pub(super) fn keep_hello(&mut self, id: ConnectionId, before: Option<usize>, after: Option<usize>) {
+        self.hello_bytes += after.map_or(0, class_bytes);
+        self.hello_bytes -= before.map_or(0, class_bytes);
+        if before.is_none() && after.is_some() {
+            self.begun.push_back(id);
+        }
+    }
+}
+
 /// Whether it is the engine that does not read: what the peer has sent waits for room.
 fn waits_for_us(connection: &Connection) -> bool {
     connection.life == Life::Open && (connection.held > 0 || !connection.receiving)
-}
-
-impl Secure {
-    /// What has come is kept for the handshake.
-    pub(super) fn is_before_handshake(&self) -> bool {
-        matches!(self.stage, Stage::Silent | Stage::Waiting)
-    }
 }
 
 impl Shard {
@@ -117,9 +130,10 @@ impl Shard {
             (secure.stage, secure.deadline) = (Stage::Waiting, None);
         }
         self.handshakes.waiting.push_back(id);
+        self.forget_begun();
         if self.is_crowded() {
             self.counters.tls_handshakes_waited += 1;
-            let waiting = self.handshakes.waiting.len();
+            let waiting = self.handshakes.waiting.len() + self.handshakes.unread.len();
             if self.handshakes.crowded.again(self.now).is_some() {
                 self.notices.push_back(Notice::HandshakesCrowded { waiting });
             }
@@ -128,13 +142,15 @@ impl Shard {
 
     /// Whether somebody has to wait for the end of others' handshakes.
     fn is_crowded(&self) -> bool {
-        let wanted = self.handshakes.in_progress + self.handshakes.waiting.len();
-        self.phase == Phase::Serving && wanted > self.config.handshakes_max
+        let waiting = self.handshakes.waiting.len();
+        let is_full = self.handshakes.in_progress + waiting > self.config.handshakes_max;
+        self.phase == Phase::Serving && waiting > 0 && is_full
     }
 
-    /// Whether more hellos are read than wait.
+    /// Whether those who came are read: not while many wait, nor while what they say would wait for room.
     fn asks_for_hellos(&self) -> bool {
-        self.phase != Phase::Serving || self.handshakes.waiting.len() < self.config.handshakes_max
+        let has_room = self.handshakes.waiting.len() < self.config.handshakes_max && !self.paused;
+        self.phase != Phase::Serving || has_room
     }
 
     /// Whether one more handshake may be in progress.
@@ -146,14 +162,18 @@ impl Shard {
     /// Reads those who came, and begins the handshakes of those whose turn it is: some of them in each turn of the shard.
     pub(super) fn advance_handshakes(&mut self) {
         for _ in 0..HANDSHAKE_BATCH {
-            let asks = self.asks_for_hellos();
-            let Some(id) = self.handshakes.unread.pop_front_if(|_| asks) else { break };
+            if !self.asks_for_hellos() {
+                break;
+            }
+            let Some(id) = self.handshakes.unread.pop_front() else { break };
             self.renew_deadline(id);
             self.ops.push_back(Op::Receive(id));
         }
         for _ in 0..HANDSHAKE_BATCH {
-            let may = self.may_begin();
-            let Some(id) = self.handshakes.waiting.pop_front_if(|_| may) else { break };
+            if !self.may_begin() {
+                break;
+            }
+            let Some(id) = self.handshakes.waiting.pop_front() else { break };
             self.begin_handshake(id);
             self.relieve();
         }
@@ -162,14 +182,14 @@ impl Shard {
     fn begin_handshake(&mut self, id: ConnectionId) {
         let limit = self.config.line_bytes_max;
         self.handshakes.in_progress += 1;
-        if let Some(secure) = self.secure(id) {
-            secure.stage = Stage::Making;
-        }
-        self.renew_deadline(id);
         let result = self.with_sink(id, |connection, sink| match &mut connection.tls {
-            Some(tls) => tls.session.begin(&mut connection.decoder, limit, sink),
+            Some(tls) => {
+                tls.stage = Stage::Making;
+                tls.session.begin(&mut connection.decoder, limit, sink)
+            }
             None => Ok(()),
         });
+        self.renew_deadline(id);
         self.took(id, result);
         if self.connection(id).is_some_and(|connection| connection.life != Life::Open) {
             self.after_receive(id);
@@ -229,7 +249,10 @@ impl Shard {
         let stage = std::mem::replace(&mut secure.stage, Stage::Over);
         secure.deadline = None;
         match stage {
-            Stage::Waiting => self.handshakes.waiting.retain(|waiting| *waiting != id),
+            Stage::Waiting => {
+                let at = self.handshakes.waiting.iter().position(|waiting| *waiting == id);
+                at.and_then(|at| self.handshakes.waiting.remove(at));
+            }
             Stage::Making => self.handshakes.in_progress -= 1,
             Stage::Silent | Stage::Over => {}
         }
@@ -307,9 +330,34 @@ impl Shard {
         !in_record
     }
 
-    /// The unfinished record has to go, and its connection: memory for unfinished lines and records is used up.
+    /// Those at the front of whom nothing is expected any more.
+    fn forget_begun(&mut self) {
+        while let Some(&id) = self.handshakes.begun.front()
+            && !self.is_half_said(id)
+        {
+            self.handshakes.begun.pop_front();
+        }
+    }
+
+    fn is_half_said(&mut self, id: ConnectionId) -> bool {
+        self.secure(id).is_some_and(|secure| secure.stage == Stage::Silent && secure.session.is_in_record())
+    }
+
+    /// Memory for hellos is used up: of those that are not whole the oldest has to go, or of the others the youngest, with its
+    /// connection. False if there is none.
+    #[cold]
+    pub(super) fn break_hello(&mut self) -> bool {
+        self.forget_begun();
+        let oldest = self.handshakes.begun.front().or_else(|| self.handshakes.waiting.back()).copied();
+        oldest.is_some_and(|id| {
+            self.break_record(id);
+            true
+        })
+    }
+
+    /// The unfinished record has to go, and its connection: memory for unfinished lines, records and hellos is used up.
     pub(super) fn break_record(&mut self, id: ConnectionId) {
-        let reason = "no memory is left for unfinished records".to_owned();
+        let reason = "no memory is left for unfinished records and hellos".to_owned();
         if self.end_handshake(id, HandshakeResult::Failed) {
             self.tell_failed(reason);
             self.stop_taking(id);
