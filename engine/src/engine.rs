@@ -608,7 +608,7 @@ fn start_shards(
 
 /// On the shard's own thread: its ring, and the shard with its logs.
 fn set_up(part: Part, data: Arc<DataDir>, keeper: Sender<KeeperMail>) -> io::Result<(Uring, Shard)> {
-    let files = Files { data, run: part.config.journal.run, keeper };
+    let files = Files { data, run: part.config.journal.run_id(), keeper };
     let driver = Uring::new(part.listeners, part.udp, files, part.sync_thread, part.mailbox, part.neighbours)?;
     // After the file thread was started, which may run anywhere.
     if let Some(core) = part.core {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use engine::driver::sim::{Fault, Faults, PeerId, Sim, When};
 use engine::route::Ownership;
 use engine::segment::journal::{BootId, Journal, JournalEntry};
-use engine::segment::{Offset, Position, parse_segment_name, segment_name};
+use engine::segment::{CURRENT, Offset, Position, parse_segment_name, segment_name};
 use engine::shard::{Command, Notice, Removal, SyncLevel};
 use engine::store::journals::{self, Beginning};
 use engine::store::recover::{Circumstances, Recovered, recover};
@@ -254,7 +254,22 @@ impl Crash {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, bytes).unwrap();
         }
+        self.link_current(&data);
         data
+    }
+
+    /// To the newest segment; if each has moved, it is there for itself.
+    fn link_current(&self, data: &DataDir) {
+        for token in self.logs.keys() {
+            let log = data.path().join(token.to_string());
+            let newest = segments_of(data, *token).last().map(|(base, _)| log.join(segment_name(*base)));
+            let moved = self.files.iter().rfind(|(path, _)| path.starts_with(&format!("_quarantine/{token}")));
+            let moved = moved.map(|(path, _)| data.path().join(path));
+            if let Some(file) = newest.or(moved) {
+                fs::create_dir_all(&log).unwrap();
+                fs::hard_link(file, log.join(CURRENT)).unwrap();
+            }
+        }
     }
 
     fn recover(&self, data: &DataDir) -> Recovered {
@@ -301,7 +316,10 @@ impl Crash {
             }
             if self.boot == BEFORE {
                 let whole = written.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-                assert!(stored == written[..whole], "{name}: {token} {left:?} is not the {whole} bytes that its process wrote");
+                assert!(
+                    stored == written[..whole],
+                    "{name}: {token} {left:?} is not the {whole} bytes that its process wrote"
+                );
             }
         }
         if !self.poisoned || self.boot == BEFORE {

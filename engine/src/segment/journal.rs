@@ -36,6 +36,15 @@ const PAYLOAD: usize = 24;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BootId(pub [u8; 16]);
 
+/// One run of the engine. Numbers begin anew where the journals are taken away; the time tells such runs apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RunId {
+    /// Its number.
+    pub run: u32,
+    /// When it began, in microseconds of Unix time.
+    pub epoch_micros: u64,
+}
+
 /// A segment's number in the journals of one shard and run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SegmentNumber(pub u32);
@@ -441,6 +450,12 @@ pub struct Journal {
 }
 
 impl Journal {
+    /// The run that wrote it.
+    #[must_use]
+    pub const fn run_id(&self) -> RunId {
+        RunId { run: self.run, epoch_micros: self.header.epoch_micros }
+    }
+
     /// Reads a file's bytes; `None` if they do not begin with a header.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {

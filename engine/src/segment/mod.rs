@@ -23,7 +23,7 @@ pub use meta::Meta;
 use std::fmt;
 
 use crate::wire::{Reject, Token};
-use journal::SegmentNumber;
+use journal::{RunId, SegmentNumber};
 
 /// Hard link to the active segment, for `tail -F`.
 pub const CURRENT: &str = "current";
@@ -192,21 +192,26 @@ pub fn quarantine_name(log: LogName, base: Offset, position: Position) -> String
 /// File name in [`QUARANTINE`] of a segment that was given up, and whose name was needed again: in which run, and its number
 /// in the journal.
 #[must_use]
-pub fn given_up_name(log: LogName, base: Offset, (run, number): (u32, SegmentNumber)) -> String {
-    format!("{}-run{run}-{}", quarantine_name(log, base, Position::START), number.0)
+pub fn given_up_name(log: LogName, base: Offset, (run, number): (RunId, SegmentNumber)) -> String {
+    let RunId { run, epoch_micros } = run;
+    format!("{}-run{run}-{epoch_micros}-{}", quarantine_name(log, base, Position::START), number.0)
 }
 
-/// The base and the number of the segment with this file name in [`QUARANTINE`], if this run gave it up. What it left there
-/// before under the same name has a count behind that.
+/// Which segment of a log, and of which base, has this file name in [`QUARANTINE`]. What the run left there before under the
+/// same name has a count behind that.
 #[must_use]
-pub fn parse_given_up_name(name: &str, log: LogName, run: u32) -> Option<(Offset, SegmentNumber)> {
-    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+pub fn parse_given_up_name(name: &str, log: LogName) -> Option<(Offset, (RunId, SegmentNumber))> {
     let rest = name.strip_prefix(&log.to_string().replace('/', "-"))?.strip_prefix('-')?;
     let (base, rest) = rest.split_at_checked(BASE_DIGITS)?;
-    let rest = rest.strip_prefix(&format!("-0-run{run}-"))?;
-    let (number, count) = rest.split_once('-').unwrap_or((rest, "1"));
-    let number = Some(number).filter(|_| is_number(number) && is_number(count))?;
-    Some((parse_base(base, "")?, SegmentNumber(number.parse().ok()?)))
+    let mut numbers = rest.strip_prefix("-0-run")?.split('-').map(|digits| {
+        let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits.parse::<u64>().ok().filter(|_| is_number)
+    });
+    let mut number = || numbers.next().flatten();
+    let run = RunId { run: u32::try_from(number()?).ok()?, epoch_micros: number()? };
+    let which = (run, SegmentNumber(u32::try_from(number()?).ok()?));
+    let is_counted = numbers.next().is_none_or(|count| count.is_some()) && numbers.next().is_none();
+    Some((parse_base(base, "")?, which)).filter(|_| is_counted)
 }
 
 /// How a segment lies on the disk; for a moment in both forms.
@@ -276,21 +281,17 @@ mod tests {
         assert_eq!((name.to_string(), is_reserved(REJECTED)), ("_rejected/no_token".into(), true));
         let cut = quarantine_name(name, Offset(7), Position(3));
         assert_eq!(cut, "_rejected-no_token-00000000000000000007-3");
-        let given_up = given_up_name(name, Offset(7), (12, SegmentNumber(4)));
-        assert_eq!(given_up, "_rejected-no_token-00000000000000000007-0-run12-4");
-        for (more, run, number) in [
-            ("", 12, Some(4)),
-            ("-2", 12, Some(4)),
-            ("2", 12, Some(42)),
-            ("", 1, None),
-            ("-", 12, None),
-            ("-recovered", 12, None),
-        ] {
-            let number = number.map(|number| (Offset(7), SegmentNumber(number)));
-            assert_eq!(parse_given_up_name(&(given_up.clone() + more), name, run), number, "{more} of run {run}");
+        let run = RunId { run: 12, epoch_micros: 1_700_000_000_000_000 };
+        let given_up = given_up_name(name, Offset(7), (run, SegmentNumber(4)));
+        assert_eq!(given_up, "_rejected-no_token-00000000000000000007-0-run12-1700000000000000-4");
+        for (more, number) in
+            [("", Some(4)), ("-2", Some(4)), ("2", Some(42)), ("-", None), ("-2-2", None), ("-recovered", None)]
+        {
+            let which = number.map(|number| (Offset(7), (run, SegmentNumber(number))));
+            assert_eq!(parse_given_up_name(&(given_up.clone() + more), name), which, "{more}");
         }
-        assert_eq!(parse_given_up_name(&given_up, LogName::Rejected(Reject::UnknownToken), 12), None);
-        assert_eq!(parse_given_up_name(&cut, name, 12), None);
+        assert_eq!(parse_given_up_name(&given_up, LogName::Rejected(Reject::UnknownToken)), None);
+        assert_eq!(parse_given_up_name(&cut, name), None);
         let token = Token::from_bytes([0xab; 16]);
         assert_eq!((LogName::from(token).shortened(), name.shortened()), ("abababab…".into(), name.to_string()));
     }

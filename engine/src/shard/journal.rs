@@ -21,7 +21,7 @@ use crate::buf::{BufferPool, WriteBuf};
 use crate::handover::ShardId;
 use crate::limits::{CHECKPOINT_BYTES, CHECKPOINT_TIME, JOURNAL_BYTES_MAX, JOURNAL_GATHER_BYTES, STORAGE_RETRY};
 use crate::route::LogId;
-use crate::segment::journal::{BootId, Header, JournalEntry, Proof, RECORD_BYTES, Record, SegmentNumber};
+use crate::segment::journal::{BootId, Header, JournalEntry, Proof, RECORD_BYTES, Record, RunId, SegmentNumber};
 use crate::segment::{FileId, Position};
 use crate::time::Time;
 
@@ -48,6 +48,12 @@ impl JournalStart {
     pub fn first() -> Self {
         let (length, boot) = (Position(2 * RECORD_BYTES as u64), BootId::default());
         Self { run: 1, generation: 1, sequence: 2, length, boot, epoch_micros: 0 }
+    }
+
+    /// The run of the engine.
+    #[must_use]
+    pub const fn run_id(&self) -> RunId {
+        RunId { run: self.run, epoch_micros: self.epoch_micros }
     }
 
     /// The header of the shard's file.

@@ -40,7 +40,6 @@ struct LogFiles {
     packing: Vec<Offset>,
     /// Segments, there or not, that have an index.
     indexes: Vec<Offset>,
-    current: bool,
     current_new: bool,
     /// Names that are none of ours.
     unknown: u64,
@@ -51,7 +50,7 @@ impl LogFiles {
         let mut files = Self::default();
         for entry in dir.entries()? {
             match entry.name.as_str() {
-                CURRENT => files.current = true,
+                CURRENT => {}
                 CURRENT_NEW => files.current_new = true,
                 name => files.add(name),
             }

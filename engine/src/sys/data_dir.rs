@@ -20,7 +20,7 @@ use rustix::io::Errno;
 
 use super::file::{Access, DIR_MODE, Dir};
 use crate::error::{StartError, shown};
-use crate::segment::journal::{SegmentNumber, parse_journal_name};
+use crate::segment::journal::{RunId, SegmentNumber, parse_journal_name};
 use crate::segment::meta::{FORMAT, FORMAT_OLDEST, MetaError, NodeId};
 use crate::segment::{
     CURRENT, CURRENT_NEW, Form, JOURNAL, LOCK, LogName, META, META_NEW, Meta, Offset, Position, QUARANTINE, REJECTED,
@@ -263,7 +263,7 @@ impl DataDir {
     ///
     /// # Errors
     /// Those of the system calls; none if there is no such segment.
-    pub fn give_up_segment(&self, log: LogName, base: Offset, which: (u32, SegmentNumber)) -> io::Result<()> {
+    pub fn give_up_segment(&self, log: LogName, base: Offset, which: (RunId, SegmentNumber)) -> io::Result<()> {
         self.log_dir(log, Dir::dir)?.unlink(&index_name(base))?;
         self.move_to_quarantine(log, &segment_name(base), &given_up_name(log, base, which))
     }
@@ -650,13 +650,14 @@ mod tests {
     #[test]
     fn what_is_given_up_moves_whole_and_leaves_its_name() {
         let (_parent, data) = data();
+        let run = RunId { run: 7, epoch_micros: 99 };
         for text in [&b"a\n"[..], b"", b"b\n"] {
             File::from(data.create_segment(token(), Offset(2)).unwrap()).write_all_at(text, 0).unwrap();
-            data.give_up_segment(token().into(), Offset(2), (7, SegmentNumber(3))).unwrap();
+            data.give_up_segment(token().into(), Offset(2), (run, SegmentNumber(3))).unwrap();
         }
-        data.give_up_segment(token().into(), Offset(2), (7, SegmentNumber(3))).expect("an earlier try has moved it");
+        data.give_up_segment(token().into(), Offset(2), (run, SegmentNumber(3))).expect("an earlier try has moved it");
         let moved = |count: &str| {
-            let name = format!("{TOKEN}-00000000000000000002-0-run7-3{count}");
+            let name = format!("{TOKEN}-00000000000000000002-0-run7-99-3{count}");
             fs::read(data.path().join(QUARANTINE).join(name)).unwrap()
         };
         assert_eq!(["", "-2", "-3"].map(moved), [&b"a\n"[..], b"", b"b\n"]);

@@ -66,6 +66,8 @@ pub struct Stat {
     pub kind: Kind,
     /// Identifies the file among those of its directory, whatever its names.
     pub inode: u64,
+    /// Whether it is there under another name too.
+    pub has_other_names: bool,
     /// Length in bytes.
     pub len: u64,
     /// Last change of its bytes.
@@ -306,6 +308,7 @@ impl From<&fs::Stat> for Stat {
         Self {
             kind: FileType::from_raw_mode(stat.st_mode).into(),
             inode: stat.st_ino,
+            has_other_names: stat.st_nlink > 1,
             len: u64::try_from(stat.st_size).unwrap_or(0),
             modified: time(stat.st_mtime, stat.st_mtime_nsec),
         }

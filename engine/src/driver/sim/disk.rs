@@ -11,7 +11,7 @@ use super::chance::{Chance, Fault};
 use super::store::Stored;
 use crate::handover::ShardId;
 use crate::route::LogId;
-use crate::segment::journal::SegmentNumber;
+use crate::segment::journal::{RunId, SegmentNumber};
 use crate::segment::{
     FileId, IndexBlock, JOURNAL, LogName, Offset, Position, QUARANTINE, checksum, given_up_name, segment_name,
 };
@@ -23,7 +23,7 @@ const EIO: i32 = 5;
 #[derive(Debug)]
 pub(super) struct Disk {
     /// The run of the engine.
-    run: u32,
+    run: RunId,
     segments: BTreeMap<(LogName, Offset), Stored>,
     journals: BTreeMap<JournalId, Stored>,
     /// Segments without a name, in the order in which they lost it: as long as that is not on the disk, a power cut may
@@ -70,7 +70,7 @@ enum Path {
 }
 
 impl Disk {
-    pub(super) fn new(run: u32) -> Self {
+    pub(super) fn new(run: RunId) -> Self {
         Self {
             run,
             segments: BTreeMap::new(),
@@ -454,7 +454,7 @@ impl Disk {
 }
 
 impl Path {
-    fn name(self, run: u32) -> String {
+    fn name(self, run: RunId) -> String {
         match self {
             Self::Segment(name, base) => format!("{name}/{}", segment_name(base)),
             Self::Quarantined(name, base, number, count) => {

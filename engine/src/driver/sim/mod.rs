@@ -180,7 +180,7 @@ impl Sim {
             network: Network::new(shards, listeners, arena, SOCKET_BYTES),
             datagrams: DatagramNetwork::new(shards, udp_sockets, udp_buffers, UDP_BUFFER_BYTES, SOCKET_BYTES),
             post: Post::new(shards),
-            disk: Disk::new(journal_start.run),
+            disk: Disk::new(journal_start.run_id()),
             disk_delays: vec![Duration::ZERO; usize::from(shards)],
             notices: Vec::new(),
             trace: Trace::default(),

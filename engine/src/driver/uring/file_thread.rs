@@ -16,7 +16,7 @@ use crate::handover::Outlet;
 use crate::limits::{INDEX_FLUSH, INDEX_GAP_BYTES_MAX};
 use crate::route::LogId;
 use crate::segment::index::Record;
-use crate::segment::journal::SegmentNumber;
+use crate::segment::journal::{RunId, SegmentNumber};
 use crate::segment::{IndexBlock, LogName, Offset, Position};
 use crate::shard::{JournalId, KeeperMail};
 use crate::sys::file::Dir;
@@ -39,7 +39,7 @@ pub struct Files {
     /// Where segments are made.
     pub data: Arc<DataDir>,
     /// The run of the engine.
-    pub run: u32,
+    pub run: RunId,
     /// Told of every log that has a new segment behind another one.
     pub keeper: Sender<KeeperMail>,
 }

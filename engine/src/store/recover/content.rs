@@ -18,7 +18,7 @@ use crate::segment::{Position, checksum};
 
 /// Bytes that a disk writes as one: what it has not written begins or ends at a multiple of it, or at the end.
 const SECTOR: u64 = 512;
-/// Of a segment that no journal tells of, fewer NULs in a row are taken for a sender's own.
+/// Where no journal tells of bytes, fewer NULs in a row are taken for a sender's own.
 const UNKNOWN_NULS_MIN: u64 = 512;
 
 /// What checksums say of a segment.
@@ -88,7 +88,7 @@ pub(super) fn crc_of(file: &File, range: Range<u64>, chunk: &mut [u8]) -> io::Re
 pub(super) fn first_hole(file: &File, len: u64, index: &Index, chunk: &mut [u8]) -> io::Result<u64> {
     let mut at = 0;
     loop {
-        let run = first_nul_run(file, at..len, UNKNOWN_NULS_MIN, chunk)?;
+        let run = first_unknown_hole(file, at..len, chunk)?;
         let block = index.blocks(len).find(|(start, record)| (start.0..record.end.0).contains(&run));
         let Some((start, record)) = block else { return Ok(run) };
         if crc_of(file, start.0..record.end.0, chunk)? != record.crc32c {
@@ -97,6 +97,11 @@ pub(super) fn first_hole(file: &File, len: u64, index: &Index, chunk: &mut [u8])
         // A sender's own.
         at = record.end.0;
     }
+}
+
+/// Where the first NULs are that the disk may have left, of bytes that no record tells of; else the end.
+pub(super) fn first_unknown_hole(file: &File, range: Range<u64>, chunk: &mut [u8]) -> io::Result<u64> {
+    first_nul_run(file, range, UNKNOWN_NULS_MIN, chunk)
 }
 
 /// Where the first run of at least so many NULs begins that reaches to the end of a sector or of the file; else the end.

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::segment::journal::{Batch, BootId, Journal, JournalEntry, Proof, SegmentNumber};
+use crate::segment::journal::{Batch, BootId, Journal, JournalEntry, Proof, RunId, SegmentNumber};
 use crate::segment::{LogName, Offset, Position};
 use crate::wire::Token;
 
@@ -40,8 +40,8 @@ pub(super) struct Known {
     pub(super) sequences: Vec<u64>,
     /// What a poisoned one held that gave it its name: this one will hold it again.
     pub(super) again: Vec<Batch>,
-    /// Its number in the run that has told of it last.
-    pub(super) number: Option<SegmentNumber>,
+    /// The run that has told of it last, and its number there.
+    pub(super) number: Option<(RunId, SegmentNumber)>,
 }
 
 impl Known {
@@ -110,8 +110,9 @@ pub(in crate::store) struct History {
     doubts: BTreeMap<Token, Offset>,
     /// The operating system's start in which the last file was written.
     pub(super) boot: Option<BootId>,
-    /// The last run of the engine.
-    pub(super) run: Option<u32>,
+    /// Runs of the engine, with the operating system's start of each: more than one only where a recovery has not come to
+    /// its end.
+    runs: Vec<(RunId, BootId)>,
 }
 
 impl History {
@@ -126,13 +127,19 @@ impl History {
     }
 
     fn by(journals: &[Journal], is_complete: fn(&Journal) -> bool) -> Self {
-        let last = journals.last();
-        let (boot, run) = (last.map(|journal| journal.header.boot), last.map(|journal| journal.run));
-        let mut history = Self { boot, run, ..Self::default() };
+        let boot = journals.last().map(|journal| journal.header.boot);
+        let mut runs: Vec<_> = journals.iter().map(|journal| (journal.run_id(), journal.header.boot)).collect();
+        runs.dedup();
+        let mut history = Self { boot, runs, ..Self::default() };
         for files in journals.chunk_by(|a, b| writer(a) == writer(b)) {
             history.writer(files, is_complete);
         }
         history
+    }
+
+    /// Whether it was a run of this start of the operating system.
+    pub(super) fn has_run(&self, run: RunId, boot: BootId) -> bool {
+        self.runs.contains(&(run, boot))
     }
 
     /// Up to where every log is on the disk: as far as its segments are, one after the other.
@@ -239,21 +246,24 @@ impl History {
             JournalEntry::Open { number, token, base } => {
                 numbers.insert(number, (token, base));
                 let again = self.held((token, base), boot, Position::START);
-                self.segments.insert((token, base), Known { boot, again, number: Some(number), ..Known::default() });
+                self.segments.insert(
+                    (token, base),
+                    Known { boot, again, number: Some((file.run_id(), number)), ..Known::default() },
+                );
             }
             JournalEntry::Active { number, token, base, length, proof } => {
                 numbers.insert(number, (token, base));
                 self.retired.remove(&(token, base));
                 let again = if complete { self.held((token, base), boot, length) } else { Vec::new() };
                 let known = self.segments.entry((token, base)).or_default();
-                (known.boot, known.number) = (boot, Some(number));
+                (known.boot, known.number) = (boot, Some((file.run_id(), number)));
                 if complete {
                     for (_, earlier) in self.segments.range_mut((token, Offset::START)..(token, base)) {
                         earlier.covered = !earlier.poisoned;
                     }
                     let known = self.segments.entry((token, base)).or_default();
                     let synced = known.synced.max(length);
-                    let number = Some(number);
+                    let number = known.number;
                     *known =
                         Known { durable: length, proof, synced, named: true, boot, again, number, ..Known::default() };
                 }

@@ -86,7 +86,7 @@ impl Recovery<'_> {
 }
 
 /// Bytes of entries in a compressed segment.
-fn packed_len(log: &Log, base: Offset) -> Result<u64, RecoverError> {
+pub(super) fn packed_len(log: &Log, base: Offset) -> Result<u64, RecoverError> {
     let path = log.path.join(packed_name(base));
     let packed = log.dir.file(&packed_name(base), Access::Read).map_err(file_error(&path, "opened"))?;
     match SegmentFile::packed(packed).and_then(|packed| packed.len()) {

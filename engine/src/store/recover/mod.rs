@@ -261,17 +261,12 @@ impl Recovery<'_> {
 
     fn log(&mut self, log: &Log) -> Result<(), RecoverError> {
         let mut files = LogFiles::list(&log.dir).map_err(file_error(&log.path, "listed"))?;
-        if self.write_again(log, &files)? {
+        if self.write_again(log, &files)? || self.follow_packed(log, &files)? {
             files = LogFiles::list(&log.dir).map_err(file_error(&log.path, "listed"))?;
         }
         self.found.unknown += files.unknown;
         self.missing_segments(log, &files.bases)?;
-        let Some(&last) = files.bases.last() else {
-            // Made, and then no room for its first segment; or its segments were taken away.
-            let told = self.history.log(log.name).next().is_some();
-            let damaged = files.current && !told;
-            return if damaged { Err(damage(&log.path, "a segment", "none, only current")) } else { Ok(()) };
-        };
+        let Some(&last) = files.bases.last() else { return self.no_segment(log) };
         if !files.is_plain(last) {
             // Only what is sealed is compressed: the next one is gone, and with it where the log goes on.
             return Err(damage(&log.path, "the newest segment as text", format!("only {}", packed_name(last))));
@@ -318,7 +313,7 @@ impl Recovery<'_> {
         let newest = self.resume(log, segment, &kept)?;
         let here = self.history.boot == Some(self.circumstances.boot);
         let doubt = self.history.doubt(log.name).filter(|_| here);
-        let doubt = doubt.into_iter().chain(self.given_up(log, segment, kept.len)).min();
+        let doubt = doubt.into_iter().chain(self.in_doubt_from(log, segment, kept.len)).min();
         let name = segment_name(segment.base);
         let born = log.dir.born(&name).map_err(file_error(&log.path.join(&name), "inspected"))?;
         let age = born.and_then(|born| born.elapsed().ok()).unwrap_or_default();
@@ -329,6 +324,12 @@ impl Recovery<'_> {
         let sealed = segments.iter().take_while(|earlier| earlier.base < segment.base).count() as u64;
         found.push(RecoveredLog { name: log.name, newest, earlier, doubt, age, sealed });
         Ok(())
+    }
+
+    /// What a log's newest segment holds behind this offset is in memory alone, and no sync will tell: one has failed.
+    fn in_doubt_from(&self, log: &Log, segment: Segment, len: u64) -> Option<Offset> {
+        let known = self.history.segment(log.name, segment.base).filter(|known| self.is_given_up(known))?;
+        (known.synced.0 < len).then(|| Offset(segment.base.0 + known.synced.0))
     }
 
     /// How many of the first segments were deleted, but a power cut has brought them back without what followed.

@@ -1,29 +1,35 @@
 //! What recovery takes out of segments, and in which order: all copies first, on the disk, then the cuts.
 //!
 //! A copy has the name of what it was: log, base, position. One of an earlier try is used again or completed; a file with
-//! other bytes stays, and the copy gets a number.
+//! other bytes stays, and the copy gets a number. What runs have moved here before is only read, one file at a time.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 
 use super::super::{chunk_of, file_error};
 use crate::error::RecoverError;
 use crate::limits::SYNCED_ONE_BY_ONE_MAX;
-use crate::segment::journal::SegmentNumber;
+use crate::segment::journal::{RunId, SegmentNumber};
 use crate::segment::{Form, LogName, Offset, Position, QUARANTINE, parse_given_up_name, quarantine_name, segment_name};
 use crate::sys::DataDir;
 use crate::sys::file::{Access, Dir};
 
-/// A segment that was given up before any of it was synced, and moved.
-pub(super) struct GivenUp {
+/// A segment that a run gave up before any of it was synced, and moved.
+pub(super) struct Moved {
     pub(super) base: Offset,
-    pub(super) number: SegmentNumber,
-    pub(super) file: File,
-    pub(super) path: PathBuf,
+    pub(super) which: (RunId, SegmentNumber),
+    pub(super) len: u64,
+    name: String,
+}
+
+/// What was there before.
+struct Earlier {
+    dir: Dir,
+    names: BTreeSet<String>,
 }
 
 /// The quarantine of one recovery.
@@ -32,8 +38,8 @@ pub(super) struct Quarantine<'a> {
     /// Opened with the first copy.
     dir: Option<Dir>,
     cuts: Vec<(LogName, Offset, u64)>,
-    /// What was there before, once it was asked for.
-    names: Option<BTreeSet<String>>,
+    /// Once it was asked for; nothing where that cannot be listed.
+    earlier: OnceCell<Option<Earlier>>,
     /// Of what form; all of it if none is given.
     moves: Vec<(LogName, Offset, Option<Form>)>,
     /// Copied or moved.
@@ -43,37 +49,34 @@ pub(super) struct Quarantine<'a> {
 
 impl<'a> Quarantine<'a> {
     pub(super) fn new(data: &'a DataDir) -> Self {
-        Self { data, dir: None, names: None, cuts: Vec::new(), moves: Vec::new(), files: 0, bytes: 0 }
+        Self { data, dir: None, earlier: OnceCell::new(), cuts: Vec::new(), moves: Vec::new(), files: 0, bytes: 0 }
     }
 
-    /// Segments of a log that this run has given up and moved here, by base.
-    pub(super) fn given_up(&mut self, log: LogName, run: u32) -> Result<Vec<GivenUp>, RecoverError> {
-        let path = self.data.path().join(QUARANTINE);
-        let names = match self.names.take() {
-            Some(names) => names,
-            None => self.list().map_err(file_error(&path, "listed"))?,
-        };
-        let names = self.names.insert(names);
-        if names.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut given_up = Vec::new();
+    /// Segments of a log that runs have moved here. What cannot be listed or inspected is as good as none: where bytes are
+    /// lacking recovery says so.
+    pub(super) fn moved(&self, log: LogName) -> Vec<Moved> {
+        let Some(Earlier { dir, names }) = self.earlier() else { return Vec::new() };
         // All names of the log, and few others.
         let [first, last] = [Offset::START, Offset(u64::MAX)].map(|base| quarantine_name(log, base, Position::START));
-        for name in names.range(first..=last + "~") {
-            let Some((base, number)) = parse_given_up_name(name, log, run) else { continue };
-            let path = path.join(name);
-            let file = self.data.root().dir(QUARANTINE).and_then(|dir| dir.file(name, Access::Read));
-            given_up.push(GivenUp { base, number, file: file.map_err(file_error(&path, "opened"))?, path });
-        }
-        Ok(given_up)
+        let moved = names.range(first..=last + "~").filter_map(|name| {
+            let (base, which) = parse_given_up_name(name, log)?;
+            Some(Moved { base, which, len: dir.stat(name).ok()??.len, name: name.clone() })
+        });
+        moved.collect()
     }
 
-    fn list(&self) -> io::Result<BTreeSet<String>> {
-        match self.data.root().dir(QUARANTINE) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
-            dir => Ok(dir?.entries()?.into_iter().map(|entry| entry.name).collect()),
-        }
+    pub(super) fn open(&self, moved: &Moved) -> io::Result<File> {
+        let earlier = self.earlier().ok_or(io::ErrorKind::NotFound)?;
+        earlier.dir.file(&moved.name, Access::Read)
+    }
+
+    fn earlier(&self) -> Option<&Earlier> {
+        let list = || {
+            let dir = self.data.root().dir(QUARANTINE).ok()?;
+            let names = dir.entries().ok()?.into_iter().map(|entry| entry.name).collect();
+            Some(Earlier { dir, names })
+        };
+        self.earlier.get_or_init(list).as_ref()
     }
 
     /// Copies the end of a segment, which is cut off once all copies are on the disk.
