@@ -124,7 +124,7 @@ pub const RECOVERY_RETRY: Duration = Duration::from_secs(1);
 /// Threads that ask the disk for what recovery will look at, if the machine was started anew.
 pub const RECOVERY_READERS: usize = 16;
 /// So many logs ahead at most.
-pub const READ_AHEAD_LOGS: usize = 1024;
+pub const READ_AHEAD_LOGS: usize = 256;
 
 /// Entries of a shard's submission queue; a full one is submitted early. Both queues count against the user's memlock
 /// limit. Four times as many of both took 536 KiB a shard instead of 140 and gained nothing: M entries per core-second at

@@ -168,7 +168,7 @@ pub fn recover_unless(
     entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     for entries in entries.chunks(READ_AHEAD_LOGS) {
         if !recovery.has_whole_memory() {
-            read_ahead(data.root(), entries);
+            read_ahead(data.root(), entries, stopped);
         }
         for entry in entries {
             if stopped() {

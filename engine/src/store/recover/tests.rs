@@ -23,12 +23,12 @@ fn a_recovery_that_is_stopped_is_done_by_the_next() {
         let mut stopped = || left.checked_sub(1).map(|rest| left = rest).is_none();
         recover_unless(&fixture.data, &Journals::default(), HERE, &mut stopped)
     };
-    // Before the log, before the stranger, and before the quarantine that the second one makes.
-    for count in 0..3 {
+    // After the log was read ahead, before it, before the stranger, and once more: by then there is a quarantine.
+    for count in 0..4 {
         assert_eq!(stopped_at(count).unwrap_err().exit(), Exit::Done);
         assert_eq!(fs::read_to_string(fixture.segment(0)).unwrap(), "whole\ntorn");
     }
-    assert_eq!(stopped_at(3).unwrap().quarantined_files, 1);
+    assert_eq!(stopped_at(4).unwrap().quarantined_files, 1);
     assert_eq!(fs::read_to_string(fixture.segment(0)).unwrap(), "whole\n");
     assert_eq!(fixture.quarantine().len(), 1);
     assert_eq!(fixture.recover().quarantined_files, 0);
