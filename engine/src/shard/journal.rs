@@ -211,10 +211,7 @@ impl Journal {
     /// When [`Journal::start`] has something to do without any completion before.
     pub(super) fn timeout(&self) -> Option<Time> {
         let idle = !self.writing && !self.opening;
-        let records = [&self.unwritten, &self.gathering].into_iter().any(Option::is_some);
-        // A file that was wanted may be so no more.
-        let waits = records || self.file.is_none() || self.change == Change::Making;
-        self.failed_at.filter(|_| idle && waits).map(|at| at + STORAGE_RETRY)
+        self.failed_at.filter(|_| idle).map(|at| at + STORAGE_RETRY)
     }
 
     /// Writes what has gathered, if nothing is in flight; changes to the next generation where that is due.
@@ -271,6 +268,8 @@ impl Journal {
         self.stays = true;
         if self.change == Change::Making && !self.opening {
             self.change = Change::None;
+            // What has failed may have been to make it, and nobody asks for it again.
+            self.failed_at = None;
         }
     }
 
@@ -457,5 +456,27 @@ impl Logs {
             self.durability.forget_removals();
         }
         notice
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With nothing to try again there is no time of the next try: no turn would do anything about it.
+    #[test]
+    fn a_file_that_is_not_wanted_any_more_is_not_waited_for() {
+        let (mut journal, mut pool, mut ops) =
+            (Journal::new(ShardId(0), JournalStart::first()), BufferPool::new(1 << 20), VecDeque::new());
+        let now = Time::default();
+        journal.start(now, &mut pool, &mut ops);
+        journal.opened(Ok(FileId(0)), now);
+        journal.renew();
+        journal.start(now, &mut pool, &mut ops);
+        assert!(matches!(ops.back(), Some(Op::CreateJournal(_))), "{ops:?}");
+        journal.opened(Err(io::ErrorKind::StorageFull.into()), now);
+        assert_eq!((journal.timeout(), journal.is_refused()), (Some(now + STORAGE_RETRY), true));
+        journal.stay();
+        assert_eq!((journal.timeout(), journal.is_refused(), journal.is_settled()), (None, false, true));
     }
 }
