@@ -46,8 +46,8 @@ struct Successor {
 impl Recovery<'_> {
     /// Completes the newest segment. Says whether it had to be made.
     pub(super) fn write_again(&mut self, log: &Log, files: &LogFiles) -> Result<bool, RecoverError> {
-        let moved = self.moved(log.name);
-        let Some(base) = self.goes_on_at(log, files, &moved)? else { return Ok(false) };
+        let copies = self.copies(log.name);
+        let Some(base) = self.goes_on_at(log, files, &copies)? else { return Ok(false) };
         let is_earlier = |(earlier, known): &(Offset, &Known)| {
             *earlier < base && self.is_given_up(known) && files.is_plain(*earlier) && !files.is_packed(*earlier)
         };
@@ -55,24 +55,24 @@ impl Recovery<'_> {
             self.history.log(log.name).filter(is_earlier).map(|(base, known)| (base, known.clone())).collect();
         let known = self.history.segment(log.name, base).filter(|known| self.is_cached(known));
         let is_there = files.is_plain(base);
-        if moved.is_empty() && earlier.is_empty() && known.is_none_or(|known| known.again.is_empty()) && is_there {
+        if copies.is_empty() && earlier.is_empty() && known.is_none_or(|known| known.again.is_empty()) && is_there {
             return Ok(false);
         }
         let mut next = Successor::open(log, base, is_there)?;
         // The file that has the name now is not the one that records tell of.
-        let is_another = known
-            .is_some_and(|known| moved.iter().any(|moved| moved.base == base && known.number == Some(moved.which)));
+        let is_another =
+            known.is_some_and(|known| copies.iter().any(|copy| copy.base == base && known.number == Some(copy.which)));
         if known.is_some_and(|known| is_there && !is_another && next.len < known.end().0) {
             // Somebody has made it shorter, and `newest` says that.
             return Ok(false);
         }
         let told = self.told_up_to(log.name, files);
-        for moved in moved {
-            let held = self.history.segment(log.name, moved.base).filter(|known| self.is_cached(known));
-            let held = held.map(|known| known.held().to_vec()).unwrap_or_default();
-            if moved.base <= base && moved.base.0 + moved.len > next.end() {
-                let file = self.quarantine.open(&moved);
-                self.complete(log, (moved.base, file), &held, &mut next)?;
+        for copy in copies {
+            if copy.base <= base && copy.base.0 + copy.len > next.end().max(next.reached) {
+                let held = self.history.segment(log.name, copy.base).filter(|known| self.is_cached(known));
+                let held = held.map(|known| known.held().to_vec()).unwrap_or_default();
+                let file = self.quarantine.open(&copy);
+                self.complete(log, (copy.base, file), &held, &mut next)?;
             }
         }
         for (base, known) in earlier {
@@ -90,22 +90,22 @@ impl Recovery<'_> {
     }
 
     /// What runs have moved that count, those first that reach furthest: mostly the others add nothing to them.
-    fn moved(&self, log: LogName) -> Vec<Moved> {
+    fn copies(&self, log: LogName) -> Vec<Moved> {
         if !self.has_whole_memory() {
             return Vec::new();
         }
-        let mut moved = self.quarantine.moved(log);
-        moved.retain(|moved| self.history.has_run(moved.which.0, self.circumstances.boot));
-        moved.sort_by_key(|moved| Reverse(moved.base.0 + moved.len));
-        moved
+        let mut copies = self.quarantine.moved(log);
+        copies.retain(|copy| self.history.has_run(copy.which.0, self.circumstances.boot));
+        copies.sort_by_key(|copy| Reverse(copy.base.0 + copy.len));
+        copies
     }
 
     /// The base of the newest segment: of those there are, and those that have moved and would join them. None if it is
     /// compressed.
-    fn goes_on_at(&self, log: &Log, files: &LogFiles, moved: &[Moved]) -> Result<Option<Offset>, RecoverError> {
+    fn goes_on_at(&self, log: &Log, files: &LogFiles, copies: &[Moved]) -> Result<Option<Offset>, RecoverError> {
         let last = files.bases.last().copied();
-        let moved = moved.iter().map(|moved| moved.base).chain(self.told(log.name));
-        let mut later: Vec<Offset> = moved.filter(|moved| Some(*moved) > last).collect();
+        let bases = copies.iter().map(|copy| copy.base).chain(self.told(log.name));
+        let mut later: Vec<Offset> = bases.filter(|base| Some(*base) > last).collect();
         if let Some(last) = last.filter(|_| !later.is_empty()) {
             let len = if files.is_plain(last) {
                 let stat = log.dir.stat(&segment_name(last));
@@ -113,9 +113,10 @@ impl Recovery<'_> {
             } else {
                 packed_len(log, last)?
             };
-            later.retain(|later| later.0 - last.0 <= len);
+            later.retain(|base| base.0 - last.0 <= len);
         }
-        Ok(later.into_iter().max().or(last.filter(|last| !files.is_packed(*last))))
+        let as_text = last.filter(|last| !files.is_packed(*last));
+        Ok(later.into_iter().max().or(as_text))
     }
 
     /// The newest segment that records tell of, if it may have moved: nothing of it was synced. If its file is gone as well,
