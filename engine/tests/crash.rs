@@ -18,7 +18,7 @@ use std::time::Duration;
 use engine::driver::sim::{Fault, Faults, PeerId, Sim, When};
 use engine::route::Ownership;
 use engine::segment::journal::{BootId, Journal, JournalEntry};
-use engine::segment::{CURRENT, Offset, Position, parse_segment_name, segment_name};
+use engine::segment::{CURRENT, JOURNAL, Offset, Position, parse_segment_name, segment_name};
 use engine::shard::{Command, Notice, Removal, SyncLevel};
 use engine::store::journals::{self, Beginning};
 use engine::store::recover::{Circumstances, Recovered, recover};
@@ -170,7 +170,7 @@ fn crash(seed: u64, trouble: Trouble) -> Crash {
     Crash {
         seed,
         logs: sim.tokens().map(|token| (token, log_bytes(&sim, &deleted, token))).collect(),
-        synced: synced(&sim),
+        synced: told(&sim),
         files: if killed { sim.killed() } else { sim.power_cut(seed) },
         boot: if killed { BEFORE } else { AFTER },
         poisoned: has_failed(&sim),
@@ -198,7 +198,23 @@ fn log_bytes(sim: &Sim, deleted: &Deleted, token: Token) -> Vec<u8> {
     bytes
 }
 
-/// By the journals as they were when the power failed, which is what `ls` would have said.
+/// What `ls` would have said when the power failed, or the records by themselves, whichever is more.
+fn told(sim: &Sim) -> BTreeMap<Token, u64> {
+    let folder = folder();
+    let data = DataDir::open(&folder.path().join("data")).unwrap();
+    fs::create_dir(data.path().join(JOURNAL)).unwrap();
+    for (id, bytes) in sim.journals() {
+        fs::write(data.path().join(JOURNAL).join(id.name()), bytes).unwrap();
+    }
+    let mut told = synced(sim);
+    for (token, offset) in journals::read(&data).unwrap().synced_offsets() {
+        let told = told.entry(token).or_default();
+        *told = offset.0.max(*told);
+    }
+    told
+}
+
+/// By the records as they were then.
 fn synced(sim: &Sim) -> BTreeMap<Token, u64> {
     let mut synced: BTreeMap<Token, u64> = BTreeMap::new();
     let mut segments = BTreeMap::new();

@@ -85,7 +85,10 @@ impl Shard {
         let connection = self.connections[id.0 as usize].take().expect("the driver closes what was open");
         self.listener_counters[connection.listener.0 as usize].open -= 1;
         self.open_connections -= 1;
-        debug_assert!(self.open_connections > 0 || self.carry_bytes() == 0, "what is unfinished belongs to a connection");
+        debug_assert!(
+            self.open_connections > 0 || self.carry_bytes() == 0,
+            "what is unfinished belongs to a connection"
+        );
         self.config.connections.give_back();
     }
 
