@@ -613,7 +613,9 @@ impl Recovery<'_> {
             kept.sealed |= known.sealed || known.poisoned;
             return Ok(kept);
         }
-        if segment.len < known.end().0 {
+        // Records may tell of an unfinished line, which a recovery that was broken off has cut.
+        let told = known.end().0;
+        if segment.len < told && !self.quarantine.has_cut(log.name, segment.base, segment.len..told) {
             let expected = format!("{} bytes, as the journal tells", known.end().0);
             self.alarm(log, segment.base, expected, format!("{} bytes: changed by another process", segment.len));
         }

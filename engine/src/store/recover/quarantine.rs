@@ -70,6 +70,13 @@ impl<'a> Quarantine<'a> {
         earlier.dir.file(&moved.name, Access::Read)
     }
 
+    /// Whether a recovery before this one has cut these bytes off a segment, or more.
+    pub(super) fn has_cut(&self, log: LogName, base: Offset, range: Range<u64>) -> bool {
+        let copy = quarantine_name(log, base, Position(range.start));
+        let stat = self.earlier().and_then(|Earlier { dir, .. }| dir.stat(&copy).ok()?);
+        stat.is_some_and(|stat| stat.len >= range.end - range.start)
+    }
+
     fn earlier(&self) -> Option<&Earlier> {
         let list = || {
             let dir = self.data.root().dir(QUARANTINE).ok()?;

@@ -312,6 +312,20 @@ fn records_that_reach_further_than_their_file_are_of_more_than_a_copy() {
     assert_eq!((found.alarms.len(), found.bytes), (1, 2));
 }
 
+/// Nobody else has made the segment shorter: a recovery has, and came to no journal.
+#[test]
+fn an_unfinished_line_that_records_tell_of_is_cut_without_an_alarm() {
+    let mut journals = told(&[active(0, "a\n", 0), JournalEntry::Checkpoint, batch(2, "b\nc")]);
+    journals.files[0].header.boot = HERE.boot;
+    let fixture = Fixture::new(&[(0, "a\nb\nc")]);
+    for _ in 0..2 {
+        let found = recover(&fixture.data, &journals, HERE).unwrap();
+        assert_eq!((found.alarms, found.bytes), (vec![], 4));
+    }
+    fs::remove_file(fixture.data.path().join(QUARANTINE).join(format!("{TOKEN}-00000000000000000000-4"))).unwrap();
+    assert_eq!(recover(&fixture.data, &journals, HERE).unwrap().alarms.len(), 1);
+}
+
 /// What is lacking in one may be in another; where it is in none, wherever that was, an alarm says so.
 #[test]
 fn what_is_in_no_file_is_alarmed_and_only_that() {
