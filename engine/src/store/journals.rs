@@ -310,8 +310,8 @@ mod tests {
         let active = JournalEntry::Active { number, token, base: Offset(10), length, proof };
         let synced = JournalEntry::Synced { through: 3 };
         for (entries, offset) in [
-            (vec![active, JournalEntry::Checkpoint], Offset(10)),
-            (vec![active, synced, JournalEntry::Checkpoint], Offset(10)),
+            (vec![active, JournalEntry::Checkpoint], Offset(0)),
+            (vec![active, synced, JournalEntry::Checkpoint], Offset(0)),
             (vec![active, JournalEntry::Checkpoint, synced], Offset(15)),
         ] {
             let file = Journal { header, run: 1, first: 0, entries, damaged: false };

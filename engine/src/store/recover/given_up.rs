@@ -66,7 +66,7 @@ impl Recovery<'_> {
             // Somebody has made it shorter, and `newest` says that.
             return Ok(false);
         }
-        let told = self.told_up_to(log.name, files);
+        let told = self.told_up_to(log, files);
         for copy in copies {
             if copy.base <= base && copy.base.0 + copy.len > next.end().max(next.reached) {
                 let held = self.history.segment(log.name, copy.base).filter(|known| self.is_cached(known));
@@ -129,16 +129,20 @@ impl Recovery<'_> {
         told.map(|(base, _)| base)
     }
 
-    /// The offset up to which the journal tells of bytes that memory should hold, be it in segments that were given up.
-    fn told_up_to(&self, log: LogName, files: &LogFiles) -> u64 {
+    /// The offset up to which the journal tells of bytes that memory should hold, be it in segments that were given up. One that
+    /// was not, and reaches as far, holds them itself.
+    fn told_up_to(&self, log: &Log, files: &LogFiles) -> u64 {
         let is_left = |(base, known): &(Offset, &Known)| {
-            self.is_cached(known) && !self.history.is_retired(log, *base) && !files.is_packed(*base)
+            self.is_cached(known) && !self.history.is_retired(log.name, *base) && !files.is_packed(*base)
         };
         let end = |(base, known): (Offset, &Known)| {
             let own = if known.poisoned { known.end() } else { Position::START };
-            base.0 + ends_at(known.held()).max(own).0
+            let end = ends_at(known.held()).max(own).0;
+            let stat = log.dir.stat(&segment_name(base)).ok().flatten();
+            let has_all = !known.poisoned && stat.is_some_and(|stat| stat.len >= end);
+            if has_all { 0 } else { base.0 + end }
         };
-        self.history.log(log).filter(is_left).map(end).max().unwrap_or_default()
+        self.history.log(log.name).filter(is_left).map(end).max().unwrap_or_default()
     }
 
     /// Appends the whole lines that follow in a file whose first byte has the offset `base`, if it begins with all that the

@@ -142,15 +142,24 @@ impl History {
         self.runs.contains(&(run, boot))
     }
 
-    /// Up to where every log is on the disk: as far as its segments are, one after the other.
+    /// Up to where every log is on the disk: as far as its segments are, one after the other. Of those before the first that is
+    /// known, and between two, the records may be lost, unless a checkpoint tells of the later one.
     pub(in crate::store) fn synced_offsets(&self) -> BTreeMap<Token, Offset> {
         let mut offsets: BTreeMap<Token, Offset> = BTreeMap::new();
-        let mut open: HashMap<Token, bool> = HashMap::new();
-        for (&(token, base), known) in self.segments.iter().filter(|(name, _)| !self.retired.contains(name)) {
-            if *open.entry(token).or_insert(true) {
-                offsets.insert(token, Offset(base.0 + known.synced.0));
-                open.insert(token, known.synced >= known.end());
+        let mut reached: HashMap<Token, Option<Offset>> = HashMap::new();
+        for (&(token, base), known) in &self.segments {
+            let offset = offsets.entry(token).or_default();
+            let reached = reached.entry(token).or_insert(Some(Offset::START));
+            if !reached.is_some_and(|reached| known.named || base <= reached) {
+                *reached = None;
+                continue;
             }
+            let is_retired = self.retired.contains(&(token, base));
+            if !is_retired {
+                *offset = Offset(base.0 + known.synced.0);
+            }
+            let is_whole = is_retired || known.synced >= known.end();
+            *reached = is_whole.then(|| Offset(base.0 + known.end().0));
         }
         for (token, offset) in &mut offsets {
             *offset = self.doubts.get(token).map_or(*offset, |doubt| *doubt.min(offset));
