@@ -9,7 +9,7 @@
 //! believed of it that could take more memory than a frame's, or for ever.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -22,6 +22,8 @@ use crate::limits::PACKED_FRAME_BYTES;
 use crate::segment::{Offset, packed_name, segment_name};
 use crate::sys::file::{Access, Dir};
 
+/// Base-2 logarithm of the largest window that is believed: a packer makes none above 2 MiB.
+const STREAM_WINDOW_LOG_MAX: u32 = 23;
 /// Bytes of a seek table for each frame, at least.
 const FRAME_ENTRY_BYTES: u64 = 8;
 
@@ -80,6 +82,45 @@ impl SegmentFile {
             Some(packed) => packed.read_exact_at(bytes, position),
             None => self.file.read_exact_at(bytes, position),
         }
+    }
+}
+
+/// Whether a compressed segment says the same to `zstdcat`, which passes over the seek table.
+///
+/// # Errors
+/// `InvalidData` if it does not; those of reading.
+pub(super) fn check_stream(file: &mut SegmentFile) -> io::Result<()> {
+    let len = file.len()?;
+    let mut stream = zstd::Decoder::new(StreamOf { file: file.file.try_clone()?, at: 0 })?;
+    stream.window_log_max(STREAM_WINDOW_LOG_MAX)?;
+    let (mut told, mut ours) = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
+    let mut at = 0;
+    loop {
+        // Errors of the library have no number of the system's.
+        let read = stream.read(&mut told);
+        let read = read.map_err(|error| if error.raw_os_error().is_some() { error } else { damaged(error) })?;
+        if read == 0 {
+            return if at == len { Ok(()) } else { Err(end_of_file()) };
+        }
+        file.read_exact_at(&mut ours[..read], at)?;
+        if told[..read] != ours[..read] {
+            return Err(damaged("what follows the frames' headers is not what the seek table says"));
+        }
+        at += read as u64;
+    }
+}
+
+/// A file from its beginning to its end, whatever else reads it.
+struct StreamOf {
+    file: File,
+    at: u64,
+}
+
+impl Read for StreamOf {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(bytes, self.at)?;
+        self.at += read as u64;
+        Ok(read)
     }
 }
 
@@ -296,5 +337,25 @@ mod tests {
             assert!(read.is_err_and(|_| true) || at >= packed.len() - 40, "changed at {at}");
             damaged[at] ^= 0x10;
         }
+    }
+
+    /// The seek table leads past headers of frames: a changed bit there is met by nobody but `zstdcat`.
+    #[test]
+    fn what_others_read_otherwise_is_damage() {
+        let text = text(70_000);
+        let mut packed = pack(&text);
+        check_stream(&mut open(&packed).unwrap()).unwrap();
+        let mut found = 0;
+        for (at, bit) in (0..16).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+            packed[at] ^= 1 << bit;
+            let file = open(&packed).and_then(|mut file| read_whole(&mut file).map(|_| file));
+            if let Ok(mut file) = file {
+                let is_same = zstd::decode_all(&packed[..]).is_ok_and(|bytes| bytes == text);
+                assert!(is_same || check_stream(&mut file).is_err(), "bit {bit} at {at}");
+                found += usize::from(!is_same);
+            }
+            packed[at] ^= 1 << bit;
+        }
+        assert!(found > 0);
     }
 }

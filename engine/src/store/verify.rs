@@ -22,7 +22,7 @@ use super::journals::{self, Check, Checks};
 use super::list::end_of;
 use super::reader::{finish, open, open_log};
 use super::recover::History;
-use super::segment_file::{SegmentFile, is_repeated};
+use super::segment_file::{SegmentFile, check_stream, is_repeated};
 use super::{CHUNK_BYTES, LogFiles, chunk_of, file_error, log_token};
 use crate::error::ReadError;
 use crate::segment::checksum;
@@ -149,14 +149,30 @@ impl Verdict {
         let index = self.index(dir, path, base)?;
         self.segments += 1;
         self.bytes += len;
+        let damages = self.damages.len();
         let at = self.blocks(&shown, &mut file, (name, base), &index)?;
         if file.is_packed() {
             // Its frames have checksums of their own.
             self.checksum(&shown, &mut file, at, len)?;
+            if self.damages.len() == damages {
+                self.stream(dir, shown, base, &mut file)?;
+            }
         } else {
             self.records(&shown, &mut file, at..len, (name, base))?;
         }
         Ok(Some(len))
+    }
+
+    /// What others read in a compressed segment in which the engine finds nothing wrong.
+    fn stream(&mut self, dir: &Dir, path: PathBuf, base: Offset, file: &mut SegmentFile) -> Result<(), ReadError> {
+        match check_stream(file) {
+            Err(error) if is_damage(&error) => {
+                let problem = format!("zstdcat reads something else: {error}");
+                self.damage(Finding { path, from: 0, to: packed_len(dir, base), problem });
+                Ok(())
+            }
+            checked => Ok(checked.map_err(file_error(&path, "read"))?),
+        }
     }
 
     fn index(&mut self, dir: &Dir, path: &Path, base: Offset) -> Result<Index, ReadError> {
