@@ -39,7 +39,8 @@ fn checked_files(data: &Path) -> Vec<(PathBuf, u64)> {
     for folder in fs::read_dir(data).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
         for path in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            let len = fs::metadata(&path).unwrap().len();
+            // An engine may have given it another name meanwhile.
+            let Ok(len) = fs::metadata(&path).map(|meta| meta.len()) else { continue };
             if folder.ends_with("_journal") {
                 // One that lacks its last record is one that was killed.
                 files.extend((name != "reserve").then(|| (path, len - 64)));
