@@ -84,6 +84,18 @@ impl Known {
         self.synced = self.synced.max(end).max(self.durable);
     }
 
+    /// Nothing more is written to it. So much was on the disk before: whatever became of the records that told of it.
+    fn give_up(&mut self, synced: Position) {
+        self.poisoned = true;
+        self.synced = self.synced.max(synced);
+        if synced > self.durable {
+            (self.durable, self.proof) = (synced, Proof::default());
+            let below = self.tail.iter().take_while(|batch| batch.end() <= synced).count();
+            self.tail.drain(..below);
+            self.sequences.drain(..below.min(self.sequences.len()));
+        }
+    }
+
     /// All of it is on the disk.
     fn clean(&mut self) {
         (self.durable, self.proof) = (self.end(), self.proof_at(self.end().0));
@@ -291,8 +303,7 @@ impl History {
             }
             JournalEntry::Poison { number, synced, .. } => {
                 if let Some(known) = self.numbered(numbers, number) {
-                    known.synced = known.synced.max(synced);
-                    known.poisoned = true;
+                    known.give_up(synced);
                 }
             }
             JournalEntry::Retire { token, base } => {
