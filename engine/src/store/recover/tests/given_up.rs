@@ -355,3 +355,16 @@ fn what_is_in_no_file_is_alarmed_and_only_that() {
         }
     }
 }
+
+/// Its table has no checkpoint and its batches are lost: the record of giving it up says by itself what was on the disk, NULs
+/// of a client too, which reach over the end of a sector.
+#[test]
+fn what_was_synced_of_a_segment_that_was_given_up_stays_after_a_power_cut() {
+    let line = format!("a{}b\n", "\0".repeat(600));
+    let len = line.len() as u64;
+    let poison = JournalEntry::Poison { number: NUMBER, synced: Position(len), length: Position(2 * len) };
+    let fixture = Fixture::new(&[(0, &line.repeat(2))]);
+    let found = recover(&fixture.data, &told(&[active(0, "", 0), poison]), HERE).unwrap();
+    assert_eq!(fs::read_to_string(fixture.segment(0)).unwrap(), line);
+    assert_eq!((found.alarms, found.quarantined_bytes), (vec![], len));
+}
