@@ -18,8 +18,9 @@ use rustls::version::{TLS12, TLS13};
 
 use support::captures;
 use support::hostile::{pieces, random_cuts};
+use support::http::Metrics;
 use support::oracle::{self, Oversize};
-use support::process::{DEADLINE, Engine, read_to_end};
+use support::process::{DEADLINE, Engine, read_to_end, wait_until};
 use support::tls::{Authority, Client, ECDSA, both, counters, handshakes, over_tls, shake_hands};
 use support::world::{Expected, assert_conserved, config, drain, token};
 
@@ -303,6 +304,8 @@ fn a_running_engine_takes_headers() {
             "2001:db8::/32",
             "--connections-per-ip-max",
             "1",
+            "--admin",
+            "127.0.0.1:0",
         ]);
         let mut stored = Vec::new();
         for (header, tls) in headers().into_iter().flat_map(|header| [(header.clone(), false), (header, true)]) {
@@ -318,6 +321,9 @@ fn a_running_engine_takes_headers() {
                 client.conn.send_close_notify();
                 client.flush().unwrap();
                 client.read_to_end(&mut heard).unwrap();
+                // Over TLS a peer hears of its end before the connection has closed.
+                let open = || Metrics::of(engine.admin()).sum("engine_connections{");
+                assert!(wait_until(|| open() == 0), "{} are open", open());
             } else {
                 stream.write_all(line.as_bytes()).unwrap();
                 stream.shutdown(Shutdown::Write).unwrap();
