@@ -166,12 +166,11 @@ impl History {
                 *reached = None;
                 continue;
             }
-            let is_retired = self.retired.contains(&(token, base));
-            if !is_retired {
+            // One that goes by its age may be there still.
+            if !self.retired.contains(&(token, base)) {
                 *offset = Offset(base.0 + known.synced.0);
             }
-            let is_whole = is_retired || known.synced >= known.end();
-            *reached = is_whole.then(|| Offset(base.0 + known.end().0));
+            *reached = (known.synced >= known.end()).then(|| Offset(base.0 + known.end().0));
         }
         for (token, offset) in &mut offsets {
             *offset = self.doubts.get(token).map_or(*offset, |doubt| *doubt.min(offset));
