@@ -660,7 +660,12 @@ fn tell(notice: Notice) {
             );
         }
         Notice::HandshakesCrowded { waiting } => {
-            log(Level::Warn, format_args!("as many tls handshakes as --handshakes-max allows waiting={waiting}"));
+            log(
+                Level::Warn,
+                format_args!(
+                    "tls handshakes wait for the end of others: --handshakes-max are in progress waiting={waiting}"
+                ),
+            );
         }
         Notice::UdpFailed(error) => {
             log(Level::Warn, format_args!("receiving datagrams failed, trying again error={}", quoted(&error)));

@@ -321,6 +321,7 @@ fn a_running_engine_takes_headers() {
                 client.conn.send_close_notify();
                 client.flush().unwrap();
                 client.read_to_end(&mut heard).unwrap();
+                drop(client);
                 // Over TLS a peer hears of its end before the connection has closed.
                 let open = || Metrics::of(engine.admin()).sum("engine_connections{");
                 assert!(wait_until(|| open() == 0), "{} are open", open());
