@@ -2,14 +2,16 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use engine::driver::sim::{Faults, Sim};
+use engine::driver::sim::{Faults, PeerId, Sim};
 use engine::limits::{EXPIRED_GAP, EXPIRED_MAX, HANDSHAKE_TIMEOUT, HANDSHAKE_TURN};
 use engine::metrics::HandshakeResult;
 use engine::shard::{Command, Notice, ShardConfig};
 use engine::tls::Server;
 use engine::wire::Reject;
+use rustls::ClientConfig;
 use rustls::version::TLS13;
 
 use support::tls::{Client, both, close, connect, counters, handshakes, over_tls, shake_hands};
@@ -17,6 +19,16 @@ use support::world::{config, drain, token};
 
 fn world(server: &Server) -> ShardConfig {
     over_tls(config(4096), server)
+}
+
+/// Sixty clients who have said hello.
+fn crowd(sim: &mut Sim, config: &Arc<ClientConfig>) -> Vec<(PeerId, Client)> {
+    let say_hello = |_| {
+        let (peer, mut client) = (sim.connect(), Client::new(config, "localhost"));
+        sim.send(peer, &client.take());
+        (peer, client)
+    };
+    (0..60).map(say_hello).collect()
 }
 
 #[test]
@@ -155,13 +167,7 @@ fn a_drain_lets_a_crowd_make_its_handshakes() {
     config.handshakes_max = 1;
     config.drain_timeout = Duration::from_secs(5);
     let mut sim = Sim::new(1, Faults::none(), config);
-    let mut crowd: Vec<_> = (0..60)
-        .map(|_| {
-            let (peer, mut client) = (sim.connect(), Client::new(&client_config, "localhost"));
-            sim.send(peer, &client.take());
-            (peer, client)
-        })
-        .collect();
+    let mut crowd = crowd(&mut sim, &client_config);
     sim.run_for(Duration::from_millis(100));
     // The first has its turn, the second waits, the last is not read.
     for gone in [59, 1, 0] {
@@ -211,13 +217,7 @@ fn a_crowd_of_hellos_is_served_one_after_the_other() {
     let mut config = world(&server);
     config.handshakes_max = 3;
     let mut sim = Sim::new(1, Faults::none(), config);
-    let mut crowd: Vec<_> = (0..60)
-        .map(|_| {
-            let (peer, mut client) = (sim.connect(), Client::new(&client_config, "localhost"));
-            sim.send(peer, &client.take());
-            (peer, client)
-        })
-        .collect();
+    let mut crowd = crowd(&mut sim, &client_config);
     sim.run_for(Duration::from_millis(100));
     let waited = sim.shard().counters().tls_handshakes_waited;
     assert!((1..=20).contains(&waited), "{waited} were read");
