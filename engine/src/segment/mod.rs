@@ -189,6 +189,12 @@ pub fn quarantine_name(log: LogName, base: Offset, position: Position) -> String
     format!("{log}-{:0BASE_DIGITS$}-{}", base.0, position.0)
 }
 
+/// The name of the `count`th file in [`QUARANTINE`] that should have this one, counted from 1.
+#[must_use]
+pub fn counted_name(name: &str, count: u64) -> String {
+    if count == 1 { name.to_owned() } else { format!("{name}-{count}") }
+}
+
 /// File name in [`QUARANTINE`] of a segment that was given up, and whose name was needed again: in which run, and its number
 /// in the journal.
 #[must_use]

@@ -616,7 +616,7 @@ impl Shard {
         self.connections.get_mut(id.0 as usize)?.as_mut()
     }
 
-    // Budget.
+    // What is held and handed over, and who gets buffers; how much memory there is for it: `budget`.
 
     /// Takes up what waits, while there is room: about as many bytes from own connections as from other shards.
     fn take_up(&mut self) {

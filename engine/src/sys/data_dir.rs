@@ -24,7 +24,7 @@ use crate::segment::journal::{RunId, SegmentNumber, parse_journal_name};
 use crate::segment::meta::{FORMAT, FORMAT_OLDEST, MetaError, NodeId};
 use crate::segment::{
     CURRENT, CURRENT_NEW, Form, JOURNAL, LOCK, LogName, META, META_NEW, Meta, Offset, Position, QUARANTINE, REJECTED,
-    RESERVE, given_up_name, index_name, is_reserved, quarantine_name, segment_name,
+    RESERVE, counted_name, given_up_name, index_name, is_reserved, quarantine_name, segment_name,
 };
 use crate::shard::JournalId;
 use crate::wire::Token;
@@ -298,7 +298,7 @@ impl DataDir {
         let quarantine = self.root.dir_or_new(QUARANTINE)?;
         let mut number = 1_u64;
         let free = loop {
-            let name = if number == 1 { whole.to_owned() } else { format!("{whole}-{number}") };
+            let name = counted_name(whole, number);
             if quarantine.stat(&name)?.is_none() {
                 break name;
             }

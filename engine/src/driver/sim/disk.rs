@@ -13,7 +13,8 @@ use crate::handover::ShardId;
 use crate::route::LogId;
 use crate::segment::journal::{RunId, SegmentNumber};
 use crate::segment::{
-    FileId, IndexBlock, JOURNAL, LogName, Offset, Position, QUARANTINE, checksum, given_up_name, segment_name,
+    FileId, IndexBlock, JOURNAL, LogName, Offset, Position, QUARANTINE, checksum, counted_name, given_up_name,
+    segment_name,
 };
 use crate::shard::{Completion, JournalId, Op, Sync};
 use crate::wire::Token;
@@ -459,7 +460,7 @@ impl Path {
             Self::Segment(name, base) => format!("{name}/{}", segment_name(base)),
             Self::Quarantined(name, base, number, count) => {
                 let name = given_up_name(name, base, (run, number));
-                if count == 1 { format!("{QUARANTINE}/{name}") } else { format!("{QUARANTINE}/{name}-{count}") }
+                format!("{QUARANTINE}/{}", counted_name(&name, count))
             }
             Self::Journal(journal) => format!("{JOURNAL}/{}", journal.name()),
         }

@@ -14,7 +14,9 @@ use super::super::{chunk_of, file_error};
 use crate::error::RecoverError;
 use crate::limits::SYNCED_ONE_BY_ONE_MAX;
 use crate::segment::journal::{RunId, SegmentNumber};
-use crate::segment::{Form, LogName, Offset, Position, QUARANTINE, parse_given_up_name, quarantine_name, segment_name};
+use crate::segment::{
+    Form, LogName, Offset, Position, QUARANTINE, counted_name, parse_given_up_name, quarantine_name, segment_name,
+};
 use crate::sys::DataDir;
 use crate::sys::file::{Access, Dir};
 
@@ -170,7 +172,7 @@ impl<'a> Quarantine<'a> {
         let len = range.end - range.start;
         let mut number = 1_u64;
         loop {
-            let name = if number == 1 { name.to_owned() } else { format!("{name}-{number}") };
+            let name = counted_name(name, number);
             let file = self.dir()?.file_or_new(&name, Access::ReadWrite)?;
             let kept = file.metadata()?.len();
             if kept <= len && same_bytes(source, range.start, &file, kept, chunk)? {

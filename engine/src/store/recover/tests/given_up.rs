@@ -136,9 +136,8 @@ fn what_another_run_gave_up_is_not_taken_back() {
     }
 }
 
-/// Each was written again to the next, and that failed too: the last one is completed from all.
-#[test]
-fn what_was_given_up_twice_is_written_again() {
+/// A segment was given up, and the next one as well, of which so much was synced.
+fn given_up_twice(synced: Position) -> Journals {
     let number = SegmentNumber(1);
     let mut journals = told(&[
         active(0, "a\n", 0),
@@ -147,9 +146,16 @@ fn what_was_given_up_twice_is_written_again() {
         JournalEntry::Poison { number: NUMBER, synced: Position(2), length: Position(8) },
         JournalEntry::Open { number, token: token(), base: Offset(2) },
         JournalEntry::Batch { number, batch: Batch::of(Position(0), b"b\nc\n", 0) },
-        JournalEntry::Poison { number, synced: Position(2), length: Position(4) },
+        JournalEntry::Poison { number, synced, length: Position(4) },
     ]);
     journals.files[0].header.boot = HERE.boot;
+    journals
+}
+
+/// Each was written again to the next, and that failed too: the last one is completed from all.
+#[test]
+fn what_was_given_up_twice_is_written_again() {
+    let journals = given_up_twice(Position(2));
     for copied in ["", "c\n", "c\nd\ne\n"] {
         let fixture = Fixture::new(&[(0, "a\nb\nc\nd\n"), (2, "b\nc\n"), (4, copied)]);
         for _ in 0..2 {
@@ -329,17 +335,7 @@ fn an_unfinished_line_that_records_tell_of_is_cut_without_an_alarm() {
 /// What is lacking in one may be in another; where it is in none, wherever that was, an alarm says so.
 #[test]
 fn what_is_in_no_file_is_alarmed_and_only_that() {
-    let number = SegmentNumber(1);
-    let mut journals = told(&[
-        active(0, "a\n", 0),
-        JournalEntry::Checkpoint,
-        batch(2, "b\nc\nd\n"),
-        JournalEntry::Poison { number: NUMBER, synced: Position(2), length: Position(8) },
-        JournalEntry::Open { number, token: token(), base: Offset(2) },
-        JournalEntry::Batch { number, batch: Batch::of(Position(0), b"b\nc\n", 0) },
-        JournalEntry::Poison { number, synced: Position(0), length: Position(4) },
-    ]);
-    journals.files[0].header.boot = HERE.boot;
+    let journals = given_up_twice(Position(0));
     for (first, copy, left, alarms) in [
         ("a\nb\nc\nd\n", "b\nC\n", "b\nc\nd\n", 0),
         ("a\nb\nc\nD\n", "b\nc\n", "b\nc\n", 1),
